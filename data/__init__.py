@@ -1,0 +1,1 @@
+"""Data: the embedded English world, real text, batches and evaluation items.  Nothing here imports model code."""

@@ -1,0 +1,350 @@
+"""From text to batches: one tokenizer, several languages, packed tokens on disk, a dictionary.
+
+  Order       how a made-up language permutes the words of a sentence (reversed, shuffled-k)
+  Corpus      tokenizer + one packed token stream per language and split; batches as pure functions of (seed, stage, step)
+  Dictionary  words and their translations as flat arrays, looked up for a whole batch at once
+  build       makes the folder of the embedded world (or of a user's own English text); load opens any such folder
+
+English-Clone and its kin share no token with English: token t of English is t + i * |V| in the i-th language of the
+run, document separator and punctuation included [PreAlign: synthetic English-Clone].
+
+A folder holds tokenizer.json, <language>.<split>.bin (uint16, or uint32 from 65,536 rows on) and meta.json.
+"""
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from data.synthetic import World
+
+SEPARATOR = "<|doc|>"                   # opens every document; token id 0 of each language
+SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
+KNOWN = re.compile(r"clone\d*|reversed|shuffled-([2-9]|[1-9]\d+)")
+
+
+class DataError(ValueError):
+    """Something is wrong with the user's data; the message names the place and the mend."""
+
+
+# --- words in a row of tokens ------------------------------------------------------------------------------------
+
+def text_lines(text):
+    """Every line opens with a space, so that the first word of a line is the same token as elsewhere."""
+    return "\n".join(" " + line.strip() for line in text.strip().split("\n"))
+
+
+def token_classes(tokenizer):
+    """Two tables over the vocabulary of one language, (|V|,) bool each: starts a word, ends a sentence.
+
+    A word starts at a leading space or at anything that is neither letter nor digit; other tokens continue a word.
+    """
+    starts, ends = np.ones(tokenizer.get_vocab_size(), bool), np.zeros(tokenizer.get_vocab_size(), bool)
+    for token, i in tokenizer.get_vocab().items():
+        if token == SEPARATOR:
+            ends[i] = True
+            continue
+        letters = token.replace("Ċ", "\n")                   # byte-level BPE writes the space as Ġ, the newline as Ċ
+        starts[i] = not letters[0].isalnum() or letters[0] == "Ġ"
+        ends[i] = letters[0] in SENTENCE_END
+    return starts, ends
+
+
+def permute_words(tokens, starts, ends, order):
+    """Reorder the words of each sentence by a fixed rule: tokens (n,) -> (n,); tokens stay together, the full stop stays last.
+
+    order: 0 reverses the sentence; k >= 2 takes windows of k words and puts their second half first
+
+    >>> letters = np.arange(1, 6); end = letters == 5
+    >>> permute_words(letters, np.ones(5, bool), end, 0), permute_words(letters, np.ones(5, bool), end, 2)
+    (array([4, 3, 2, 1, 5]), array([2, 1, 4, 3, 5]))
+    """
+    word = np.cumsum(starts[tokens]) - 1                                        # (n,) index of the word a token is in
+    first = np.concatenate(([True], word[1:] != word[:-1]))
+    end = ends[tokens]
+    sentence = np.cumsum(np.concatenate(([0], end[:-1])))                        # (n,) the end mark closes its own sentence
+    opens = np.searchsorted(sentence, sentence)                                  # (n,) first token of the sentence
+    place = word - word[opens]                                                   # (n,) position of the word in its sentence
+    if order == 0:
+        key = -place
+    else:
+        key = place // order * order + (place % order + (order + 1) // 2) % order
+    key = np.where(end, len(tokens), key)
+    assert first[0]
+    return tokens[np.lexsort((np.arange(len(tokens)), key, sentence))]
+
+
+def language_order(name):
+    """None keeps English word order; 0 reverses; k is the window of shuffled-k.  Raises DataError for an unknown name."""
+    if not KNOWN.fullmatch(name):
+        raise DataError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or shuffled-K (K >= 2)")
+    return 0 if name == "reversed" else int(name.split("-")[1]) if name.startswith("shuffled") else None
+
+
+# --- the dictionary ----------------------------------------------------------------------------------------------
+
+def word_keys(tokens, word_start, word_len):
+    """One 64-bit key per word: tokens (n,), word_start (W,), word_len (W,) -> (W,) uint64.  A polynomial, wrapping at 2^64."""
+    place = np.arange(len(tokens)) - np.repeat(word_start, word_len)             # (n,) position of the token in its word
+    power = np.cumprod(np.full(max(int(word_len.max(initial=1)), 1), 0x9E3779B97F4A7C15, np.uint64))
+    return np.add.reduceat((tokens.astype(np.uint64) + np.uint64(1)) * power[place], word_start)
+
+
+def split_words(tokens, starts):
+    """Where words begin and how long they are: tokens (n,), starts (n,) bool with starts[0] true -> (W,), (W,)."""
+    word_start = np.flatnonzero(starts)
+    return word_start, np.diff(np.append(word_start, len(tokens)))
+
+
+class Dictionary:
+    """Words and their translations, several per word, of any number of tokens.
+
+    sources (E, M), source_len (E,): the words; translations (R, M), translation_len (R,): all translations in a row,
+    those of word e at first[e] ... first[e] + count[e] - 1.  M is the longest word; rows are padded with 0.
+    """
+
+    def __init__(self, entries):
+        """entries: list of (word, [translation, ...]), each word a tuple of token ids.  Raises DataError if empty or doubled."""
+        if not entries:
+            raise DataError("the dictionary has no entry: give at least two words with a translation")
+        self.entries = entries
+        flat = [t for _, many in entries for t in many]
+        width = max(len(w) for w in flat + [e[0] for e in entries])
+        self.sources, self.source_len = self._pad([e[0] for e in entries], width)
+        self.translations, self.translation_len = self._pad(flat, width)
+        self.count = np.array([len(many) for _, many in entries])
+        self.first = np.cumsum(self.count) - self.count
+        tokens = np.array([t for word, _ in entries for t in word])
+        keys = word_keys(tokens, np.cumsum(self.source_len) - self.source_len, self.source_len)
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+        if (self._keys[1:] == self._keys[:-1]).any():
+            raise DataError("the dictionary lists a word twice: put all its translations into one entry")
+
+    @staticmethod
+    def _pad(words, width):
+        table = np.zeros((len(words), width), np.int64)
+        for row, word in zip(table, words):
+            row[:len(word)] = word
+        return table, np.array([len(w) for w in words])
+
+    def __len__(self):
+        return len(self.entries)
+
+    def find(self, tokens, word_start, word_len):
+        """Entry of every word, -1 where the dictionary has none: -> (W,)."""
+        keys = word_keys(tokens, word_start, word_len)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self) - 1)
+        return np.where(self._keys[at] == keys, self._order[at], -1)
+
+    def split(self, coverage, seed):
+        """A random share of the entries, and the rest (the unseen words): -> (Dictionary, Dictionary or None)."""
+        order = np.random.default_rng((seed, 101)).permutation(len(self))
+        n = max(2, round(coverage * len(self)))
+        seen, rest = ([self.entries[i] for i in sorted(part)] for part in (order[:n], order[n:]))
+        return Dictionary(seen), Dictionary(rest) if len(rest) > 1 else None
+
+    def shuffled(self, seed):
+        """The control: the same words and translations, wrongly paired (no word keeps its own)."""
+        order = np.random.default_rng((seed, 102)).permutation(len(self))
+        wrong = dict(zip(order, np.roll(order, 1)))
+        return Dictionary([(word, self.entries[wrong[i]][1]) for i, (word, _) in enumerate(self.entries)])
+
+    def batch(self, entries):
+        """Words of the chosen entries and one row per translation: -> tokens (N, M), mask (N, M) bool, concept (N,)."""
+        rows = np.concatenate([np.arange(self.first[e], self.first[e] + self.count[e]) for e in entries])
+        tokens = np.concatenate((self.sources[entries], self.translations[rows]))
+        lengths = np.concatenate((self.source_len[entries], self.translation_len[rows]))
+        concept = np.concatenate((entries, np.repeat(entries, self.count[entries])))
+        width = lengths.max()
+        return tokens[:, :width], np.arange(width) < lengths[:, None], concept
+
+
+# --- the corpus --------------------------------------------------------------------------------------------------
+
+class Corpus:
+    """An opened data folder.  languages[0] is the language with most text (English)."""
+
+    def __init__(self, folder, world=None):
+        self.folder, self.world = Path(folder), world
+        meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+        self.languages, self.base_vocab, self.bytes = meta["languages"], meta["base_vocab"], meta["bytes"]
+        self.vocab_size = self.base_vocab * len(self.languages)
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.starts, self.ends = token_classes(self.tokenizer)
+        self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
+                        for name in self.languages for split in ("train", "val")}
+
+    def encode(self, text, language=None, opening=True):
+        """Text (in English words) -> token ids of a language, (n,) int64; opening puts the document separator first."""
+        tokens = np.array([0] * opening + self.tokenizer.encode(text_lines(text)).ids, np.int64)
+        return self.translate(tokens, language or self.languages[0])
+
+    def translate(self, tokens, language):
+        """English token ids -> the same text in a language of this corpus: its word order, its rows of the vocabulary."""
+        index = self.languages.index(language)
+        order = language_order(language) if index else None
+        if order is not None and len(tokens):
+            tokens = permute_words(tokens, self.starts, self.ends, order)
+        return tokens + index * self.base_vocab
+
+    def decode(self, tokens):
+        """Token ids -> text for people: what is not English stands as its English in ⟨brackets⟩."""
+        tokens = np.asarray(tokens, np.int64)
+        runs = np.split(tokens, np.flatnonzero(np.diff(tokens // self.base_vocab)) + 1) if len(tokens) else []
+        texts = []
+        for run in runs:
+            text = self.tokenizer.decode((run % self.base_vocab).tolist()).strip(" ")
+            texts.append(f"⟨{text}⟩" if text and run[0] >= self.base_vocab else text)
+        return " ".join(t for t in texts if t)
+
+    def starts_word(self, tokens):
+        """True where a token starts a word, in whatever language: any shape -> the same shape, bool."""
+        return self.starts[tokens % self.base_vocab]
+
+    def languages_of_rows(self, first_row, n, shares):
+        """Language index of rows first_row ... first_row + n - 1 of an endless sequence with the given shares: (n,).
+
+        Multiples of the golden ratio modulo one fill [0, 1) evenly: every batch has its share, not only the average.
+        """
+        place = (np.arange(first_row, first_row + n) + 1) * 0.6180339887498949 % 1.0
+        return np.searchsorted(np.cumsum(shares)[:-1], place, side="right")
+
+    def rows(self, rng, n, width, languages, split="train"):
+        """Random windows of the packed streams: languages (n,) indices -> tokens (n, width) int64."""
+        rows = np.empty((n, width), np.int64)
+        for index, name in enumerate(self.languages):
+            mine = np.flatnonzero(languages == index)
+            stream = self.streams[name, split]
+            if len(mine):
+                if len(stream) <= width:
+                    raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one row of "
+                                    f"{width}: use more text or a smaller --context_len")
+                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None] + np.arange(width)]
+        return rows
+
+    def validation_rows(self, language, n, width):
+        """The first n rows of the validation stream, end to end: always the same, (<= n, width)."""
+        stream = self.streams[language, "val"]
+        n = min(n, len(stream) // width)
+        return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
+
+    def gold_dictionary(self, min_count=5):
+        """Every English word of the training text and its twin in each other language [PreAlign: gold dictionary].
+
+        Words only: what holds no letter (punctuation, separators) is left out, as are words seen less than min_count times.
+        """
+        tokens = np.asarray(self.streams[self.languages[0], "train"][:2_000_000]).astype(np.int64)
+        starts = self.starts_word(tokens)
+        starts[0] = True
+        word_start, word_len = split_words(tokens, starts)
+        _, at, counts = np.unique(word_keys(tokens, word_start, word_len), return_index=True, return_counts=True)
+        words = [tuple(tokens[word_start[i]:word_start[i] + word_len[i]].tolist()) for i in np.sort(at[counts >= min_count])]
+        words = [w for w in words if re.fullmatch(r" [^\W_]+", self.tokenizer.decode(list(w)))]
+        others = range(1, len(self.languages))
+        return Dictionary([(w, [tuple(t + i * self.base_vocab for t in w) for i in others]) for w in words])
+
+
+def train_tokenizer(documents, vocab_size):
+    """Byte-level BPE with the document separator as id 0."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator((text_lines(d) for d in documents), trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[SEPARATOR], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return tokenizer
+
+
+def read_text(path):
+    """A user's English: one document per non-empty line.  Raises DataError naming file and line for what is not UTF-8."""
+    documents = []
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    text = line.decode("utf-8").replace(SEPARATOR, " ").strip()
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path} line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8") from None
+                if text:
+                    documents.append(text)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): --text takes a plain text file, one document per line") from None
+    if len(documents) < 100:
+        raise DataError(f"{path} has {len(documents)} non-empty lines: at least 100 are needed, one document per line")
+    return documents
+
+
+def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
+    """Generate the embedded world, train the tokenizer on its training part and pack the tokens; never leaves half a folder.
+
+    n_words:     English words of training text; each other language gets its share of the whole beside them
+    clone_share: share of the non-English text in all training text, divided evenly among the other languages
+    text:        a user's own English (a file, one document per line), which then takes the place of the stories
+    """
+    world = World(seed)
+    own = read_text(text) if text else None
+    others = max(len(languages) - 1, 1)
+    portions = {}
+    for index, name in enumerate(languages):
+        words = n_words if index == 0 else max(int(n_words * clone_share / (1 - clone_share) / others), 20_000)
+        for split, count in (("train", words), ("val", 20_000)):
+            stream_seed = (index * 2 + (split == "val")) + 1
+            portions[name, split] = documents(world, "en" if index == 0 else "clone", count, stream_seed, own, index, len(languages), split)
+    tokenizer = train_tokenizer(portions[languages[0], "train"][:20_000], vocab_size)
+    base = tokenizer.get_vocab_size()
+    starts, ends = token_classes(tokenizer)
+    dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
+    temporary = Path(f"{folder}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
+    meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
+    for (name, split), texts in portions.items():
+        index, order = languages.index(name), None if name == languages[0] else language_order(name)
+        encoded = tokenizer.encode_batch([text_lines(t) for t in texts])
+        tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
+        if order is not None:
+            tokens = permute_words(tokens, starts, ends, order)
+        (tokens + index * base).astype(dtype).tofile(temporary / f"{name}.{split}.bin")
+        meta["bytes"][f"{name}.{split}"] = sum(len(t.encode("utf-8")) for t in texts)
+        meta["tokens"][f"{name}.{split}"] = len(tokens)
+    tokenizer.save(str(temporary / "tokenizer.json"))
+    (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    try:
+        os.replace(temporary, folder)
+    except OSError:                                          # another process built the same folder meanwhile: same bytes
+        shutil.rmtree(temporary)
+    return world
+
+
+def documents(world, role, n_words, stream_seed, own, index, n_languages, split):
+    """Documents of one stream: the world's, or the user's own lines with the world's facts and exercises among them."""
+    if own is None:
+        return list(world.documents(role, n_words, stream_seed))
+    lines = [d for i, d in enumerate(own) if (i % 20 == 0) == (split == "val")]
+    lines = lines[index::n_languages]                        # languages share no sentence: nothing is parallel by accident
+    mixed, words, rest = [], 0, list(world.documents(role, n_words, stream_seed, stories=False))
+    rng = np.random.default_rng((stream_seed, 7))
+    for line in lines:
+        if words >= n_words:
+            break
+        mixed.append(line)
+        words += line.count(" ") + 1
+    mixed += rest[:max(len(mixed), 1)]
+    return [mixed[i] for i in rng.permutation(len(mixed))]
+
+
+def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
+    """Open the folder of exactly these settings, building it first if it is not there (some seconds, once)."""
+    name = f"s{seed}-{'-'.join(languages)}-w{n_words}-c{clone_share:g}-v{vocab_size}"
+    if text:
+        name += f"-{Path(text).stem}-{os.path.getsize(text) if os.path.exists(text) else 0}"
+    folder = Path(cache) / name
+    if not (folder / "meta.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        world = build(folder, seed, languages, n_words, clone_share, vocab_size, text)
+    else:
+        world = World(seed)
+    return Corpus(folder, world)

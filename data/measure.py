@@ -1,0 +1,139 @@
+"""Measures of a language model: what it predicts, and what its states look like.
+
+Every function takes a model as it is: anything with `hidden(tokens)` and `logits(tokens)` on the device of its parameters.
+Nothing here draws a random number or changes the model, so measuring never changes training.
+
+  log_probs, losses_per_token, foreign_mass          predictions
+  sentence_states, context_states                    states of text
+  retrieval, alignment, uniformity, self_similarity  geometry of states
+  language_model, words, sentences                   what of all this goes into summary.json
+"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data.tasks import pad
+
+
+def to_device(model, tokens):
+    """(B, W) numpy -> (B, W) tensor where the model is."""
+    return torch.from_numpy(np.ascontiguousarray(tokens)).to(next(model.parameters()).device)
+
+
+# --- predictions --------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def log_probs(model, tokens):
+    """Log-probability of each next token in float32: (B, W) numpy -> (B, W - 1) numpy."""
+    tokens = to_device(model, tokens)                                            # (B, W)
+    logits = model.logits(tokens[:, :-1]).float()                                # (B, W - 1, V)
+    return -F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu().numpy()
+
+
+def losses_per_token(model, corpus, language, n_rows):
+    """Loss of every token of the first validation rows: -> (rows, T) nats."""
+    rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1)
+    return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
+
+
+@torch.no_grad()
+def foreign_mass(model, corpus, n_rows):
+    """Probability that the next token is not English, mean over English validation text: how often the model would switch."""
+    rows = to_device(model, corpus.validation_rows(corpus.languages[0], n_rows, model.shape.context_len))
+    mass = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1) for part in rows.split(16)]
+    return torch.cat(mass).mean().item()
+
+
+# --- states of text -----------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def sentence_states(model, corpus, language, sentences, level):
+    """Mean over the tokens of each sentence of the states of one level: -> (N, D) on the CPU."""
+    rows = [corpus.encode(s, language, opening=False) for s in sentences]
+    lengths = torch.tensor([len(r) for r in rows])                               # (N,)
+    states = model.hidden(to_device(model, pad(rows)))[level].float().cpu()      # (N, W, D)
+    mask = torch.arange(states.shape[1]) < lengths[:, None]                      # (N, W)
+    return (states * mask[..., None]).sum(dim=1) / lengths[:, None]              # (N, D)
+
+
+@torch.no_grad()
+def context_states(model, corpus, language, n_rows):
+    """Final states of the tokens of validation text that are a whole word each, and their types: -> (N, D), (N,)."""
+    rows = corpus.validation_rows(language, n_rows, model.shape.context_len)                 # (B, T)
+    starts = corpus.starts_word(rows)
+    whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                     # the next token starts a word, too
+    states = model.hidden(to_device(model, rows))[-1].float().cpu()              # (B, T, D)
+    return states[torch.from_numpy(whole)], torch.from_numpy(rows[whole])
+
+
+# --- geometry: what alignment looks like from inside --------------------------------------------------------------
+
+def nearest(source, target):
+    """Index of the nearest target row of each source row by cosine: (N, D), (M, D) -> (N,)."""
+    return (F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).T).argmax(dim=1)
+
+
+def retrieval(source, target):
+    """Share of rows whose nearest row on the other side is their own pair: (N, D), (N, D) -> P@1 in [0, 1]."""
+    return (nearest(source, target) == torch.arange(len(source))).float().mean().item()
+
+
+def alignment(source, target):
+    """Mean squared distance of pairs on the unit sphere, lower is closer: (N, D), (N, D) -> [0, 4] [Wang & Isola 2020]."""
+    return (F.normalize(source, dim=-1) - F.normalize(target, dim=-1)).pow(2).sum(dim=-1).mean().item()
+
+
+def uniformity(states):
+    """log mean exp(-2 |x - y|²) over different rows on the unit sphere, lower is more spread: (N, D) -> <= 0 [Wang & Isola 2020]."""
+    return torch.pdist(F.normalize(states, dim=-1)).pow(2).mul(-2).exp().mean().log().item()
+
+
+def self_similarity(states, types):
+    """Mean cosine between states of one word type in different contexts [Ethayarajh 2019]; lower is more contextual.
+
+    states (N, D) of N occurrences, types (N,) ids; every type that occurs at least twice counts the same.
+    """
+    z, means = F.normalize(states, dim=-1), []
+    for kind in torch.unique(types):
+        group = z[types == kind]                                                 # (n, D)
+        n = len(group)
+        if n > 1:                                        # |sum|² = n + the sum over ordered pairs of different rows
+            means.append((group.sum(dim=0).pow(2).sum() - n) / (n * (n - 1)))
+    return torch.stack(means).mean().item()
+
+
+# --- for summary.json ---------------------------------------------------------------------------------------------
+
+def language_model(model, corpus):
+    """Perplexity (per token), bits per byte, self-similarity for each language; mass of other languages in English text."""
+    result = dict(perplexity={}, bits_per_byte={}, self_similarity={}, foreign_mass_in_english=foreign_mass(model, corpus, 64))
+    for name in corpus.languages:
+        loss = float(losses_per_token(model, corpus, name, 150).mean())
+        result["perplexity"][name] = float(np.exp(loss))
+        tokens_per_byte = len(corpus.streams[name, "val"]) / corpus.bytes[f"{name}.val"]
+        result["bits_per_byte"][name] = loss / float(np.log(2)) * tokens_per_byte
+        result["self_similarity"][name] = self_similarity(*context_states(model, corpus, name, 64))
+    return result
+
+
+def words(seen, level, unseen=None):
+    """Cosine per level and retrieval at one level of dictionary words; seen, unseen: two tensors (K, E, D) each.
+
+    Words left out of the dictionary are searched among all words, listed or not, and so are the listed ones.
+    """
+    result = dict(word_cosine=F.cosine_similarity(*seen, dim=-1).mean(dim=1).tolist())
+    source, target = seen if unseen is None else (torch.cat(sides, dim=1) for sides in zip(seen, unseen))
+    found = nearest(source[level], target[level]) == torch.arange(source.shape[1])           # (E,)
+    n = seen[0].shape[1]
+    result["word_retrieval"] = found[:n].float().mean().item()
+    if unseen is not None:
+        result["unseen_word_cosine"] = F.cosine_similarity(*unseen, dim=-1).mean(dim=1).tolist()
+        result["unseen_word_retrieval"] = found[n:].float().mean().item()
+    return result
+
+
+def sentences(model, corpus, texts, languages, level):
+    """Retrieval, alignment and uniformity of sentences in two languages, mean states of one level."""
+    source, target = (sentence_states(model, corpus, name, texts, level) for name in languages)
+    return dict(sentence_retrieval=retrieval(source, target), alignment=alignment(source, target),
+                uniformity=uniformity(torch.cat((source, target))))

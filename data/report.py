@@ -1,0 +1,220 @@
+"""Finished runs -> tables, verdicts and curves.  Reads only what runs wrote: summary.json and log.jsonl.
+
+  SYSTEMS    what --reproduce runs for each paper
+  CLAIMS     the papers' claims as differences of measured numbers, with the rule that judges them
+  show, compare, verdicts, curves
+"""
+import json
+
+import numpy as np
+
+SYSTEMS = {
+    "prealign": {
+        "joint": "--method baseline --dictionary_coverage 0.75",     # coverage changes only which words count as unseen
+        "prealign": "--method prealign",
+        "switching 5 %": "--method prealign --code_switch 0.05",
+        "init only": "--method prealign --code_switch 0",
+        "switching only": "--method prealign --align_steps 0",
+        "vanilla": "--method prealign --vanilla",
+        "shuffled": "--method prealign --dictionary shuffled",
+        "dictionary 75 %": "--method prealign --dictionary_coverage 0.75",
+        "skyline": "--method baseline",                              # and as much clone text as English text
+    },
+}
+
+# What a table shows: heading, path into summary.json, digits.
+COLUMNS = [
+    ("ppl en", "perplexity.en", 3), ("ppl clone", "perplexity.clone", 3),
+    ("knowledge en", "knowledge.en", 2), ("knowledge clone", "knowledge.clone", 2),
+    ("tasks en", "tasks_average.en", 2), ("tasks clone", "tasks_average.clone", 2),
+    ("transfer nli en", "transfer.nli.en", 2), ("transfer nli clone", "transfer.nli.clone", 2),
+    ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2), ("sentence P@1", "sentence_retrieval", 2),
+    ("clone mass", "foreign_mass_in_english", 5),
+]
+
+# claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference that counts
+CLAIMS = {
+    "prealign": [
+        ("P1", "clone perplexity lower than joint (log ratio)", "prealign", "joint", "log perplexity.clone", -1, 0.05),
+        ("P1", "English perplexity not worse (log ratio)", "prealign", "joint", "log perplexity.en", 0, 0.02),
+        ("P2", "zero-shot transfer of nli, clone", "prealign", "joint", "transfer.nli.clone", 1, 0.05),
+        ("P3", "knowledge told in English, asked in the clone", "prealign", "joint", "knowledge.clone", 1, 0.05),
+        ("P4", "both parts better than init only (log clone ppl)", "prealign", "init only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than switching only (log clone ppl)", "prealign", "switching only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than init only (knowledge)", "prealign", "init only", "knowledge.clone", 1, 0.0),
+        ("P4", "both parts better than switching only (knowledge)", "prealign", "switching only", "knowledge.clone", 1, 0.0),
+        ("P5", "input-only writes less clone in English context", "prealign", "vanilla", "foreign_mass_in_english", -1, 0.0),
+        ("P5", "input-only >= vanilla (log clone ppl)", "prealign", "vanilla", "log perplexity.clone", -1, 0.0),
+        ("P5", "input-only >= vanilla (knowledge)", "prealign", "vanilla", "knowledge.clone", 1, 0.0),
+        ("P6", "cosine of pairs above joint (middle level)", "prealign", "joint", "word_cosine.middle", 1, 0.05),
+        ("P6", "without switching the cosine decays", "init only", "prealign", "word_cosine.middle", -1, 0.05),
+        ("P7", "words left out are better aligned than under joint", "dictionary 75 %", "joint", "unseen_word_retrieval", 1, 0.05),
+        ("P8", "a shuffled dictionary does not help (log clone ppl)", "shuffled", "joint", "log perplexity.clone", 1, 0.0),
+        ("P8", "a shuffled dictionary does not help (knowledge)", "shuffled", "joint", "knowledge.clone", -1, 0.0),
+    ],
+}
+
+
+def value(summary, path):
+    """A number by its path, None where the run did not measure it: `log ` takes the logarithm, `middle` the middle level."""
+    if path.startswith("log "):
+        found = value(summary, path[4:])
+        return None if found is None else float(np.log(found))
+    found = summary
+    for key in path.split("."):
+        if isinstance(found, list):
+            found = found[len(found) // 2 if key == "middle" else int(key)]
+        elif isinstance(found, dict) and key in found:
+            found = found[key]
+        else:
+            return None
+    return found
+
+
+def table(head, rows):
+    """Markdown, with columns padded so that it also reads well in a terminal."""
+    cells = [list(map(str, row)) for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |" for row in cells]
+    rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def show(summary):
+    """The results of one run for the terminal."""
+    languages = summary["languages"]
+
+    def line(name, numbers, chance=None):
+        chance = "" if chance is None else f"{chance:.3f}"
+        return [name, *(f"{numbers[lang]:.3f}" if lang in numbers else "" for lang in languages), chance]
+
+    rows = [line("perplexity", summary["perplexity"]), line("bits per byte", summary["bits_per_byte"])]
+    for key in ("knowledge", "knowledge_told_in_clone", "knowledge_told_in_both"):
+        told = "told in English" if key == "knowledge" else key.removeprefix("knowledge_").replace("_", " ")
+        rows.append(line(f"knowledge, {told}", summary[key], summary["chance"]["knowledge"]))
+    for task, rungs in summary["tasks"].items():
+        for rung, scores in rungs.items():
+            for k in scores[languages[0]]:
+                name = f"{task}, {rung}" + (f", {k} shots" if k != "0" else "")
+                rows.append(line(name, {lang: s[k]["accuracy"] for lang, s in scores.items()}, summary["chance"][task]))
+    rows.append(line("tasks within reach, average", summary["tasks_average"]))
+    for task, scores in summary.get("transfer", {}).items():
+        rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
+    text = table(["measure", *languages, "chance"], rows)
+    cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
+    text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
+    for key in ("word_retrieval", "unseen_word_retrieval", "sentence_retrieval", "foreign_mass_in_english"):
+        if key in summary:
+            text += f"\n{key.replace('_', ' ')}: {summary[key]:.4f}"
+    return text + f"\nminutes: {summary['minutes']}"
+
+
+def read_run(folder):
+    """summary.json and the rows of log.jsonl.  Raises ValueError for a folder without results."""
+    path = folder / "summary.json"
+    if not path.exists():
+        raise ValueError(f"{path} is missing: --report takes folders of finished runs, such as runs/prealign-tiny-synthetic-s0")
+    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(path.read_text(encoding="utf-8")), [json.loads(line) for line in log]
+
+
+def compare(folders, out):
+    """Table of runs, one row each, and a picture of their curves in out/report.svg."""
+    runs = [(folder.name, *read_run(folder)) for folder in folders]
+    rows = [[name, *(number(value(s, path), digits) for _, path, digits in COLUMNS)] for name, s, _ in runs]
+    text = table(["run", *(head for head, _, _ in COLUMNS)], rows)
+    out.mkdir(exist_ok=True)
+    (out / "report.svg").write_text(curves([(name, log) for name, _, log in runs]), encoding="utf-8")
+    (out / "report.md").write_text(text + "\n", encoding="utf-8")
+    return text + f"\n\nwritten to {out}/report.md, curves to {out}/report.svg"
+
+
+def number(found, digits):
+    return "" if found is None else f"{found:.{digits}f}"
+
+
+def spread(summaries, path, digits):
+    """Mean ± sample standard deviation over seeds."""
+    found = [value(s, path) for s in summaries]
+    if None in found:
+        return ""
+    return f"{np.mean(found):.{digits}f}" + (f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else "")
+
+
+def judge(differences, sign, least):
+    """The rule, fixed before any run: seeds are paired, d = (method - other) * sign of the claim.
+
+    reproduced      every seed has d > 0 and the mean is at least `least`
+    same direction  the mean is above one standard error, but not the above
+    no difference   |mean| within one standard error or below a quarter of `least`
+    opposite        the mean is below minus one standard error
+    sign 0 claims "not worse": reproduced if the mean difference is below `least`, else opposite
+    """
+    d = np.array(differences) * (sign or 1)
+    if sign == 0:
+        return "reproduced" if d.mean() < least else "opposite"
+    error = d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else 0.0
+    if (d > 0).all() and d.mean() >= least:
+        return "reproduced"
+    if abs(d.mean()) <= max(error, least / 4):
+        return "no difference"
+    return "same direction" if d.mean() > 0 else "opposite"
+
+
+def verdicts(paper, summaries):
+    """The report of a paper: a row per system and a row per claim."""
+    n = min(map(len, summaries.values()))
+    rows = [[name, *(spread(s, path, digits) for _, path, digits in COLUMNS)] for name, s in summaries.items()]
+    text = f"Mean ± sd over {n} seeds.\n\n" + table(["system", *(head for head, _, _ in COLUMNS)], rows) + "\n\n"
+    claims = []
+    for claim, words, method, other, path, sign, least in CLAIMS[paper]:
+        pairs = [(value(a, path), value(b, path)) for a, b in zip(summaries[method], summaries[other])]
+        if any(None in pair for pair in pairs):
+            continue
+        d = [a - b for a, b in pairs]
+        sd = f" ± {np.std(d, ddof=1):.3f}" if len(d) > 1 else ""
+        claims.append([f"{claim} {words}", method, other, f"{np.mean(d):+.3f}{sd}", judge(d, sign, least)])
+    if {"skyline", "prealign", "joint"} <= summaries.keys():
+        closed = [(value(j, p) - value(a, p)) / (value(j, p) - value(s, p)) for p in ["log perplexity.clone"]
+                  for j, a, s in zip(summaries["joint"], summaries["prealign"], summaries["skyline"])]
+        text += f"Share of the gap in clone loss between joint and skyline that prealign closes: {np.mean(closed):.2f}\n\n"
+    return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
+
+
+def curves(runs):
+    """Two charts as one SVG: validation loss per language, and cosine of word pairs at the middle level, over pretraining."""
+    colours = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
+    charts = [("validation loss, nats per token (dashed: clone)", lambda row: {k: v for k, v in row.get("val", {}).items()}),
+              ("cosine of word pairs, middle level", lambda row: {"cosine": row["word_cosine"][len(row["word_cosine"]) // 2]}
+               if "word_cosine" in row and row["stage"] == "pretrain" else {})]
+    parts = []
+    for c, (title, pick) in enumerate(charts):
+        series = []
+        for i, (_, log) in enumerate(runs):
+            points = {}
+            for row in log:
+                for key, y in pick(row).items():
+                    points.setdefault(key, []).append((row["step"], y))
+            series += [(colours[i % len(colours)], j, p) for j, p in enumerate(points.values())]
+        everything = [xy for *_, p in series for xy in p] or [(0, 0), (1, 1)]
+        (x0, y0), (x1, y1) = np.min(everything, axis=0), np.max(everything, axis=0)
+        x0, y0, y1 = 0, min(y0, 0) if c else y0, y1 + 1e-9
+        left, top, width, height = 60 + c * 480, 40, 400, 260
+        place = lambda x, y: (left + (x - x0) / max(x1 - x0, 1) * width, top + (y1 - y) / (y1 - y0) * height)   # noqa: E731
+        parts.append(f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>')
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            y = y0 + share * (y1 - y0)
+            parts.append(f'<line x1="{left}" x2="{left + width}" y1="{place(0, y)[1]:.1f}" y2="{place(0, y)[1]:.1f}" stroke="#ddd"/>'
+                         f'<text x="{left - 6}" y="{place(0, y)[1] + 4:.1f}" text-anchor="end">{y:.2f}</text>'
+                         f'<text x="{left + share * width}" y="{top + height + 18}" text-anchor="middle">{share * x1:.0f}</text>')
+        for colour, j, points in series:
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in points))
+            dash = ' stroke-dasharray="5 3"' if j else ""
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+    for i, (name, _) in enumerate(runs):
+        x, y = 60 + i % 3 * 300, 350 + i // 3 * 18
+        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{colours[i % len(colours)]}"/>'
+                     f'<text x="{x + 20}" y="{y - 3}">{name}</text>')
+    height = 360 + (len(runs) + 2) // 3 * 18
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" font-family="sans-serif" font-size="12">'
+            f'<rect width="960" height="{height}" fill="white"/>' + "".join(parts) + "</svg>\n")

@@ -1,0 +1,91 @@
+"""The README is executed: its commands parse, its line references point at their tags, its numbers come from the results file."""
+import ast
+import json
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import train
+from data import report
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
+RESULTS = ROOT / "data" / "results" / "prealign-tiny.json"
+TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
+
+
+def test_every_equation_points_at_the_line_that_carries_its_tag():
+    rows = list(TAG.finditer(README))
+    assert len(rows) >= 5
+    for row in rows:
+        line = (ROOT / row["file"]).read_text(encoding="utf-8").splitlines()[int(row["line"]) - 1]
+        assert f"[{row['tag']}]" in line, f"README: {row.group(0)}"
+
+
+def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
+    listed = {row["tag"] for row in TAG.finditer(README)}
+    for path in SOURCES:
+        if path.parent.name != "tests":
+            tags = re.findall(r"\[(PreAlign: [^\]]+|InfoNCE)\]", path.read_text(encoding="utf-8"))
+            assert len(tags) == len(set(tags)), path
+            assert set(tags) <= listed, path
+
+
+def commands():
+    return [c for c in re.findall(r"python (?:train|prealign)\.py[^`\n|]*|python -m data\.\w+", README)]
+
+
+def test_every_train_command_of_the_readme_parses():
+    found = [c for c in commands() if c.startswith("python train.py --") and "--help" not in c]
+    assert len(found) >= 12
+    for command in found:
+        train.parse_args(shlex.split(command)[2:])
+
+
+def test_the_flag_table_is_the_dataclass():
+    listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", README, re.M)
+    wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"]) for f in fields(train.Config)]
+    assert listed == wanted
+
+
+def test_the_results_in_the_readme_are_those_of_the_results_file():
+    summaries = json.loads(RESULTS.read_text(encoding="utf-8"))
+    shown = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()
+    assert shown == report.verdicts("prealign", summaries).strip()
+
+
+def test_every_text_file_is_opened_as_utf_8():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
+                    "open", "read_text", "write_text") and not isinstance(getattr(node.func, "value", None), ast.Name):
+                binary = any(isinstance(a, ast.Constant) and isinstance(a.value, str) and a.value in ("rb", "wb", "ab") for a in node.args)
+                assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("name, allowed", [
+    ("model.py", set()), ("prealign.py", {"model"}),
+    ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}), ("data/report.py", set()),
+    ("data/synthetic.py", {"data"}),
+])
+def test_imports_point_downwards_only(name, allowed):
+    ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.split(".")[0])
+    assert found & ours <= allowed
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{f.name}" in text for f in fields(train.Config))

@@ -1,0 +1,305 @@
+"""The loop and its promises: resume, knobs at zero, evaluation that changes nothing, one clear line for mistakes."""
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from train import Config, Run, recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = dict(words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32, context_len=32, batch_size=4, steps=14, align_steps=6,
+             align_words=16, align_rows=2, log_every=4, eval_items=6, transfer_steps=0, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def run_recipe(cache, out, stop_after=None, **changes):
+    """Train without evaluation and return the run; stop_after interrupts after that many log rows, as Ctrl-C would."""
+    run = Run(Config(**(SMALL | dict(method="prealign") | changes)), out, cache, quiet=True)
+    run.open()
+    if stop_after:
+        run.log = lambda row, log=run.log: (log(row), setattr(run, "stop", row["step"] >= stop_after[1] and row["stage"] == stop_after[0]))
+        with pytest.raises(train.Interrupted):
+            recipe(run)
+    else:
+        recipe(run)
+    return run
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True))
+
+
+def log_without_speed(run):
+    rows = [json.loads(line) for line in (run.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in row.items() if k != "tok_s"} for row in rows]
+
+
+# --- knobs at zero ----------------------------------------------------------------------------------------------
+
+def test_prealign_without_its_two_parts_is_the_baseline_bit_for_bit(cache, tmp_path):
+    off = run_recipe(cache, tmp_path / "off", align_steps=0, code_switch=0.0)
+    baseline = run_recipe(cache, tmp_path / "baseline", method="baseline")
+    assert same_weights(off, baseline)
+    assert not same_weights(off, run_recipe(cache, tmp_path / "switched", align_steps=0, code_switch=0.5))
+
+
+def test_alignment_weight_zero_still_sees_the_same_number_of_text_tokens(cache, tmp_path):
+    run = run_recipe(cache, tmp_path / "a")
+    assert run.cfg.pretrain_steps == 14 - 6 * 2 // 4
+    assert Config(**(SMALL | dict(method="baseline"))).pretrain_steps == 14
+
+
+# --- resume -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stop_after", [("align words", 4), ("align words", 6), ("pretrain", 4), ("pretrain", 8)])
+def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_path, stop_after):
+    whole = run_recipe(cache, tmp_path / "whole")
+    run_recipe(cache, tmp_path / "parts", stop_after=stop_after)
+    parts = run_recipe(cache, tmp_path / "parts")
+    assert same_weights(whole, parts)
+    assert log_without_speed(whole) == log_without_speed(parts)
+
+
+def test_stopping_between_log_rows_loses_no_part_of_the_next_row(cache, tmp_path):
+    whole = run_recipe(cache, tmp_path / "whole", align_steps=0)
+    run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "parts", cache, quiet=True)
+    run.open()
+    rows, text_rows = 0, train.text_rows
+
+    def stop_at_step_six(run, stream, step, n):
+        run.stop = step == 5
+        return text_rows(run, stream, step, n)
+
+    train.text_rows = stop_at_step_six
+    try:
+        with pytest.raises(train.Interrupted):
+            recipe(run)
+    finally:
+        train.text_rows = text_rows
+    parts = run_recipe(cache, tmp_path / "parts", align_steps=0)
+    assert rows == 0 and same_weights(whole, parts) and log_without_speed(whole) == log_without_speed(parts)
+
+
+def flags(cache, out, **changes):
+    wanted = SMALL | dict(method="prealign", out=out, cache=cache) | changes
+    return [part for k, v in wanted.items() for part in (f"--{k}", str(v))]
+
+
+@pytest.mark.parametrize("rows_before_the_kill", [1, 4])
+def test_kill_9_then_the_same_command_gives_the_same_weights(cache, tmp_path, rows_before_the_kill):
+    long = dict(steps=40, align_steps=12, log_every=2, eval_items=4)           # 6 rows of alignment, then pretraining
+    rows_before_the_kill = {1: 1, 4: 9}[rows_before_the_kill]                   # one kill in each stage
+    command = [sys.executable, "train.py", *flags(cache, tmp_path / "killed", **long)]
+    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "log.jsonl"
+    while victim.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= rows_before_the_kill):
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "it was over before the kill: make the run longer"
+    killed = run_recipe(cache, tmp_path / "killed", **long)
+    whole = run_recipe(cache, tmp_path / "whole", **long)
+    assert same_weights(whole, killed) and log_without_speed(whole) == log_without_speed(killed)
+
+
+# --- evaluation is invisible ------------------------------------------------------------------------------------
+
+def test_how_often_we_look_does_not_change_what_is_learned(cache, tmp_path):
+    often = run_recipe(cache, tmp_path / "often", log_every=2)
+    assert same_weights(often, run_recipe(cache, tmp_path / "seldom", log_every=5))
+
+
+def test_evaluation_leaves_the_model_and_the_global_generator_alone(cache, tmp_path):
+    run = run_recipe(cache, tmp_path / "a", transfer_steps=2)
+    weights, state = {k: v.clone() for k, v in run.model.state_dict().items()}, torch.get_rng_state()
+    first = train.evaluate(run)
+    assert all(torch.equal(v, weights[k]) for k, v in run.model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert first == train.evaluate(run)
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------
+
+def test_parts_of_a_batch_add_up_to_the_whole_batch(cache, tmp_path):
+    whole = run_recipe(cache, tmp_path / "whole")
+    parts = run_recipe(cache, tmp_path / "parts", accumulate=2)
+    for x, y in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert torch.allclose(x, y, atol=1e-4)                                  # sums in another order round differently
+
+
+def test_learning_rate_rises_to_one_and_falls_to_a_tenth():
+    rates = [train.learning_rate(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3) and all(a > b for a, b in zip(rates[10:], rates[11:]))
+    assert all(type(r) is float for r in rates)                                 # numpy's would make a checkpoint unreadable
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_state(cache, tmp_path):
+    run_recipe(cache, tmp_path / "a", align_steps=0, stop_after=("pretrain", 4))
+    before = (tmp_path / "a" / "last.pt").read_bytes()
+    run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "a", cache, quiet=True)
+    run.open()
+    run.model.final_norm.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="pretrain.*not finite by step 8"):
+        recipe(run)
+    assert (tmp_path / "a" / "last.pt").read_bytes() == before
+
+
+def test_overfitting_one_batch_works(cache, tmp_path, capsys):
+    assert train.main(["--overfit", *flags(cache, tmp_path / "o", method="baseline", lr=0.01)]) == 0
+    assert "learned" in capsys.readouterr().out
+
+
+def test_more_languages_with_changed_word_order_train_and_evaluate(cache, tmp_path):
+    cfg = Config(**(SMALL | dict(method="prealign", languages="en,clone,reversed,shuffled-4", clone_share=0.5, steps=8, align_steps=2)))
+    summary = train.train(cfg, tmp_path / "a", cache, quiet=True)
+    assert set(summary["perplexity"]) == {"en", "clone", "reversed", "shuffled-4"}
+
+
+# --- what a run writes ------------------------------------------------------------------------------------------
+
+def numbers(tree):
+    if isinstance(tree, dict):
+        return [n for v in tree.values() for n in numbers(v)]
+    if isinstance(tree, list):
+        return [n for v in tree for n in numbers(v)]
+    return [tree] if isinstance(tree, (int, float)) else []
+
+
+def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path):
+    cfg = Config(**(SMALL | dict(method="prealign", transfer_steps=2, dictionary_coverage=0.7, shots="0,2")))
+    train.train(cfg, tmp_path / "a", cache, quiet=True)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8"))
+    assert {"method", "preset", "data", "seed", "device", "dtype", "minutes", "tokens", "parameters", "languages", "perplexity",
+            "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone", "knowledge_told_in_both", "transfer", "tasks",
+            "tasks_average", "chance", "word_cosine", "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine",
+            "sentence_retrieval", "alignment", "uniformity", "self_similarity", "foreign_mass_in_english"} == set(summary)
+    assert len(summary["word_cosine"]) == cfg.n_layer + 2
+    assert set(summary["tasks"]["nli"]["lexical"]["clone"]) == {"0", "2"}
+    assert summary["tasks"]["nli"]["lexical"]["clone"]["0"]["n"] == cfg.eval_items
+    assert "null" not in json.dumps(summary) and all(math.isfinite(n) for n in numbers(summary))
+    assert not list((tmp_path / "a").glob("*.tmp"))
+
+
+def test_a_baseline_with_a_whole_dictionary_has_no_unseen_words(cache, tmp_path):
+    summary = train.train(Config(**(SMALL | dict(method="baseline"))), tmp_path / "a", cache, quiet=True)
+    assert not {"unseen_word_retrieval", "transfer"} & set(summary)
+
+
+def test_the_same_command_shows_a_finished_run_and_another_configuration_is_refused(cache, tmp_path, capsys):
+    command = flags(cache, tmp_path / "a", steps=6, align_steps=2)
+    assert train.main(command) == 0
+    written = {name: (tmp_path / "a" / name).read_bytes() for name in train.FILES}
+    capsys.readouterr()
+    assert train.main(command) == 0
+    assert "perplexity" in capsys.readouterr().out
+    assert written == {name: (tmp_path / "a" / name).read_bytes() for name in train.FILES}
+    assert train.main([*command, "--lr", "0.1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "lr 0.003 there, 0.1 here" in error and "--fresh" in error
+    assert train.main([*command, "--sample", "Anna was"]) == 0
+    assert "clone: ⟨" in capsys.readouterr().out
+    assert train.main([*command, "--eval_only"]) == 0
+    assert train.main([*command, "--lr", "0.1", "--fresh"]) == 0
+    assert json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))["lr"] == 0.1
+    capsys.readouterr()
+    assert train.main(["--report", str(tmp_path / "a")]) == 0
+    assert "| a " in capsys.readouterr().out
+
+
+def test_the_printed_flags_give_the_same_configuration(tmp_path):
+    cfg = Config(**(SMALL | dict(method="prealign", tied=True, languages="en,clone,reversed")))
+    again, modes = train.parse_args(train.flags_of(cfg, tmp_path).split())
+    assert again == cfg and modes.out == str(tmp_path)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("wrong, part", [
+    (["--metod", "prealign"], "did you mean --method?"),
+    (["--meth", "prealign"], "unknown flag --meth"),
+    (["--method", "magic"], "invalid choice: 'magic'"),
+    (["--code_switch", "1.5"], "--code_switch 1.5 is out of range: 0 to 1"),
+    (["--tau", "0"], "--tau 0.0 is out of range"),
+    (["--steps", "ten"], "invalid int value: 'ten'"),
+    (["--lr", "nan"], "--lr nan is out of range"),
+    (["--languages", "en,klingon"], "language 'klingon' is unknown"),
+    (["--languages", "en"], "at least one other"),
+    (["--languages", "en,shuffled-1"], "language 'shuffled-1' is unknown"),
+    (["--n_head", "3"], "n_head"),
+    (["--method", "prealign", "--steps", "10"], "leaves nothing to pretrain on"),
+    (["--text", "no/such/file.txt"], "no/such/file.txt cannot be read"),
+    (["--report", "no/such/run"], "summary.json is missing"),
+    (["--accumulate", "99"], "more parts"),
+    (["--shots", "a"], "numbers separated by commas"),
+])
+def test_a_mistake_costs_one_line_and_exit_code_two(cache, tmp_path, capsys, wrong, part):
+    try:
+        code = train.main([*wrong, "--cache", str(cache), "--out", str(tmp_path / "run"), "--words", "20000"])
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2 and part in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_sampling_before_training_names_the_command_that_trains(cache, tmp_path, capsys):
+    assert train.main([*flags(cache, tmp_path / "none"), "--sample", "x"]) == 2
+    assert "train first with  python train.py --method prealign" in capsys.readouterr().err
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "old"])
+def test_a_checkpoint_that_is_damaged_foreign_or_hostile_is_refused_in_one_line(cache, tmp_path, capsys, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "a"
+    out.mkdir()
+    if content is None:
+        (out / "last.pt").write_bytes(pickle.dumps(Evil()))
+    elif content == "old":
+        torch.save(dict(version=0), out / "last.pt")
+    else:
+        (out / "last.pt").write_bytes(content)
+    assert train.main(flags(cache, out)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "last.pt" in error and "--fresh" in error
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(cache, tmp_path):
+    command = [sys.executable, "train.py", *flags(cache, tmp_path / "a", steps=4000, align_steps=12, log_every=2)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "a" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130 and "Go on with" in error and "Traceback" not in error
+    assert train.load_checkpoint(tmp_path / "a" / "last.pt", "cpu")["step"] > 0
+
+
+def test_the_text_of_a_user_becomes_english(cache, tmp_path):
+    text = tmp_path / "mine.txt"
+    text.write_text("".join(f"The {a} fox number {b} jumps.\n" for a in ("red", "blue") for b in range(100)), encoding="utf-8")
+    cfg = replace(Config(**SMALL), text=str(text), steps=4)
+    assert train.data_name(cfg) == "mine"
+    summary = train.train(cfg, tmp_path / "run", cache, quiet=True)
+    assert summary["data"] == "mine" and "knowledge" in summary
