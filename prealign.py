@@ -1,7 +1,7 @@
 """PreAlign: align words before pretraining, then keep them aligned by code-switched input.
 
-Paper: Li, Huang, Ching, Dai, Chen, "PreAlign: Boosting Cross-Lingual Transfer by Early Establishment of Multilingual
-Alignment", EMNLP 2024, arXiv 2407.16222.  Two ideas, in the order in which a model meets them:
+Paper: Li, Huang, Ching, Dai, Chen, "PreAlign: Boosting Cross-Lingual Transfer by Early Establishment of
+Multilingual Alignment", EMNLP 2024, arXiv 2407.16222.  Two ideas, in the order in which a model meets them:
 
   1. before pretraining, give translations of a word similar states at every level of a random model
        word_states          pooling: one vector per word and level
@@ -9,7 +9,8 @@ Alignment", EMNLP 2024, arXiv 2407.16222.  Two ideas, in the order in which a mo
   2. during pretraining, put foreign words into the input of English text, never into its targets
        code_switch          on a whole batch at once, for words and translations of any number of tokens
 
-`python prealign.py` shows both on made-up data in a few seconds; `python train.py --method prealign` is the experiment.
+`python prealign.py` shows both on made-up data in a few seconds;
+`python train.py --method prealign` is the experiment.
 """
 import numpy as np
 import torch
@@ -19,27 +20,34 @@ from model import GPT, IGNORE, Shape, contrastive_loss
 
 
 def word_states(model, words, mask):
-    """One vector per word and level: words (N, M) token ids padded on the right, mask (N, M) bool -> (K, N, D), K = L + 2.
+    """One vector per word and level: words (N, M), mask (N, M) bool -> (K, N, D), K = L + 2.
 
-    Each word is read alone.  Level 0 is the input embedding, 1 ... L the blocks, L + 1 the rows of the *output* embedding:
-    with these included, the model also learns to *write* a word's translation where it could write the word.
+    words holds token ids, padded on the right to the longest word's M tokens; mask is true on real tokens.
+    Each word is read alone.  Level 0 is the input embedding, 1 ... L the blocks, L + 1 the rows of the
+    *output* embedding: with these included, the model also learns to *write* a word's translation where
+    it could write the word.
     differs from the paper: positions are rotary, so level 0 carries none.
     """
     lengths, pooled, order = mask.sum(dim=1), [], []
-    for m in lengths.unique().tolist():                      # words of one length share a batch: no padding is computed
-        rows = (lengths == m).nonzero()[:, 0]                                    # (n,)
-        tokens = words[rows, :m]                                                 # (n, m)
-        levels = model.hidden(tokens) + [F.embedding(tokens, model.head.weight)]   # K tensors (n, m, D)
-        pooled.append(torch.stack([level.float().mean(dim=1) for level in levels]))   # (K, n, D) [PreAlign: pooling]
+    for m in lengths.unique().tolist():
+        # the n words of m tokens share a batch: no padding is computed
+        rows = (lengths == m).nonzero()[:, 0]                                # (n,)
+        tokens = words[rows, :m]                                             # (n, m)
+        levels = model.hidden(tokens) + [
+            F.embedding(tokens, model.head.weight)]                          # K tensors (n, m, D)
+        pooled.append(
+            torch.stack([level.float().mean(dim=1) for level in levels]))    # (K, n, D) [PreAlign: pooling]
         order.append(rows)
-    return torch.cat(pooled, dim=1)[:, torch.cat(order).argsort()]               # (K, N, D) in the order of words
+    return torch.cat(pooled, dim=1)[:, torch.cat(order).argsort()]           # (K, N, D) in the order of words
 
 
 def word_alignment_loss(model, words, mask, concept, tau=0.1):
-    """Contrastive loss over the words of a dictionary batch, mean over levels: words (N, M), mask (N, M), concept (N,) -> ().
+    """Contrastive loss over the words of a dictionary batch, mean over levels.
 
-    Candidates of a word are all other words of the batch, of both languages; the word itself is excluded.  The batch is
-    the pool of negatives, so accumulating gradients over batches would not be the same loss.
+    words (N, M), mask (N, M), concept (N,) -> ().
+
+    Candidates of a word are all other words of the batch, of both languages; the word itself is excluded.
+    The batch is the pool of negatives, so accumulating gradients over batches would not be the same loss.
     """
     return contrastive_loss(word_states(model, words, mask), concept, tau)       # [PreAlign: alignment loss]
 
@@ -53,47 +61,51 @@ def code_switch(rows, starts, switchable, dictionary, ratio, rng, vanilla=False)
     dictionary: has find(), first, count, translations, translation_len (data/corpus.py)
     ratio:      probability per dictionary word
     vanilla:    the ablation: foreign words are targets too
-    returns:    inputs (B, T), targets (B, T), shifted by one and padded with IGNORE where a row became shorter
+    returns:    inputs (B, T), targets (B, T), shifted by one; shorter rows end in 0 and IGNORE
 
     For the word x1 x2 swapped for y1 y2 y3:   input    ... y1 y2 y3 next
                                its own target  ... x1  -  -  next      (- carries no loss)
-    The token before the word predicts x1, positions inside the swapped word predict nothing, y3 predicts the next word:
-    the model reads foreign words but is never asked to write one in English context.
+    The token before the word predicts x1, positions inside the swapped word predict nothing, y3 predicts the
+    next word: the model reads foreign words but is never asked to write one in English context.
     """
     B, W = rows.shape
-    tokens, starts = rows.ravel(), starts.copy()
-    whole = starts[:, 0].copy()                              # a row may begin inside a word ...
+    tokens, starts = rows.ravel(), starts.copy()                                        # (B * W,), (B, W)
+    # a row may begin inside a word and end inside one: such parts of words are not complete
+    whole = starts[:, 0].copy()                                                         # (B,)
     starts[:, 0] = True
-    word_start = np.flatnonzero(starts)                                          # (n,) n words in all
-    word_len = np.diff(np.append(word_start, B * W))                             # (n,)
-    row = word_start // W                                                        # (n,)
-    complete = (word_start % W + word_len < W) & (whole[row] | (word_start % W > 0))   # ... and end inside one
+    word_start = np.flatnonzero(starts)                                                 # (n,) n words in all
+    word_len = np.diff(np.append(word_start, B * W))                                    # (n,)
+    row = word_start // W                                                               # (n,)
+    complete = (word_start % W + word_len < W) & (whole[row] | (word_start % W > 0))    # (n,)
 
-    entry = dictionary.find(tokens, word_start, word_len)                        # (n,) -1: not in the dictionary
-    switched = (entry >= 0) & (rng.random(len(entry)) < ratio) & complete & switchable[row]
-    choice = dictionary.first[entry] + (rng.random(len(entry)) * dictionary.count[entry]).astype(np.int64)   # uniform
+    entry = dictionary.find(tokens, word_start, word_len)                               # (n,) -1: not there
+    switched = (
+        (entry >= 0) & (rng.random(len(entry)) < ratio) & complete & switchable[row])   # (n,)
+    choice = dictionary.first[entry] + (
+        rng.random(len(entry)) * dictionary.count[entry]).astype(np.int64)              # (n,) uniform
 
-    new_len = np.where(switched, dictionary.translation_len[choice], word_len)   # (n,)
-    word = np.repeat(np.arange(len(entry)), new_len)                             # (m,) m tokens after the swap
-    place = np.arange(len(word)) - np.repeat(np.cumsum(new_len) - new_len, new_len)   # (m,) position in the word
-    swap = switched[word]                                                        # (m,)
-    source = tokens[word_start[word] + np.minimum(place, word_len[word] - 1)]    # (m,) the English token there
+    new_len = np.where(switched, dictionary.translation_len[choice], word_len)          # (n,)
+    word = np.repeat(np.arange(len(entry)), new_len)                                    # (t,) t tokens in all
+    place = np.arange(len(word)) - np.repeat(np.cumsum(new_len) - new_len, new_len)     # (t,) place in word
+    swap = switched[word]                                                               # (t,)
+    source = tokens[word_start[word] + np.minimum(place, word_len[word] - 1)]           # (t,) English token
     width = dictionary.translations.shape[1]
-    foreign = dictionary.translations[choice[word], np.minimum(place, width - 1)]   # (m,)
-    inputs = np.where(swap, foreign, source)
-    targets = inputs if vanilla else np.where(swap, np.where(place == 0, source, IGNORE), source)   # [PreAlign: input-only code-switching]
+    foreign = dictionary.translations[choice[word], np.minimum(place, width - 1)]       # (t,)
+    inputs = np.where(swap, foreign, source)                                            # (t,)
+    targets = inputs if vanilla else np.where(
+        swap, np.where(place == 0, source, IGNORE), source)   # (t,) [PreAlign: input-only code-switching]
 
-    length = np.bincount(row, weights=new_len, minlength=B).astype(np.int64)     # (B,) tokens of each row after the swap
-    column = np.arange(len(word)) - np.repeat(np.cumsum(length) - length, length)   # (m,)
-    kept = column < W                                                            # a longer row loses its end
-    new_inputs, new_targets = np.zeros((B, W), np.int64), np.full((B, W), IGNORE)
+    length = np.bincount(row, weights=new_len, minlength=B).astype(np.int64)            # (B,) new row lengths
+    column = np.arange(len(word)) - np.repeat(np.cumsum(length) - length, length)       # (t,)
+    kept = column < W                                                                   # (t,) end is cut off
+    new_inputs, new_targets = np.zeros((B, W), np.int64), np.full((B, W), IGNORE)       # (B, W) each
     new_inputs[row[word[kept]], column[kept]] = inputs[kept]
     new_targets[row[word[kept]], column[kept]] = targets[kept]
-    return new_inputs[:, :-1], new_targets[:, 1:]
+    return new_inputs[:, :-1], new_targets[:, 1:]                                       # (B, T) each
 
 
 class TinyDictionary:
-    """Entries i -> 100 + i of one token each, as much of data.corpus.Dictionary as the demonstration needs."""
+    """Entries i -> 100 + i of one token each: what the demonstration needs of data.corpus.Dictionary."""
     first, count = np.arange(50), np.ones(50, np.int64)
     translations, translation_len = np.arange(100, 150)[:, None], np.ones(50, np.int64)
 
@@ -112,12 +124,14 @@ def main():
         if step % 30 == 0:
             z = F.normalize(word_states(model, words, mask).detach(), dim=-1)    # (K, 100, D)
             found = (z[1, :50] @ z[1, 50:].T).argmax(dim=1) == torch.arange(50)
-            print(f"step {step:2d}  loss {loss.item():5.2f}  translation is the nearest word {found.float().mean():4.0%}")
+            print(f"step {step:2d}  loss {loss.item():5.2f}  "
+                  f"translation is the nearest word {found.float().mean():4.0%}")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     rows = np.array([[5, 6, 7, 8, 9]])
-    inputs, targets = code_switch(rows, np.ones_like(rows, bool), np.array([True]), TinyDictionary(), 0.6, np.random.default_rng(0))
+    inputs, targets = code_switch(
+        rows, np.ones_like(rows, bool), np.array([True]), TinyDictionary(), 0.6, np.random.default_rng(0))
     print("text", rows[0].tolist(), " input", inputs[0].tolist(), " target", targets[0].tolist())
 
 

@@ -1,4 +1,4 @@
-"""One model's life: align words, pretrain, evaluate.  `recipe` is the experiment; the rest is plumbing around it.
+"""One model's life: align words, pretrain, evaluate.  `recipe` is the experiment, the rest is plumbing.
 
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
   python train.py --method baseline        joint training on the same mixture of languages
@@ -28,8 +28,7 @@ from tqdm import tqdm
 
 from data import corpus as corpora
 from data import measure, report, tasks
-from data.synthetic import CHANCE, TASKS
-from model import GPT, IGNORE, PRESETS, Shape, generate
+from model import GPT, IGNORE, PRESETS, Shape, choose_dtype, generate, learning_rate
 from prealign import code_switch, word_alignment_loss, word_states
 
 METHODS = ("baseline", "prealign")
@@ -39,10 +38,11 @@ FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "summary.json")
 ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER = range(1, 6)
 
 # What a preset sets beside the model's shape; explicit flags win.
-PAPER = dict(batch_size=256, lr=3e-4, embed_lr=1.0, align_steps=5000, align_lr=5e-4, align_rows=64, code_switch=0.05)
+PAPER = dict(batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0, code_switch=0.05, keep_aligned=0, align_weight=0.5,
+             align_steps=5000, align_words=256, align_rows=64, align_lr=5e-4)
 TRAINING = {
     "tiny": dict(),
-    "small": dict(words=20_000_000, steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_rows=16),
+    "small": dict(words=20_000_000, steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_words=512, align_rows=16),
     "150m": PAPER | dict(words=200_000_000, steps=20_000),
     "400m": PAPER | dict(words=400_000_000, steps=40_000),
     "1.3b": PAPER | dict(words=800_000_000, steps=80_000),
@@ -66,7 +66,7 @@ class Config:
     languages: str = option("en,clone", "English first, then clone, clone2 ..., reversed or shuffled-K")
     words: int = option(1_500_000, "English words of training text to generate", 1000, 2**50)
     clone_share: float = option(0.1, "share of the other languages in all text and in every batch", 0.001, 0.95)
-    vocab_size: int = option(1024, "byte-level BPE tokens per language", 300, 2**20)
+    vocab_size: int = option(1280, "byte-level BPE tokens per language", 300, 2**20)
     # model
     n_layer: int = option(4, "transformer blocks", 1, 999)
     n_head: int = option(4, "attention heads", 1, 999)
@@ -74,8 +74,8 @@ class Config:
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
     tied: bool = option(False, "one matrix for embedding and head")
     # training
-    steps: int = option(1200, "steps of text; what aligning words reads is taken off pretraining", 1, 2**40)
-    batch_size: int = option(16, "sequences per step", 1, 2**20)
+    steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, 2**40)
+    batch_size: int = option(8, "sequences per step", 1, 2**20)
     accumulate: int = option(1, "parts of an LM batch, to save memory; the batch of words is never split", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
@@ -84,13 +84,14 @@ class Config:
     warmup: float = option(0.05, "share of the steps with rising learning rate", 0, 1)
     clip: float = option(1.0, "the gradient norm is cut to this", 1e-9, 1e9)
     # PreAlign
-    align_steps: int = option(300, "steps of word alignment before pretraining; 0 leaves it out", 0, 2**40)
-    align_words: int = option(256, "dictionary entries per alignment step: the pool of negatives", 2, 2**24)
+    align_steps: int = option(300, "steps of word alignment before pretraining; 0: no alignment at all", 0, 2**40)
+    align_words: int = option(128, "dictionary entries per alignment step: the pool of negatives", 2, 2**24)
     align_rows: int = option(4, "sequences of text per alignment step, for the LM loss beside it", 0, 2**20)
-    align_weight: float = option(0.5, "weight of the alignment loss beside the LM loss (alpha)", 0, 1e6)
+    align_weight: float = option(1.0, "weight of the alignment loss beside the LM loss (alpha)", 0, 1e6)
     align_lr: float = option(2e-3, "peak learning rate while aligning", 1e-9, 1e3)
     tau: float = option(0.1, "temperature of the contrastive loss", 1e-3, 1e3)
-    code_switch: float = option(0.15, "probability that a dictionary word of the input is switched; 0: off", 0, 1)
+    keep_aligned: int = option(5, "pretraining steps between further alignment steps; 0: none, as published", 0, 2**40)
+    code_switch: float = option(0.05, "probability that a dictionary word of the input is switched; 0: off", 0, 1)
     vanilla: bool = option(False, "ablation: switched words are targets, too")
     dictionary: str = option("gold", "shuffled gives every word a wrong translation", choices=("gold", "shuffled"))
     dictionary_coverage: float = option(1.0, "share of the words listed; the rest are the unseen words", 0.05, 1)
@@ -123,13 +124,10 @@ class Config:
                              f"of {self.align_rows} rows: raise --steps, or lower --align_steps or --align_rows")
 
     @property
-    def aligns(self):
-        return self.method == "prealign" and self.align_steps > 0
-
-    @property
     def pretrain_steps(self):
         """Steps left after the text read while aligning: every system sees the same number of tokens."""
-        return self.steps - self.aligns * self.align_steps * self.align_rows // self.batch_size
+        aligning = self.align_steps * self.align_rows if self.method == "prealign" else 0
+        return self.steps - aligning // self.batch_size
 
 
 def parse_args(argv):
@@ -223,11 +221,11 @@ class Run:
         with open(self.out / "log.jsonl", "ab") as log:        # later rows are of steps that will be done again
             log.truncate(self.checkpoint["log_size"] if self.checkpoint else 0)
 
-    def save(self, stage, step, optimizer, sums, count):
+    def save(self, stage, step, optimizer, sums):
         """The state after `step` steps of `stage`, written beside the old checkpoint and moved over it."""
         temporary = self.out / "last.pt.tmp"
         torch.save(dict(version=CHECKPOINT_VERSION, stage=stage, step=step, model=self.model.state_dict(),
-                        optimizer=optimizer.state_dict(), sums=sums, count=count, seconds=self.seconds,
+                        optimizer=optimizer.state_dict(), sums=sums, seconds=self.seconds,
                         log_size=(self.out / "log.jsonl").stat().st_size), temporary)
         os.replace(temporary, self.out / "last.pt")
 
@@ -248,30 +246,10 @@ def load_checkpoint(path, device):
     raise ValueError(f"{path} {why}: train anew with --fresh")
 
 
-def choose_dtype(device):
-    """bfloat16 where it is faster.  On a CPU a matrix product is timed, once: config.json keeps the choice."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for dtype in 20 * list(best):                              # the minimum of many: the machine may be busy
-        a, start = torch.ones(512, 512, dtype=dtype), time.perf_counter()
-        a @ a
-        best[dtype] = min(time.perf_counter() - start, best[dtype])
-    return "bfloat16" if best[torch.bfloat16] < 0.7 * best[torch.float32] else "float32"
-
-
 # --- the loop -------------------------------------------------------------------------------------------------
 
 class Interrupted(Exception):
     """Ctrl-C arrived, the step was finished and the checkpoint is on disk."""
-
-
-def learning_rate(step, steps, warmup):
-    """Share of the peak rate: linear warm-up, then cosine down to a tenth.  A plain float: checkpoints refuse numpy's."""
-    rise = max(round(warmup * steps), 1)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
 def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
@@ -282,13 +260,13 @@ def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
     keep:   write log rows and checkpoints (off for the copies that evaluation fine-tunes)
     probe:  function -> dict, measured at every log row with the clock stopped
     """
-    cfg, start, sums, count = run.cfg, 0, {}, 0
+    cfg, start, sums = run.cfg, 0, {}
     optimizer = torch.optim.AdamW(model.groups(lr, lr * cfg.embed_lr, lr * cfg.head_lr, cfg.weight_decay),
                                   betas=(0.9, 0.95), fused=True)
     if keep and run.checkpoint:
         if run.checkpoint["stage"] != stage:
             return                                             # the checkpoint is of a later stage: this one is done
-        start, sums, count = (run.checkpoint[k] for k in ("step", "sums", "count"))
+        start, sums = run.checkpoint["step"], run.checkpoint["sums"]
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         run.checkpoint = None
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=stage, disable=run.quiet or None, mininterval=0.5)
@@ -300,16 +278,17 @@ def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
         measured = {}
         for loss, values, n_tokens in losses(step):
             loss.backward()
-            measured |= {k: measured.get(k, 0) + v.detach() for k, v in values.items()}
+            measured |= {name: measured.get(name, 0) + v.detach() for name, v in values.items()}
             tokens += n_tokens
         measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
         optimizer.step()
-        sums = {k: sums.get(k, 0) + v for k, v in measured.items()}   # on the device: .item() would wait for the GPU
-        count += 1
+        for name, found in measured.items():                  # sums stay on the device: .item() would wait for it
+            total, n = sums.get(name, (0, 0))
+            sums[name] = (total + found, n + 1)
         due = (step + 1) % cfg.log_every == 0 or step + 1 == steps
         if not keep or not (due or run.stop):
             continue
-        means = {k: v.item() / count for k, v in sums.items()}
+        means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
         run.seconds += seconds
         if not all(map(math.isfinite, means.values())):
@@ -319,8 +298,8 @@ def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
             row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"], tok_s=round(tokens / seconds))
             run.log(row | means | (probe() if probe else {}))
             bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align") if k in means}, tok_s=row["tok_s"])
-            sums, count = {}, 0
-        run.save(stage, step + 1, optimizer, sums, count)
+            sums = {}
+        run.save(stage, step + 1, optimizer, sums)
         if run.stop:
             raise Interrupted
         tokens, clock = 0, time.perf_counter()                 # neither probing nor saving counts as training time
@@ -341,72 +320,76 @@ def lm_parts(run, forward, inputs, targets, accumulate=1):
 
 def recipe(run):
     """The life of a model, with its interventions."""
-    cfg, model = run.cfg, run.model
-    if cfg.aligns:                                             # before: PreAlign, Li et al. 2024
-        fit(run, model, "align words", word_alignment(run), cfg.align_steps, cfg.align_lr, probe=lambda: cosine_probe(run))
-    fit(run, model, "pretrain", pretraining(run), cfg.pretrain_steps, cfg.lr,
+    cfg, model, align, words = run.cfg, run.model, None, None
+    if cfg.method == "prealign":                               # before and during: PreAlign, Li et al. 2024
+        align, words = word_alignment(run) if cfg.align_steps else None, run.taught
+        fit(run, model, "align words", lambda step: align_beside_text(run, align, step), cfg.align_steps, cfg.align_lr,
+            probe=lambda: cosine_probe(run))
+    fit(run, model, "pretrain", pretraining(run, words, align), cfg.pretrain_steps, cfg.lr,
         probe=lambda: cosine_probe(run) | loss_probe(run))
 
 
 def text_rows(run, stream, step, n):
-    """n rows of running text, one token longer than the context, and the language of each: (n, T + 1), (n,)."""
+    """n rows of text, one token longer than the context, and the language of each: (n, T + 1), (n,)."""
     cfg, others = run.cfg, len(run.languages) - 1
     shares = [1 - cfg.clone_share] + [cfg.clone_share / others] * others
     languages = run.corpus.languages_of_rows(step * n, n, shares)
-    return run.corpus.rows(np.random.default_rng((cfg.seed, stream, step)), n, cfg.context_len + 1, languages), languages
+    rng = np.random.default_rng((cfg.seed, stream, step))
+    return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
 
 
 def word_alignment(run):
-    """PreAlign's first stage: L = L_LM + alpha * L_align over a batch of dictionary words and a few rows of text."""
+    """alpha * L_align of a batch of dictionary words, as a function of the step."""
     cfg = run.cfg
 
-    def losses(step):
+    def loss(step):
         rng = np.random.default_rng((cfg.seed, ALIGN_WORDS, step))
-        words, mask, concept = map(run.tensor, run.taught.batch(rng.permutation(len(run.taught))[:cfg.align_words]))
+        entries = rng.permutation(len(run.taught))[:cfg.align_words]
+        words, mask, concept = map(run.tensor, run.taught.batch(entries))
         with run.autocast():
             align = word_alignment_loss(run.model, words, mask, concept, cfg.tau)
-        loss, values, tokens = cfg.align_weight * align, {"align": align}, 0
-        if cfg.align_rows:
-            rows, _ = text_rows(run, ALIGN_TEXT, step, cfg.align_rows)
-            [(lm, _, tokens)] = lm_parts(run, run.model.logits, rows[:, :-1], rows[:, 1:])
-            loss, values = lm + loss, values | {"lm": lm}      # [PreAlign: total loss]
-        yield loss, values, tokens
+        return cfg.align_weight * align, {"align": align}, 0
 
-    return losses
+    return loss
 
 
-def pretraining(run):
-    """Next-token prediction on the mixture; PreAlign switches words of the English input."""
+def align_beside_text(run, align, step):
+    """PreAlign's first stage, L = L_LM + alpha * L_align [PreAlign: total loss]: two parts that add up."""
+    yield align(step)
+    if run.cfg.align_rows:
+        rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.align_rows)
+        yield from lm_parts(run, run.model.logits, rows[:, :-1], rows[:, 1:])
+
+
+def pretraining(run, dictionary, align):
+    """Next-token prediction on the mixture; PreAlign switches words of the English input.
+
+    differs from the paper: every `keep_aligned` steps the alignment loss joins in, because the rows of the output
+    embedding drift apart within a hundred steps otherwise, and a fact then cannot be named in the other language.
+    """
     cfg = run.cfg
     forward = torch.compile(run.model.logits) if cfg.compile else run.model.logits
 
     def losses(step):
         rows, languages = text_rows(run, TEXT, step, cfg.batch_size)
         inputs, targets = rows[:, :-1], rows[:, 1:]
-        if cfg.method == "prealign" and cfg.code_switch:
+        if dictionary and cfg.code_switch:
             rng = np.random.default_rng((cfg.seed, SWITCH, step))
-            inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, run.taught,
+            inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, dictionary,
                                           cfg.code_switch, rng, cfg.vanilla)
         yield from lm_parts(run, forward, inputs, targets, cfg.accumulate)
+        if align and cfg.keep_aligned and step % cfg.keep_aligned == 0:
+            yield align(cfg.align_steps + step)
 
     return losses
 
 
 # --- evaluation: looks at the model, never changes it ---------------------------------------------------------
 
-@torch.no_grad()
-def dictionary_states(run, dictionary, limit=2000):
-    """States of dictionary words and of their first translations: -> two tensors (K, E, D) on the CPU."""
-    d, n = dictionary, min(len(dictionary), limit)
-    sides = (d.sources[:n], d.source_len[:n]), (d.translations[d.first[:n]], d.translation_len[d.first[:n]])
-    return [word_states(run.model, run.tensor(words), run.tensor(np.arange(words.shape[1]) < lengths[:, None])).cpu()
-            for words, lengths in sides]
-
-
 def cosine_probe(run):
     """Mean cosine of translations per level: the curve of PreAlign's figure."""
-    cosine = F.cosine_similarity(*dictionary_states(run, run.dictionary, 256), dim=-1)       # (K, E)
-    return dict(word_cosine=[round(c, 4) for c in cosine.mean(dim=1).tolist()])
+    source, target = measure.dictionary_states(run.model, word_states, run.dictionary, 256)
+    return dict(word_cosine=[round(c, 4) for c in F.cosine_similarity(source, target, dim=-1).mean(dim=1).tolist()])
 
 
 def loss_probe(run):
@@ -415,53 +398,29 @@ def loss_probe(run):
                      for name in run.languages})
 
 
-def transfer(run, task):
-    """ZS-CLT: a copy of the model is fine-tuned on English items of a task and tested in every language, per rung.
-
-    The label words stay English in every language, as the classes of a classifier would.
-    """
-    model, world, cfg = copy.deepcopy(run.model), run.corpus.world, run.cfg
-    items = world.items(task, "train", 4000, "lexical")
+def fine_tuned(run, task):
+    """For ZS-CLT: a copy of the model, fine-tuned on English items of a task with loss on the answer."""
+    model, cfg = copy.deepcopy(run.model), run.cfg
+    items = run.corpus.world.items(task, "train", 4000, "lexical")
 
     def losses(step):
         chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
         yield from lm_parts(run, model.logits, *tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en"))
 
     fit(run, model, f"transfer {task}", losses, cfg.transfer_steps, cfg.lr / 3, keep=False)
-    test = world.items(task, "test", cfg.eval_items, "lexical")
-    return {name: tasks.accuracy(run.corpus, test, name, lambda t: measure.log_probs(model, t),
-                                 answer_language="en")["accuracy"] for name in run.languages}
+    return model
 
 
 def evaluate(run):
     """What summary.json holds beside the run's own data (README: glossary).  A key that is not measured is absent."""
-    cfg, corpus, model, world = run.cfg, run.corpus, run.model, run.corpus.world
-    model.eval()
-
-    def score(items, k=0, dev=()):
-        return {name: tasks.accuracy(corpus, items, name, lambda t: measure.log_probs(model, t), k, dev, cfg.seed)
-                for name in run.languages}
-
-    result = dict(measure.language_model(model, corpus), chance=CHANCE, knowledge_n={}, tasks={})
-    for told, key in (("en", "knowledge"), ("clone", "knowledge_told_in_clone"), ("both", "knowledge_told_in_both")):
-        items = [item for item in world.items("knowledge", "test", 10**6) if item.told == told]
-        result[key] = {name: s["accuracy"] for name, s in score(items).items()}
-        result["knowledge_n"][told] = len(items)
-    shots = [int(k) for k in cfg.shots.split(",")]
-    for task, rung in tasks.IN_CONTEXT:
-        items, dev = (world.items(task, split, n, rung) for split, n in (("test", cfg.eval_items), ("dev", 50)))
-        by_shots = {str(k): score(items, k, dev) for k in shots}
-        result["tasks"].setdefault(task, {})[rung] = {
-            name: {k: s[name] for k, s in by_shots.items()} for name in run.languages}
-    headline = [result["tasks"][task][rung] for task, rung in tasks.HEADLINE]
-    result["tasks_average"] = {name: float(np.mean([scores[name][str(shots[0])]["accuracy"] for scores in headline]))
-                               for name in run.languages}
-    middle = cfg.n_layer // 2
-    result |= measure.words(dictionary_states(run, run.dictionary), middle,
-                            dictionary_states(run, run.unseen) if run.unseen else None)
-    result |= measure.sentences(model, corpus, world.sentences("test", 300), run.languages[:2], middle)
+    cfg, model, corpus, middle = run.cfg, run.model.eval(), run.corpus, run.cfg.n_layer // 2
+    result = measure.language_model(model, corpus) | measure.knowledge(model, corpus)
+    result |= measure.in_context(model, corpus, cfg.eval_items, [int(k) for k in cfg.shots.split(",")], cfg.seed)
+    result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
+    result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
     if cfg.transfer_steps:
-        result["transfer"] = {task: transfer(run, task) for task in ("nli", "paraphrase")}
+        result["transfer"] = {task: measure.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
+                              for task in ("nli", "paraphrase")}
     return result
 
 
@@ -529,7 +488,7 @@ def describe(run):
     cfg, corpus = run.cfg, run.corpus
     why = "" if cfg.dtype != "auto" else ", by a timed product" if run.device.type == "cpu" else ", supported here"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in run.languages)
-    aligning = f"{cfg.align_steps} alignment steps, " if cfg.aligns else ""
+    aligning = f"{cfg.align_steps} alignment steps, " if cfg.method == "prealign" else ""
     return (f"{cfg.method}, preset {cfg.preset}: {sum(p.numel() for p in run.model.parameters()):,} parameters; "
             f"{run.device}, {torch.get_num_threads()} threads, {run.dtype}{why}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(run.dictionary):,} words\n"

@@ -1,12 +1,14 @@
 """From text to batches: one tokenizer, several languages, packed tokens on disk, a dictionary.
 
   Order       how a made-up language permutes the words of a sentence (reversed, shuffled-k)
-  Corpus      tokenizer + one packed token stream per language and split; batches as pure functions of (seed, stage, step)
+  Corpus      tokenizer + one packed token stream per language and split; batches as pure functions of
+              (seed, stage, step)
   Dictionary  words and their translations as flat arrays, looked up for a whole batch at once
-  build       makes the folder of the embedded world (or of a user's own English text); load opens any such folder
+  build       makes the folder of the embedded world (or of a user's own English text)
+  load        opens any such folder
 
-English-Clone and its kin share no token with English: token t of English is t + i * |V| in the i-th language of the
-run, document separator and punctuation included [PreAlign: synthetic English-Clone].
+English-Clone and its kin share no token with English: token t of English is t + i * |V| in the i-th language
+of the run, document separator and punctuation included [PreAlign: synthetic English-Clone].
 
 A folder holds tokenizer.json, <language>.<split>.bin (uint16, or uint32 from 65,536 rows on) and meta.json.
 """
@@ -30,7 +32,7 @@ class DataError(ValueError):
     """Something is wrong with the user's data; the message names the place and the mend."""
 
 
-# --- words in a row of tokens ------------------------------------------------------------------------------------
+# --- words in a row of tokens -------------------------------------------------------------------------------
 
 def text_lines(text):
     """Every line opens with a space, so that the first word of a line is the same token as elsewhere."""
@@ -40,21 +42,24 @@ def text_lines(text):
 def token_classes(tokenizer):
     """Two tables over the vocabulary of one language, (|V|,) bool each: starts a word, ends a sentence.
 
-    A word starts at a leading space or at anything that is neither letter nor digit; other tokens continue a word.
+    A word starts at a leading space or at anything that is neither letter nor digit; other tokens continue
+    a word.
     """
     starts, ends = np.ones(tokenizer.get_vocab_size(), bool), np.zeros(tokenizer.get_vocab_size(), bool)
     for token, i in tokenizer.get_vocab().items():
         if token == SEPARATOR:
             ends[i] = True
             continue
-        letters = token.replace("Ċ", "\n")                   # byte-level BPE writes the space as Ġ, the newline as Ċ
+        letters = token.replace("Ċ", "\n")          # byte-level BPE writes the space as Ġ, the newline as Ċ
         starts[i] = not letters[0].isalnum() or letters[0] == "Ġ"
         ends[i] = letters[0] in SENTENCE_END
     return starts, ends
 
 
 def permute_words(tokens, starts, ends, order):
-    """Reorder the words of each sentence by a fixed rule: tokens (n,) -> (n,); tokens stay together, the full stop stays last.
+    """Reorder the words of each sentence by a fixed rule: tokens (n,) -> (n,).
+
+    The tokens of a word stay together, and the full stop stays last.
 
     order: 0 reverses the sentence; k >= 2 takes windows of k words and puts their second half first
 
@@ -62,12 +67,12 @@ def permute_words(tokens, starts, ends, order):
     >>> permute_words(letters, np.ones(5, bool), end, 0), permute_words(letters, np.ones(5, bool), end, 2)
     (array([4, 3, 2, 1, 5]), array([2, 1, 4, 3, 5]))
     """
-    word = np.cumsum(starts[tokens]) - 1                                        # (n,) index of the word a token is in
+    word = np.cumsum(starts[tokens]) - 1                          # (n,) index of the word a token is in
     first = np.concatenate(([True], word[1:] != word[:-1]))
     end = ends[tokens]
-    sentence = np.cumsum(np.concatenate(([0], end[:-1])))                        # (n,) the end mark closes its own sentence
-    opens = np.searchsorted(sentence, sentence)                                  # (n,) first token of the sentence
-    place = word - word[opens]                                                   # (n,) position of the word in its sentence
+    sentence = np.cumsum(np.concatenate(([0], end[:-1])))         # (n,) the end mark closes its own sentence
+    opens = np.searchsorted(sentence, sentence)                   # (n,) first token of the sentence
+    place = word - word[opens]                                    # (n,) position of the word in its sentence
     if order == 0:
         key = -place
     else:
@@ -78,23 +83,33 @@ def permute_words(tokens, starts, ends, order):
 
 
 def language_order(name):
-    """None keeps English word order; 0 reverses; k is the window of shuffled-k.  Raises DataError for an unknown name."""
+    """None keeps English word order; 0 reverses; k is the window of shuffled-k.
+
+    Raises DataError for an unknown name.
+    """
     if not KNOWN.fullmatch(name):
-        raise DataError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or shuffled-K (K >= 2)")
+        raise DataError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or "
+                        "shuffled-K (K >= 2)")
     return 0 if name == "reversed" else int(name.split("-")[1]) if name.startswith("shuffled") else None
 
 
-# --- the dictionary ----------------------------------------------------------------------------------------------
+# --- the dictionary -----------------------------------------------------------------------------------------
 
 def word_keys(tokens, word_start, word_len):
-    """One 64-bit key per word: tokens (n,), word_start (W,), word_len (W,) -> (W,) uint64.  A polynomial, wrapping at 2^64."""
-    place = np.arange(len(tokens)) - np.repeat(word_start, word_len)             # (n,) position of the token in its word
+    """One 64-bit key per word: tokens (n,), word_start (W,), word_len (W,) -> (W,) uint64.
+
+    A polynomial, wrapping at 2^64.
+    """
+    place = np.arange(len(tokens)) - np.repeat(word_start, word_len)  # (n,) place of the token in its word
     power = np.cumprod(np.full(max(int(word_len.max(initial=1)), 1), 0x9E3779B97F4A7C15, np.uint64))
     return np.add.reduceat((tokens.astype(np.uint64) + np.uint64(1)) * power[place], word_start)
 
 
 def split_words(tokens, starts):
-    """Where words begin and how long they are: tokens (n,), starts (n,) bool with starts[0] true -> (W,), (W,)."""
+    """Where words begin and how long they are.
+
+    tokens (n,), starts (n,) bool with starts[0] true -> (W,), (W,)
+    """
     word_start = np.flatnonzero(starts)
     return word_start, np.diff(np.append(word_start, len(tokens)))
 
@@ -102,12 +117,16 @@ def split_words(tokens, starts):
 class Dictionary:
     """Words and their translations, several per word, of any number of tokens.
 
-    sources (E, M), source_len (E,): the words; translations (R, M), translation_len (R,): all translations in a row,
-    those of word e at first[e] ... first[e] + count[e] - 1.  M is the longest word; rows are padded with 0.
+    sources (E, M), source_len (E,): the words; translations (R, M), translation_len (R,): all translations in
+    a row, those of word e at first[e] ... first[e] + count[e] - 1.  M is the longest word; rows are padded
+    with 0.
     """
 
     def __init__(self, entries):
-        """entries: list of (word, [translation, ...]), each word a tuple of token ids.  Raises DataError if empty or doubled."""
+        """entries: list of (word, [translation, ...]), each word a tuple of token ids.
+
+        Raises DataError if empty or doubled.
+        """
         if not entries:
             raise DataError("the dictionary has no entry: give at least two words with a translation")
         self.entries = entries
@@ -141,7 +160,10 @@ class Dictionary:
         return np.where(self._keys[at] == keys, self._order[at], -1)
 
     def split(self, coverage, seed):
-        """A random share of the entries, and the rest (the unseen words): -> (Dictionary, Dictionary or None)."""
+        """A random share of the entries, and the rest (the unseen words).
+
+        -> (Dictionary, Dictionary or None)
+        """
         order = np.random.default_rng((seed, 101)).permutation(len(self))
         n = max(2, round(coverage * len(self)))
         seen, rest = ([self.entries[i] for i in sorted(part)] for part in (order[:n], order[n:]))
@@ -154,7 +176,10 @@ class Dictionary:
         return Dictionary([(word, self.entries[wrong[i]][1]) for i, (word, _) in enumerate(self.entries)])
 
     def batch(self, entries):
-        """Words of the chosen entries and one row per translation: -> tokens (N, M), mask (N, M) bool, concept (N,)."""
+        """Words of the chosen entries and one row per translation.
+
+        -> tokens (N, M), mask (N, M) bool, concept (N,)
+        """
         rows = np.concatenate([np.arange(self.first[e], self.first[e] + self.count[e]) for e in entries])
         tokens = np.concatenate((self.sources[entries], self.translations[rows]))
         lengths = np.concatenate((self.source_len[entries], self.translation_len[rows]))
@@ -163,7 +188,7 @@ class Dictionary:
         return tokens[:, :width], np.arange(width) < lengths[:, None], concept
 
 
-# --- the corpus --------------------------------------------------------------------------------------------------
+# --- the corpus ---------------------------------------------------------------------------------------------
 
 class Corpus:
     """An opened data folder.  languages[0] is the language with most text (English)."""
@@ -179,12 +204,16 @@ class Corpus:
                         for name in self.languages for split in ("train", "val")}
 
     def encode(self, text, language=None, opening=True):
-        """Text (in English words) -> token ids of a language, (n,) int64; opening puts the document separator first."""
+        """Text (in English words) -> token ids of a language, (n,) int64.
+
+        opening puts the document separator first.
+        """
         tokens = np.array([0] * opening + self.tokenizer.encode(text_lines(text)).ids, np.int64)
         return self.translate(tokens, language or self.languages[0])
 
     def translate(self, tokens, language):
-        """English token ids -> the same text in a language of this corpus: its word order, its rows of the vocabulary."""
+        """English token ids -> the same text in a language of this corpus: its word order, its rows of the
+        vocabulary."""
         index = self.languages.index(language)
         order = language_order(language) if index else None
         if order is not None and len(tokens):
@@ -206,9 +235,12 @@ class Corpus:
         return self.starts[tokens % self.base_vocab]
 
     def languages_of_rows(self, first_row, n, shares):
-        """Language index of rows first_row ... first_row + n - 1 of an endless sequence with the given shares: (n,).
+        """Languages of rows first_row ... first_row + n - 1 of an endless sequence with the given shares.
 
-        Multiples of the golden ratio modulo one fill [0, 1) evenly: every batch has its share, not only the average.
+        -> (n,) language indices
+
+        Multiples of the golden ratio modulo one fill [0, 1) evenly: every batch has its share, not only the
+        average.
         """
         place = (np.arange(first_row, first_row + n) + 1) * 0.6180339887498949 % 1.0
         return np.searchsorted(np.cumsum(shares)[:-1], place, side="right")
@@ -221,9 +253,10 @@ class Corpus:
             stream = self.streams[name, split]
             if len(mine):
                 if len(stream) <= width:
-                    raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one row of "
-                                    f"{width}: use more text or a smaller --context_len")
-                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None] + np.arange(width)]
+                    raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer "
+                                    f"than one row of {width}: use more text or a smaller --context_len")
+                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
+                                    + np.arange(width)]
         return rows
 
     def validation_rows(self, language, n, width):
@@ -233,16 +266,21 @@ class Corpus:
         return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
 
     def gold_dictionary(self, min_count=5):
-        """Every English word of the training text and its twin in each other language [PreAlign: gold dictionary].
+        """Every English word of the training text and its twin in each other language.
 
-        Words only: what holds no letter (punctuation, separators) is left out, as are words seen less than min_count times.
+        [PreAlign: gold dictionary]
+
+        Words only: what holds no letter (punctuation, separators) is left out, as are words seen less than
+        min_count times.
         """
         tokens = np.asarray(self.streams[self.languages[0], "train"][:2_000_000]).astype(np.int64)
         starts = self.starts_word(tokens)
         starts[0] = True
         word_start, word_len = split_words(tokens, starts)
-        _, at, counts = np.unique(word_keys(tokens, word_start, word_len), return_index=True, return_counts=True)
-        words = [tuple(tokens[word_start[i]:word_start[i] + word_len[i]].tolist()) for i in np.sort(at[counts >= min_count])]
+        _, at, counts = np.unique(word_keys(tokens, word_start, word_len),
+                                  return_index=True, return_counts=True)
+        words = [tuple(tokens[word_start[i]:word_start[i] + word_len[i]].tolist())
+                 for i in np.sort(at[counts >= min_count])]
         words = [w for w in words if re.fullmatch(r" [^\W_]+", self.tokenizer.decode(list(w)))]
         others = range(1, len(self.languages))
         return Dictionary([(w, [tuple(t + i * self.base_vocab for t in w) for i in others]) for w in words])
@@ -260,7 +298,10 @@ def train_tokenizer(documents, vocab_size):
 
 
 def read_text(path):
-    """A user's English: one document per non-empty line.  Raises DataError naming file and line for what is not UTF-8."""
+    """A user's English: one document per non-empty line.
+
+    Raises DataError naming file and line for what is not UTF-8.
+    """
     documents = []
     try:
         with open(path, "rb") as file:
@@ -268,32 +309,40 @@ def read_text(path):
                 try:
                     text = line.decode("utf-8").replace(SEPARATOR, " ").strip()
                 except UnicodeDecodeError as error:
-                    raise DataError(f"{path} line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8") from None
+                    raise DataError(f"{path} line {number} is not UTF-8 (byte {error.start + 1}): "
+                                    "save the file as UTF-8") from None
                 if text:
                     documents.append(text)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): --text takes a plain text file, one document per line") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}): --text takes a plain text file, "
+                        "one document per line") from None
     if len(documents) < 100:
-        raise DataError(f"{path} has {len(documents)} non-empty lines: at least 100 are needed, one document per line")
+        raise DataError(f"{path} has {len(documents)} non-empty lines: at least 100 are needed, "
+                        "one document per line")
     return documents
 
 
 def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
-    """Generate the embedded world, train the tokenizer on its training part and pack the tokens; never leaves half a folder.
+    """Generate the embedded world, train the tokenizer on its training part and pack the tokens.
+
+    Never leaves half a folder.
 
     n_words:     English words of training text; each other language gets its share of the whole beside them
     clone_share: share of the non-English text in all training text, divided evenly among the other languages
-    text:        a user's own English (a file, one document per line), which then takes the place of the stories
+    text:        a user's own English (a file, one document per line), which then takes the place of the
+                 stories
     """
     world = World(seed)
     own = read_text(text) if text else None
     others = max(len(languages) - 1, 1)
     portions = {}
     for index, name in enumerate(languages):
-        words = n_words if index == 0 else max(int(n_words * clone_share / (1 - clone_share) / others), 20_000)
+        words = n_words if index == 0 else max(
+            int(n_words * clone_share / (1 - clone_share) / others), 20_000)
         for split, count in (("train", words), ("val", 20_000)):
             stream_seed = (index * 2 + (split == "val")) + 1
-            portions[name, split] = documents(world, "en" if index == 0 else "clone", count, stream_seed, own, index, len(languages), split)
+            portions[name, split] = documents(
+                world, "en" if index == 0 else "clone", count, stream_seed, own, index, len(languages), split)
     tokenizer = train_tokenizer(portions[languages[0], "train"][:20_000], vocab_size)
     base = tokenizer.get_vocab_size()
     starts, ends = token_classes(tokenizer)
@@ -314,17 +363,18 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     try:
         os.replace(temporary, folder)
-    except OSError:                                          # another process built the same folder meanwhile: same bytes
+    except OSError:                             # another process built the same folder meanwhile: same bytes
         shutil.rmtree(temporary)
     return world
 
 
 def documents(world, role, n_words, stream_seed, own, index, n_languages, split):
-    """Documents of one stream: the world's, or the user's own lines with the world's facts and exercises among them."""
+    """Documents of one stream: the world's, or the user's own lines with the world's facts and exercises
+    among them."""
     if own is None:
         return list(world.documents(role, n_words, stream_seed))
     lines = [d for i, d in enumerate(own) if (i % 20 == 0) == (split == "val")]
-    lines = lines[index::n_languages]                        # languages share no sentence: nothing is parallel by accident
+    lines = lines[index::n_languages]           # languages share no sentence: nothing is parallel by accident
     mixed, words, rest = [], 0, list(world.documents(role, n_words, stream_seed, stories=False))
     rng = np.random.default_rng((stream_seed, 7))
     for line in lines:
@@ -337,7 +387,7 @@ def documents(world, role, n_words, stream_seed, own, index, n_languages, split)
 
 
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
-    """Open the folder of exactly these settings, building it first if it is not there (some seconds, once)."""
+    """Open the folder of exactly these settings; build it first if it is not there (some seconds, once)."""
     name = f"s{seed}-{'-'.join(languages)}-w{n_words}-c{clone_share:g}-v{vocab_size}"
     if text:
         name += f"-{Path(text).stem}-{os.path.getsize(text) if os.path.exists(text) else 0}"

@@ -1,18 +1,21 @@
 """Measures of a language model: what it predicts, and what its states look like.
 
-Every function takes a model as it is: anything with `hidden(tokens)` and `logits(tokens)` on the device of its parameters.
+Every function takes a model as it is: anything with `hidden(tokens)` and `logits(tokens)` on the device of
+its parameters.
 Nothing here draws a random number or changes the model, so measuring never changes training.
 
   log_probs, losses_per_token, foreign_mass          predictions
   sentence_states, context_states                    states of text
   retrieval, alignment, uniformity, self_similarity  geometry of states
-  language_model, words, sentences                   what of all this goes into summary.json
+  language_model, knowledge, in_context, classify,
+  words, sentences                                   what of all this goes into summary.json
 """
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.tasks import pad
+from data import tasks
+from data.synthetic import CHANCE
 
 
 def to_device(model, tokens):
@@ -20,7 +23,7 @@ def to_device(model, tokens):
     return torch.from_numpy(np.ascontiguousarray(tokens)).to(next(model.parameters()).device)
 
 
-# --- predictions --------------------------------------------------------------------------------------------------
+# --- predictions --------------------------------------------------------------------------------------------
 
 @torch.no_grad()
 def log_probs(model, tokens):
@@ -38,35 +41,40 @@ def losses_per_token(model, corpus, language, n_rows):
 
 @torch.no_grad()
 def foreign_mass(model, corpus, n_rows):
-    """Probability that the next token is not English, mean over English validation text: how often the model would switch."""
+    """Probability that the next token is not English, mean over English validation text: how often the model
+    would switch."""
     rows = to_device(model, corpus.validation_rows(corpus.languages[0], n_rows, model.shape.context_len))
-    mass = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1) for part in rows.split(16)]
+    mass = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1)
+            for part in rows.split(16)]
     return torch.cat(mass).mean().item()
 
 
-# --- states of text -----------------------------------------------------------------------------------------------
+# --- states of text -----------------------------------------------------------------------------------------
 
 @torch.no_grad()
 def sentence_states(model, corpus, language, sentences, level):
     """Mean over the tokens of each sentence of the states of one level: -> (N, D) on the CPU."""
     rows = [corpus.encode(s, language, opening=False) for s in sentences]
     lengths = torch.tensor([len(r) for r in rows])                               # (N,)
-    states = model.hidden(to_device(model, pad(rows)))[level].float().cpu()      # (N, W, D)
+    states = model.hidden(to_device(model, tasks.pad(rows)))[level].float().cpu()      # (N, W, D)
     mask = torch.arange(states.shape[1]) < lengths[:, None]                      # (N, W)
     return (states * mask[..., None]).sum(dim=1) / lengths[:, None]              # (N, D)
 
 
 @torch.no_grad()
 def context_states(model, corpus, language, n_rows):
-    """Final states of the tokens of validation text that are a whole word each, and their types: -> (N, D), (N,)."""
+    """Final states of the tokens of validation text that are a whole word each, and their types.
+
+    -> (N, D), (N,)
+    """
     rows = corpus.validation_rows(language, n_rows, model.shape.context_len)                 # (B, T)
     starts = corpus.starts_word(rows)
-    whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                     # the next token starts a word, too
+    whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))               # the next token starts a word, too
     states = model.hidden(to_device(model, rows))[-1].float().cpu()              # (B, T, D)
     return states[torch.from_numpy(whole)], torch.from_numpy(rows[whole])
 
 
-# --- geometry: what alignment looks like from inside --------------------------------------------------------------
+# --- geometry: what alignment looks like from inside --------------------------------------------------------
 
 def nearest(source, target):
     """Index of the nearest target row of each source row by cosine: (N, D), (M, D) -> (N,)."""
@@ -74,22 +82,30 @@ def nearest(source, target):
 
 
 def retrieval(source, target):
-    """Share of rows whose nearest row on the other side is their own pair: (N, D), (N, D) -> P@1 in [0, 1]."""
+    """Share of rows whose nearest row on the other side is their pair: (N, D), (N, D) -> P@1 in [0, 1]."""
     return (nearest(source, target) == torch.arange(len(source))).float().mean().item()
 
 
 def alignment(source, target):
-    """Mean squared distance of pairs on the unit sphere, lower is closer: (N, D), (N, D) -> [0, 4] [Wang & Isola 2020]."""
+    """Mean squared distance of pairs on the unit sphere, lower is closer [Wang & Isola 2020].
+
+    (N, D), (N, D) -> [0, 4]
+    """
     return (F.normalize(source, dim=-1) - F.normalize(target, dim=-1)).pow(2).sum(dim=-1).mean().item()
 
 
 def uniformity(states):
-    """log mean exp(-2 |x - y|²) over different rows on the unit sphere, lower is more spread: (N, D) -> <= 0 [Wang & Isola 2020]."""
+    """log mean exp(-2 |x - y|²) over different rows on the unit sphere, lower is more spread.
+
+    (N, D) -> <= 0 [Wang & Isola 2020]
+    """
     return torch.pdist(F.normalize(states, dim=-1)).pow(2).mul(-2).exp().mean().log().item()
 
 
 def self_similarity(states, types):
-    """Mean cosine between states of one word type in different contexts [Ethayarajh 2019]; lower is more contextual.
+    """Mean cosine between states of one word type in different contexts; lower is more contextual.
+
+    [Ethayarajh 2019]
 
     states (N, D) of N occurrences, types (N,) ids; every type that occurs at least twice counts the same.
     """
@@ -97,43 +113,104 @@ def self_similarity(states, types):
     for kind in torch.unique(types):
         group = z[types == kind]                                                 # (n, D)
         n = len(group)
-        if n > 1:                                        # |sum|² = n + the sum over ordered pairs of different rows
+        if n > 1:                                 # |sum|² = n + the sum over ordered pairs of different rows
             means.append((group.sum(dim=0).pow(2).sum() - n) / (n * (n - 1)))
     return torch.stack(means).mean().item()
 
 
-# --- for summary.json ---------------------------------------------------------------------------------------------
+# --- for summary.json ---------------------------------------------------------------------------------------
 
 def language_model(model, corpus):
-    """Perplexity (per token), bits per byte, self-similarity for each language; mass of other languages in English text."""
-    result = dict(perplexity={}, bits_per_byte={}, self_similarity={}, foreign_mass_in_english=foreign_mass(model, corpus, 64))
+    """Perplexity (per token), bits per byte, self-similarity per language; mass of other languages in English
+    text."""
+    result = dict(perplexity={}, bits_per_byte={}, self_similarity={})
     for name in corpus.languages:
         loss = float(losses_per_token(model, corpus, name, 150).mean())
         result["perplexity"][name] = float(np.exp(loss))
         tokens_per_byte = len(corpus.streams[name, "val"]) / corpus.bytes[f"{name}.val"]
         result["bits_per_byte"][name] = loss / float(np.log(2)) * tokens_per_byte
         result["self_similarity"][name] = self_similarity(*context_states(model, corpus, name, 64))
+    return result | dict(foreign_mass_in_english=foreign_mass(model, corpus, 64))
+
+
+def score(model, corpus, items, **options):
+    """tasks.accuracy in every language: -> {language: {accuracy, per_token, n}}."""
+    return {name: tasks.accuracy(corpus, items, name, lambda t: log_probs(model, t), **options)
+            for name in corpus.languages}
+
+
+def knowledge(model, corpus):
+    """Facts by where they were told: in English only (the test), in the clone only and in both (controls)."""
+    result, items = dict(knowledge_n={}), corpus.world.items("knowledge", "test", 10**6)
+    for told, key in (("en", "knowledge"), ("clone", "knowledge_told_in_clone"),
+                      ("both", "knowledge_told_in_both")):
+        chosen = [item for item in items if item.told == told]
+        result[key] = {name: s["accuracy"] for name, s in score(model, corpus, chosen).items()}
+        result["knowledge_n"][told] = len(chosen)
     return result
 
 
-def words(seen, level, unseen=None):
-    """Cosine per level and retrieval at one level of dictionary words; seen, unseen: two tensors (K, E, D) each.
+def in_context(model, corpus, n_items, shots, seed):
+    """Every task and rung with 0, k ... solved examples in the prompt, and the average over those within
+    reach."""
+    result = dict(tasks={}, chance=CHANCE)
+    for task, rung in tasks.IN_CONTEXT:
+        items, dev = (corpus.world.items(task, split, n, rung)
+                      for split, n in (("test", n_items), ("dev", 50)))
+        by_shots = {str(k): score(model, corpus, items, shots=k, dev_items=dev, seed=seed) for k in shots}
+        result["tasks"].setdefault(task, {})[rung] = {
+            name: {k: s[name] for k, s in by_shots.items()} for name in corpus.languages}
+    headline = [result["tasks"][task][rung] for task, rung in tasks.HEADLINE]
+    return result | dict(tasks_average={
+        name: float(np.mean([s[name][str(shots[0])]["accuracy"] for s in headline]))
+        for name in corpus.languages})
 
-    Words left out of the dictionary are searched among all words, listed or not, and so are the listed ones.
+
+def classify(model, corpus, task, n_items):
+    """Accuracy on the lexical rung per language.
+
+    Label words stay English everywhere, as a classifier's classes would.
     """
+    items = corpus.world.items(task, "test", n_items, "lexical")
+    return {name: s["accuracy"] for name, s in score(
+        model, corpus, items, answer_language=corpus.languages[0]).items()}
+
+
+@torch.no_grad()
+def dictionary_states(model, word_states, dictionary, limit=2000):
+    """States of dictionary words and of their first translations: -> two tensors (K, E, D) on the CPU.
+
+    word_states: function (model, words (N, M), mask (N, M)) -> (K, N, D), prealign's
+    """
+    d, n = dictionary, min(len(dictionary), limit)
+    sides = (d.sources[:n], d.source_len[:n]), (d.translations[d.first[:n]], d.translation_len[d.first[:n]])
+    return [word_states(model, to_device(model, words),
+                        to_device(model, np.arange(words.shape[1]) < lengths[:, None])).cpu()
+            for words, lengths in sides]
+
+
+def words(model, word_states, dictionary, unseen, level):
+    """Cosine per level and retrieval at one level, of the words of the dictionary and of those left out of it
+    (or None).
+
+    Each word is searched among all words, listed or not.
+    """
+    seen = dictionary_states(model, word_states, dictionary)
     result = dict(word_cosine=F.cosine_similarity(*seen, dim=-1).mean(dim=1).tolist())
-    source, target = seen if unseen is None else (torch.cat(sides, dim=1) for sides in zip(seen, unseen))
-    found = nearest(source[level], target[level]) == torch.arange(source.shape[1])           # (E,)
-    n = seen[0].shape[1]
-    result["word_retrieval"] = found[:n].float().mean().item()
-    if unseen is not None:
-        result["unseen_word_cosine"] = F.cosine_similarity(*unseen, dim=-1).mean(dim=1).tolist()
-        result["unseen_word_retrieval"] = found[n:].float().mean().item()
+    source, target, n = *seen, seen[0].shape[1]
+    if unseen:
+        others = dictionary_states(model, word_states, unseen)
+        result["unseen_word_cosine"] = F.cosine_similarity(*others, dim=-1).mean(dim=1).tolist()
+        source, target = (torch.cat(sides, dim=1) for sides in zip(seen, others))
+    found = (nearest(source[level], target[level]) == torch.arange(source.shape[1])).float()    # (E,)
+    result["word_retrieval"] = found[:n].mean().item()
+    if unseen:
+        result["unseen_word_retrieval"] = found[n:].mean().item()
     return result
 
 
-def sentences(model, corpus, texts, languages, level):
-    """Retrieval, alignment and uniformity of sentences in two languages, mean states of one level."""
-    source, target = (sentence_states(model, corpus, name, texts, level) for name in languages)
+def sentences(model, corpus, texts, level):
+    """Retrieval, alignment and uniformity of sentences in the first two languages, mean states of a level."""
+    source, target = (sentence_states(model, corpus, name, texts, level) for name in corpus.languages[:2])
     return dict(sentence_retrieval=retrieval(source, target), alignment=alignment(source, target),
                 uniformity=uniformity(torch.cat((source, target))))

@@ -8,17 +8,18 @@ import json
 
 import numpy as np
 
+PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
 SYSTEMS = {
     "prealign": {
-        "joint": "--method baseline --dictionary_coverage 0.75",     # coverage changes only which words count as unseen
+        "joint": "--method baseline --dictionary_coverage 0.75",     # coverage only names the words that count as unseen
         "prealign": "--method prealign",
-        "switching 5 %": "--method prealign --code_switch 0.05",
-        "init only": "--method prealign --code_switch 0",
-        "switching only": "--method prealign --align_steps 0",
-        "vanilla": "--method prealign --vanilla",
-        "shuffled": "--method prealign --dictionary shuffled",
-        "dictionary 75 %": "--method prealign --dictionary_coverage 0.75",
-        "skyline": "--method baseline",                              # and as much clone text as English text
+        "published": PUBLISHED,
+        "init only": PUBLISHED + " --code_switch 0 --transfer_steps 0",
+        "switching only": PUBLISHED + " --align_steps 0 --transfer_steps 0",
+        "vanilla": PUBLISHED + " --vanilla --transfer_steps 0",
+        "shuffled": "--method prealign --dictionary shuffled --transfer_steps 0",
+        "dictionary 75 %": "--method prealign --dictionary_coverage 0.75 --transfer_steps 0",
+        "skyline": "--method baseline --transfer_steps 0",           # and as much clone text as English text
     },
 }
 
@@ -28,35 +29,64 @@ COLUMNS = [
     ("knowledge en", "knowledge.en", 2), ("knowledge clone", "knowledge.clone", 2),
     ("tasks en", "tasks_average.en", 2), ("tasks clone", "tasks_average.clone", 2),
     ("transfer nli en", "transfer.nli.en", 2), ("transfer nli clone", "transfer.nli.clone", 2),
-    ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2), ("sentence P@1", "sentence_retrieval", 2),
+    ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2),
+    ("sentence P@1", "sentence_retrieval", 2),
     ("clone mass", "foreign_mass_in_english", 5),
 ]
 
-# claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference that counts
+# claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
+# that counts
 CLAIMS = {
     "prealign": [
-        ("P1", "clone perplexity lower than joint (log ratio)", "prealign", "joint", "log perplexity.clone", -1, 0.05),
-        ("P1", "English perplexity not worse (log ratio)", "prealign", "joint", "log perplexity.en", 0, 0.02),
-        ("P2", "zero-shot transfer of nli, clone", "prealign", "joint", "transfer.nli.clone", 1, 0.05),
-        ("P3", "knowledge told in English, asked in the clone", "prealign", "joint", "knowledge.clone", 1, 0.05),
-        ("P4", "both parts better than init only (log clone ppl)", "prealign", "init only", "log perplexity.clone", -1, 0.0),
-        ("P4", "both parts better than switching only (log clone ppl)", "prealign", "switching only", "log perplexity.clone", -1, 0.0),
-        ("P4", "both parts better than init only (knowledge)", "prealign", "init only", "knowledge.clone", 1, 0.0),
-        ("P4", "both parts better than switching only (knowledge)", "prealign", "switching only", "knowledge.clone", 1, 0.0),
-        ("P5", "input-only writes less clone in English context", "prealign", "vanilla", "foreign_mass_in_english", -1, 0.0),
-        ("P5", "input-only >= vanilla (log clone ppl)", "prealign", "vanilla", "log perplexity.clone", -1, 0.0),
-        ("P5", "input-only >= vanilla (knowledge)", "prealign", "vanilla", "knowledge.clone", 1, 0.0),
-        ("P6", "cosine of pairs above joint (middle level)", "prealign", "joint", "word_cosine.middle", 1, 0.05),
-        ("P6", "without switching the cosine decays", "init only", "prealign", "word_cosine.middle", -1, 0.05),
-        ("P7", "words left out are better aligned than under joint", "dictionary 75 %", "joint", "unseen_word_retrieval", 1, 0.05),
-        ("P8", "a shuffled dictionary does not help (log clone ppl)", "shuffled", "joint", "log perplexity.clone", 1, 0.0),
-        ("P8", "a shuffled dictionary does not help (knowledge)", "shuffled", "joint", "knowledge.clone", -1, 0.0),
+        ("P1", "clone perplexity lower than joint (log ratio)",
+         "prealign", "joint", "log perplexity.clone", -1, 0.05),
+        ("P1", "clone perplexity lower than joint (log ratio)",
+         "published", "joint", "log perplexity.clone", -1, 0.05),
+        ("P1", "English perplexity not worse (log ratio)",
+         "prealign", "joint", "log perplexity.en", 0, 0.02),
+        ("P1", "English perplexity not worse (log ratio)",
+         "published", "joint", "log perplexity.en", 0, 0.02),
+        ("P2", "zero-shot transfer of nli, clone",
+         "prealign", "joint", "transfer.nli.clone", 1, 0.05),
+        ("P2", "zero-shot transfer of nli, clone",
+         "published", "joint", "transfer.nli.clone", 1, 0.05),
+        ("P3", "knowledge told in English, asked in the clone",
+         "prealign", "joint", "knowledge.clone", 1, 0.05),
+        ("P3", "knowledge told in English, asked in the clone",
+         "published", "joint", "knowledge.clone", 1, 0.05),
+        ("P4", "both parts better than one (log clone perplexity)",
+         "published", "init only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than one (log clone perplexity)",
+         "published", "switching only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than one (knowledge)",
+         "published", "init only", "knowledge.clone", 1, 0.0),
+        ("P4", "both parts better than one (knowledge)",
+         "published", "switching only", "knowledge.clone", 1, 0.0),
+        ("P5", "input-only switching writes less clone in English",
+         "published", "vanilla", "log foreign_mass_in_english", -1, 0.0),
+        ("P5", "input-only >= vanilla (log clone perplexity)",
+         "published", "vanilla", "log perplexity.clone", -1, 0.0),
+        ("P5", "input-only >= vanilla (knowledge)",
+         "published", "vanilla", "knowledge.clone", 1, 0.0),
+        ("P6", "cosine of pairs above joint (middle level)",
+         "published", "joint", "word_cosine.middle", 1, 0.05),
+        ("P6", "without switching the cosine decays further",
+         "init only", "published", "word_cosine.middle", -1, 0.05),
+        ("P7", "words left out are better aligned than under joint",
+         "dictionary 75 %", "joint", "unseen_word_retrieval", 1, 0.05),
+        ("P8", "a shuffled dictionary does not help (log clone perplexity)",
+         "shuffled", "joint", "log perplexity.clone", 1, 0.0),
+        ("P8", "a shuffled dictionary does not help (knowledge)",
+         "shuffled", "joint", "knowledge.clone", -1, 0.0),
     ],
 }
 
 
 def value(summary, path):
-    """A number by its path, None where the run did not measure it: `log ` takes the logarithm, `middle` the middle level."""
+    """A number by its path, None where the run did not measure it.
+
+    `log ` takes the logarithm, `middle` the middle level.
+    """
     if path.startswith("log "):
         found = value(summary, path[4:])
         return None if found is None else float(np.log(found))
@@ -75,7 +105,9 @@ def table(head, rows):
     """Markdown, with columns padded so that it also reads well in a terminal."""
     cells = [list(map(str, row)) for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |" for row in cells]
+    lines = ["| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w)
+                               for i, (c, w) in enumerate(zip(row, widths))) + " |"
+             for row in cells]
     rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
@@ -96,7 +128,8 @@ def show(summary):
         for rung, scores in rungs.items():
             for k in scores[languages[0]]:
                 name = f"{task}, {rung}" + (f", {k} shots" if k != "0" else "")
-                rows.append(line(name, {lang: s[k]["accuracy"] for lang, s in scores.items()}, summary["chance"][task]))
+                rows.append(line(name, {lang: s[k]["accuracy"] for lang, s in scores.items()},
+                                 summary["chance"][task]))
     rows.append(line("tasks within reach, average", summary["tasks_average"]))
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
@@ -113,7 +146,8 @@ def read_run(folder):
     """summary.json and the rows of log.jsonl.  Raises ValueError for a folder without results."""
     path = folder / "summary.json"
     if not path.exists():
-        raise ValueError(f"{path} is missing: --report takes folders of finished runs, such as runs/prealign-tiny-synthetic-s0")
+        raise ValueError(f"{path} is missing: --report takes folders of finished runs, "
+                         "such as runs/prealign-tiny-synthetic-s0")
     log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return json.loads(path.read_text(encoding="utf-8")), [json.loads(line) for line in log]
 
@@ -138,7 +172,8 @@ def spread(summaries, path, digits):
     found = [value(s, path) for s in summaries]
     if None in found:
         return ""
-    return f"{np.mean(found):.{digits}f}" + (f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else "")
+    return f"{np.mean(found):.{digits}f}" + (
+        f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else "")
 
 
 def judge(differences, sign, least):
@@ -164,8 +199,10 @@ def judge(differences, sign, least):
 def verdicts(paper, summaries):
     """The report of a paper: a row per system and a row per claim."""
     n = min(map(len, summaries.values()))
-    rows = [[name, *(spread(s, path, digits) for _, path, digits in COLUMNS)] for name, s in summaries.items()]
-    text = f"Mean ± sd over {n} seeds.\n\n" + table(["system", *(head for head, _, _ in COLUMNS)], rows) + "\n\n"
+    rows = [[name, *(spread(s, path, digits) for _, path, digits in COLUMNS)]
+            for name, s in summaries.items()]
+    text = (f"Mean ± sd over {n} seeds.\n\n"
+            + table(["system", *(head for head, _, _ in COLUMNS)], rows) + "\n\n")
     claims = []
     for claim, words, method, other, path, sign, least in CLAIMS[paper]:
         pairs = [(value(a, path), value(b, path)) for a, b in zip(summaries[method], summaries[other])]
@@ -177,44 +214,75 @@ def verdicts(paper, summaries):
     if {"skyline", "prealign", "joint"} <= summaries.keys():
         closed = [(value(j, p) - value(a, p)) / (value(j, p) - value(s, p)) for p in ["log perplexity.clone"]
                   for j, a, s in zip(summaries["joint"], summaries["prealign"], summaries["skyline"])]
-        text += f"Share of the gap in clone loss between joint and skyline that prealign closes: {np.mean(closed):.2f}\n\n"
+        text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
+                 f"{np.mean(closed):.2f}\n\n")
     return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
 
 
+COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
+
+
+def validation_losses(row):
+    """Of a row of the log: loss per language, {} where the row has none."""
+    return row.get("val", {})
+
+
+def middle_cosine(row):
+    """Of a row of the log: cosine of word pairs at the middle level, {} outside pretraining."""
+    if "word_cosine" not in row or row["stage"] != "pretrain":
+        return {}
+    return {"cosine": value(row, "word_cosine.middle")}
+
+
+def series(log, pick):
+    """Rows of one run -> one list of points (step, y) for each key of pick(row)."""
+    points = {}
+    for row in log:
+        for key, y in pick(row).items():
+            points.setdefault(key, []).append((row["step"], y))
+    return list(points.values())
+
+
+def chart(runs, title, pick, left, from_zero):
+    """One chart as pieces of SVG: title, grid, and a line for each run and key of pick(row)."""
+    top, width, height = 40, 400, 260
+    lines = [(COLOURS[i % len(COLOURS)], j, points)
+             for i, (_, log) in enumerate(runs) for j, points in enumerate(series(log, pick))]
+    everything = [xy for *_, points in lines for xy in points] or [(0, 0), (1, 1)]
+    (_, y0), (x1, y1) = np.min(everything, axis=0), np.max(everything, axis=0)
+    y0, y1 = min(y0, 0) if from_zero else y0, y1 + 1e-9
+
+    def across(x):
+        return left + x / max(x1, 1) * width
+
+    def down(y):
+        return top + (y1 - y) / (y1 - y0) * height
+
+    parts = [f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>']
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = y0 + share * (y1 - y0)
+        parts.append(
+            f'<line x1="{left}" x2="{left + width}" y1="{down(y):.1f}" y2="{down(y):.1f}" stroke="#ddd"/>'
+            f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>'
+            f'<text x="{left + share * width}" y="{top + height + 18}" text-anchor="middle">'
+            f'{share * x1:.0f}</text>')
+    for colour, j, points in lines:
+        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
+        dash = ' stroke-dasharray="5 3"' if j else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+    return parts
+
+
 def curves(runs):
-    """Two charts as one SVG: validation loss per language, and cosine of word pairs at the middle level, over pretraining."""
-    colours = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
-    charts = [("validation loss, nats per token (dashed: clone)", lambda row: {k: v for k, v in row.get("val", {}).items()}),
-              ("cosine of word pairs, middle level", lambda row: {"cosine": row["word_cosine"][len(row["word_cosine"]) // 2]}
-               if "word_cosine" in row and row["stage"] == "pretrain" else {})]
-    parts = []
-    for c, (title, pick) in enumerate(charts):
-        series = []
-        for i, (_, log) in enumerate(runs):
-            points = {}
-            for row in log:
-                for key, y in pick(row).items():
-                    points.setdefault(key, []).append((row["step"], y))
-            series += [(colours[i % len(colours)], j, p) for j, p in enumerate(points.values())]
-        everything = [xy for *_, p in series for xy in p] or [(0, 0), (1, 1)]
-        (x0, y0), (x1, y1) = np.min(everything, axis=0), np.max(everything, axis=0)
-        x0, y0, y1 = 0, min(y0, 0) if c else y0, y1 + 1e-9
-        left, top, width, height = 60 + c * 480, 40, 400, 260
-        place = lambda x, y: (left + (x - x0) / max(x1 - x0, 1) * width, top + (y1 - y) / (y1 - y0) * height)   # noqa: E731
-        parts.append(f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>')
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            y = y0 + share * (y1 - y0)
-            parts.append(f'<line x1="{left}" x2="{left + width}" y1="{place(0, y)[1]:.1f}" y2="{place(0, y)[1]:.1f}" stroke="#ddd"/>'
-                         f'<text x="{left - 6}" y="{place(0, y)[1] + 4:.1f}" text-anchor="end">{y:.2f}</text>'
-                         f'<text x="{left + share * width}" y="{top + height + 18}" text-anchor="middle">{share * x1:.0f}</text>')
-        for colour, j, points in series:
-            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in points))
-            dash = ' stroke-dasharray="5 3"' if j else ""
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+    """Two charts as one SVG: validation loss per language, and cosine of word pairs at the middle level, over
+    pretraining."""
+    parts = chart(runs, "validation loss, nats per token (dashed: clone)", validation_losses, 60, False)
+    parts += chart(runs, "cosine of word pairs, middle level", middle_cosine, 540, True)
     for i, (name, _) in enumerate(runs):
         x, y = 60 + i % 3 * 300, 350 + i // 3 * 18
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{colours[i % len(colours)]}"/>'
+        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{COLOURS[i % len(COLOURS)]}"/>'
                      f'<text x="{x + 20}" y="{y - 3}">{name}</text>')
     height = 360 + (len(runs) + 2) // 3 * 18
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" font-family="sans-serif" font-size="12">'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" '
+            'font-family="sans-serif" font-size="12">'
             f'<rect width="960" height="{height}" fill="white"/>' + "".join(parts) + "</svg>\n")

@@ -1,8 +1,9 @@
 """Test items -> token sequences, and the accuracy of a model on them.
 
-An item is a prompt and its candidates; the candidate that makes the whole text most likely is the model's answer, as in
-the papers' in-context evaluation.  What all candidates of an item have in common at the start is not scored, so an item
-works in any word order: in `reversed`, candidates come first and the prompt after them is scored given each of them.
+An item is a prompt and its candidates; the candidate that makes the whole text most likely is the model's
+answer, as in the papers' in-context evaluation.  What all candidates of an item have in common at the start
+is not scored, so an item works in any word order: in `reversed`, candidates come first and the prompt after
+them is scored given each of them.
 
   choices, accuracy  k-shot multiple choice by log-probability, plain and per token
   answer_rows        the same texts as training rows with loss on the answer only (fine-tuning for ZS-CLT)
@@ -13,9 +14,12 @@ from data.synthetic import RUNGS, TASKS
 
 IGNORE = -100   # as in model.py: a target without loss
 
-# Tasks asked in context; `translate` is left out (English and clone in one prompt are never seen in joint pretraining).
-IN_CONTEXT = tuple((task, rung) for task in TASKS if task not in ("knowledge", "translate") for rung in RUNGS[task])
-# What the preset tiny can do in English (accuracy >= 0.8 on dev under joint training): only these speak of transfer.
+# Tasks asked in context; `translate` is left out (English and clone in one prompt are never seen in joint
+# pretraining).
+IN_CONTEXT = tuple((task, rung) for task in TASKS if task not in ("knowledge", "translate")
+                   for rung in RUNGS[task])
+# What the preset tiny can do in English (accuracy >= 0.8 on dev under joint training): only these speak of
+# transfer.
 HEADLINE = (("cause", "lexical"), ("ending", "lexical"), ("coreference", "lexical"), ("question", "lexical"))
 
 
@@ -26,14 +30,18 @@ def text(item, candidate, demonstrations=()):
 
 
 def choices(corpus, item, language, demonstrations=(), answer_language=None):
-    """Token ids of each candidate's text and the length of the start they share: -> list of (n,) int64 arrays, int.
+    """Token ids of each candidate's text and the length of the start they share.
 
-    answer_language: writes the candidate itself in another language than the prompt (a classifier's labels, say)
+    -> list of (n,) int64 arrays, int
+
+    answer_language: writes the candidate itself in another language than the prompt (a classifier's labels,
+    say)
     """
     texts = [text(item, i, demonstrations) for i in range(len(item.candidates))]
     if answer_language:
         prompts = [t[:len(t) - len(c) - 1] for t, c in zip(texts, item.candidates)]
-        rows = [np.concatenate((corpus.encode(prompt, language), corpus.encode(candidate, answer_language, opening=False)))
+        rows = [np.concatenate((corpus.encode(prompt, language),
+                                corpus.encode(candidate, answer_language, opening=False)))
                 for prompt, candidate in zip(prompts, item.candidates)]
     else:
         rows = [corpus.encode(t, language) for t in texts]
@@ -43,7 +51,7 @@ def choices(corpus, item, language, demonstrations=(), answer_language=None):
 
 
 def demonstrations(dev_items, k, index, seed):
-    """k solved items of the same task and rung from dev, drawn by a fixed seed: never the item's own split."""
+    """k solved items of the same task and rung from dev, by a fixed seed: never the item's own split."""
     return [dev_items[i] for i in np.random.default_rng((seed, 301, index)).permutation(len(dev_items))[:k]]
 
 
@@ -55,8 +63,11 @@ def pad(rows):
     return table
 
 
-def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None, batch_size=128):
-    """Multiple choice: -> dict(accuracy, per_token, n); per_token divides each score by its number of scored tokens.
+def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
+             batch_size=128):
+    """Multiple choice: -> dict(accuracy, per_token, n).
+
+    per_token divides each score by its number of scored tokens
 
     log_probs: function (B, W) int64 -> (B, W - 1) float32 log-probability of each next token
     """
@@ -68,7 +79,7 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
         starts += [start] * len(candidates)
         owner += [i] * len(candidates)
     score, length = np.zeros(len(rows)), np.array([len(r) for r in rows]) - np.array(starts)
-    by_length = np.argsort([len(r) for r in rows], kind="stable")                # rows of one length need no padding
+    by_length = np.argsort([len(r) for r in rows], kind="stable")         # rows of one length need no padding
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
         tokens = pad([rows[i] for i in chosen])                                  # (B, W)
@@ -85,7 +96,10 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
 
 
 def answer_rows(corpus, items, language):
-    """Solved items as training rows: -> inputs (B, T), targets (B, T) with loss on the tokens that tell candidates apart."""
+    """Solved items as training rows, with loss on the tokens that tell candidates apart.
+
+    -> inputs (B, T), targets (B, T)
+    """
     rows, starts = [], []
     for item in items:
         candidates, start = choices(corpus, item, language)

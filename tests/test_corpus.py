@@ -1,4 +1,5 @@
-"""Tokenizer, languages, streams and dictionary: made-up tables where a result is computed, a small corpus elsewhere."""
+"""Tokenizer, languages, streams and dictionary: made-up tables where a result is computed, a small corpus
+elsewhere."""
 import doctest
 import json
 import re
@@ -8,16 +9,18 @@ import numpy as np
 import pytest
 
 from data import corpus as corpora
-from data.corpus import Corpus, DataError, Dictionary, language_order, permute_words, read_text, split_words, text_lines, token_classes
+from data.corpus import (Corpus, DataError, Dictionary, language_order, permute_words, read_text, split_words,
+                         text_lines)
 
 STORY = "Anna went to the park.\nThere she met Tom. Who had the ball? Tom had it."
 
 
-# --- word order ---------------------------------------------------------------------------------------------------
+# --- word order ---------------------------------------------------------------------------------------------
 
 def permute(tokens, order):
     """Tokens below 10 open a word, 10 to 19 continue one, 20 ends a sentence."""
-    return permute_words(np.array(tokens), np.array([True] * 10 + [False] * 10 + [True]), np.arange(21) == 20, order).tolist()
+    return permute_words(np.array(tokens), np.array([True] * 10 + [False] * 10 + [True]),
+                         np.arange(21) == 20, order).tolist()
 
 
 def test_the_examples_in_the_docstrings_are_true():
@@ -32,8 +35,10 @@ def test_tokens_of_a_word_stay_together_and_the_full_stop_stays_last():
 
 def test_a_shuffled_language_puts_the_second_half_of_each_window_first():
     assert permute([1, 2, 3, 4, 5, 6, 7, 8, 20], 4) == [3, 4, 1, 2, 7, 8, 5, 6, 20]
-    assert permute([1, 2, 3, 4, 5, 6, 20], 3) == [2, 3, 1, 5, 6, 4, 20]     # of three words, two count as the second half
-    assert permute([1, 2, 3, 20], 2) == [2, 1, 3, 20]                       # the last window is short: 3 has nobody to swap with
+    # of three words, two count as the second half
+    assert permute([1, 2, 3, 4, 5, 6, 20], 3) == [2, 3, 1, 5, 6, 4, 20]
+    # the last window is short: 3 has nobody to swap with
+    assert permute([1, 2, 3, 20], 2) == [2, 1, 3, 20]
 
 
 def test_every_permutation_keeps_each_sentence_and_its_words(corpus):
@@ -41,14 +46,15 @@ def test_every_permutation_keeps_each_sentence_and_its_words(corpus):
     for order in (0, 2, 3, 4):
         moved = permute_words(tokens, corpus.starts, corpus.ends, order)
         assert not np.array_equal(moved, tokens)
-        assert np.array_equal(corpus.ends[moved], corpus.ends[tokens])      # sentence ends stand where they stood
+        assert np.array_equal(corpus.ends[moved], corpus.ends[tokens])  # sentence ends stand where they stood
         pieces = [np.split(x, np.flatnonzero(corpus.ends[x])) for x in (tokens, moved)]
         assert [sorted(p) for p in pieces[0]] == [sorted(p) for p in pieces[1]]
 
 
 @pytest.mark.parametrize("order", [0, 2, 4, 6])
 def test_reversing_twice_and_swapping_halves_of_full_windows_twice_changes_nothing(order):
-    words = [[i, 10 + i] if i % 2 else [i] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3)]     # 12 words: 2, 4 and 6 divide it
+    # 12 words: 2, 4 and 6 divide it
+    words = [[i, 10 + i] if i % 2 else [i] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3)]
     sentence = sum(words, []) + [20]
     once = permute(sentence * 2, order)
     assert once != sentence * 2 and permute(once, order) == sentence * 2
@@ -67,13 +73,14 @@ def test_names_of_languages_say_their_word_order():
     assert [language_order(name) for name in names] == [None, None, 0, 2, 10]
 
 
-@pytest.mark.parametrize("name", ["german", "shuffled", "shuffled-1", "shuffled-0", "shuffled-x", "Clone", "reversed-2", ""])
+@pytest.mark.parametrize("name", [
+    "german", "shuffled", "shuffled-1", "shuffled-0", "shuffled-x", "Clone", "reversed-2", ""])
 def test_an_unknown_language_is_refused_with_the_names_that_exist(name):
     with pytest.raises(DataError, match=f"'{name}'.*clone.*reversed.*shuffled-K"):
         language_order(name)
 
 
-# --- the dictionary -----------------------------------------------------------------------------------------------
+# --- the dictionary -----------------------------------------------------------------------------------------
 
 def look_up(dictionary, words):
     tokens = np.array([t for word in words for t in word])
@@ -87,7 +94,8 @@ def numbered(n):
 
 
 def test_find_tells_words_from_their_beginnings_and_from_unknown_words():
-    dictionary = Dictionary([((7,), [(70,)]), ((1, 2), [(71,)]), ((1,), [(72,)]), ((1, 2, 3), [(73,)]), ((0,), [(74,)])])
+    dictionary = Dictionary([((7,), [(70,)]), ((1, 2), [(71,)]), ((1,), [(72,)]), ((1, 2, 3), [(73,)]),
+                             ((0,), [(74,)])])
     words = [(1, 2), (1,), (2,), (2, 1), (1, 2, 3), (7,), (1, 2, 3, 4), (0,), (0, 0), (1, 0)]
     assert look_up(dictionary, words) == [1, 2, -1, -1, 3, 0, -1, 4, -1, -1]
 
@@ -128,7 +136,8 @@ def test_a_shuffled_dictionary_gives_no_word_its_own_translation_and_loses_none(
 def test_a_batch_holds_the_words_then_all_their_translations():
     dictionary = Dictionary([((9, 9, 9), [(90,)]), ((1, 2), [(71,), (72, 73)]), ((3,), [(74,)])])
     tokens, mask, concept = dictionary.batch(np.array([2, 1]))
-    assert tokens.tolist() == [[3, 0], [1, 2], [74, 0], [71, 0], [72, 73]]   # as wide as the longest word *here*
+    # as wide as the longest word *here*
+    assert tokens.tolist() == [[3, 0], [1, 2], [74, 0], [71, 0], [72, 73]]
     assert mask.tolist() == [[True, False], [True, True], [True, False], [True, False], [True, True]]
     assert concept.tolist() == [2, 1, 2, 1, 1]
 
@@ -140,7 +149,7 @@ def test_an_empty_dictionary_and_a_word_listed_twice_are_refused():
         Dictionary([((1, 2), [(70,)]), ((3,), [(71,)]), ((1, 2), [(72,)])])
 
 
-# --- tokens and languages -----------------------------------------------------------------------------------------
+# --- tokens and languages -----------------------------------------------------------------------------------
 
 def test_every_line_opens_with_a_space():
     assert text_lines("  one two \n three\n") == " one two\n three"
@@ -149,7 +158,8 @@ def test_every_line_opens_with_a_space():
 def test_text_survives_encoding_and_decoding(corpus):
     text = "Anna saw a robin.\nNaïve café – 3.14 \t“quoted”, 漢字!\nIt was a bird? yes"
     assert text_lines(corpus.decode(corpus.encode(text))) == text_lines(text)
-    assert corpus.encode(text)[0] == 0 and len(corpus.encode(text)) == len(corpus.encode(text, opening=False)) + 1
+    assert (corpus.encode(text)[0] == 0
+            and len(corpus.encode(text)) == len(corpus.encode(text, opening=False)) + 1)
 
 
 def test_the_clone_is_english_with_every_token_moved_by_the_size_of_the_vocabulary(corpus):
@@ -167,7 +177,8 @@ def test_permuted_languages_have_their_own_rows_and_their_own_order(corpus):
 
 
 def test_decode_puts_brackets_around_what_is_not_english(corpus):
-    mixed = np.concatenate((corpus.encode("Anna had", opening=False), corpus.encode("the ball", "clone", opening=False),
+    mixed = np.concatenate((corpus.encode("Anna had", opening=False),
+                            corpus.encode("the ball", "clone", opening=False),
                             corpus.encode("today", opening=False)))
     assert corpus.decode(mixed) == "Anna had ⟨the ball⟩ today"
     assert corpus.decode([]) == ""
@@ -177,7 +188,8 @@ def test_a_word_starts_at_a_space_or_at_a_mark_in_every_language(corpus):
     for language in ("en", "clone"):
         tokens = corpus.encode("Quetzalcoatl met Tom, quickly.", language, opening=False)
         starts = corpus.starts_word(tokens)
-        words = [corpus.tokenizer.decode((piece % 400).tolist()) for piece in np.split(tokens, np.flatnonzero(starts)[1:])]
+        words = [corpus.tokenizer.decode((piece % 400).tolist())
+                 for piece in np.split(tokens, np.flatnonzero(starts)[1:])]
         assert words == [" Quetzalcoatl", " met", " Tom", ",", " quickly", "."]
 
 
@@ -193,13 +205,14 @@ def test_sentences_end_at_their_marks_at_line_ends_and_at_documents(corpus):
     assert all(token == "<|doc|>" or token[0] in ".?!:;Ċ" for token in marks)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------------------
 
 def by_hand(corpus, folder, dtype, train, val):
     """A folder of two languages with the given English streams; the clone's are the same, moved."""
     folder.mkdir()
     shutil.copy(corpus.folder / "tokenizer.json", folder)
-    (folder / "meta.json").write_text(json.dumps(dict(languages=["en", "clone"], base_vocab=400, dtype=dtype, bytes={})), encoding="utf-8")
+    (folder / "meta.json").write_text(json.dumps(dict(
+        languages=["en", "clone"], base_vocab=400, dtype=dtype, bytes={})), encoding="utf-8")
     for split, tokens in (("train", train), ("val", val)):
         for i, name in enumerate(("en", "clone")):
             (np.array(tokens) + i * 400).astype(dtype).tofile(folder / f"{name}.{split}.bin")
@@ -211,14 +224,16 @@ def test_rows_are_windows_of_the_stream_of_their_language(corpus, tmp_path):
     languages = np.array([0, 1, 1, 0] * 25)
     rows = counting.rows(np.random.default_rng(0), 100, 12, languages)
     assert rows.dtype == np.int64 and rows.shape == (100, 12)
-    assert np.array_equal(np.diff(rows, axis=1), np.ones((100, 11)))        # the stream counts, so every window does
+    # the stream counts, so every window does
+    assert np.array_equal(np.diff(rows, axis=1), np.ones((100, 11)))
     assert np.array_equal(rows[:, 0] // 400, languages)
     assert len(np.unique(rows[:, 0])) > 60                                  # not the same few windows
 
 
 def test_rows_are_a_pure_function_of_their_generator(corpus):
     languages = np.arange(8) % 4
-    one, same, other = (corpus.rows(np.random.default_rng((seed, 2, 5)), 8, 33, languages) for seed in (0, 0, 1))
+    one, same, other = (corpus.rows(np.random.default_rng((seed, 2, 5)), 8, 33, languages)
+                        for seed in (0, 0, 1))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert np.array_equal(one // 400, np.repeat(languages[:, None], 33, axis=1))
 
@@ -226,7 +241,8 @@ def test_rows_are_a_pure_function_of_their_generator(corpus):
 def test_validation_rows_are_always_the_first_ones_end_to_end(corpus, tmp_path):
     counting = by_hand(corpus, tmp_path / "c", "uint16", np.arange(300), np.arange(50))
     assert np.array_equal(counting.validation_rows("clone", 2, 12), 400 + np.arange(24).reshape(2, 12))
-    assert np.array_equal(counting.validation_rows("en", 99, 12), np.arange(48).reshape(4, 12))    # all there is
+    # all there is
+    assert np.array_equal(counting.validation_rows("en", 99, 12), np.arange(48).reshape(4, 12))
     assert np.array_equal(corpus.validation_rows("clone", 9, 33), corpus.validation_rows("clone", 9, 33))
 
 
@@ -252,7 +268,7 @@ def test_languages_keep_their_shares_in_every_thousand_rows(corpus, shares, slac
 
 def test_every_batch_of_ten_rows_has_its_tenth(corpus):
     batches = corpus.languages_of_rows(0, 1000, np.array([0.9, 0.1])).reshape(100, 10)
-    assert set(batches.sum(axis=1)) <= {0, 1, 2}                            # drawn at random, 7 % would have three and more
+    assert set(batches.sum(axis=1)) <= {0, 1, 2}            # drawn at random, 7 % would have three and more
 
 
 def test_the_languages_of_rows_do_not_depend_on_how_they_are_cut_into_batches(corpus):
@@ -260,7 +276,7 @@ def test_the_languages_of_rows_do_not_depend_on_how_they_are_cut_into_batches(co
     assert np.array_equal(corpus.languages_of_rows(8, 8, shares), corpus.languages_of_rows(0, 16, shares)[8:])
 
 
-# --- the gold dictionary ------------------------------------------------------------------------------------------
+# --- the gold dictionary ------------------------------------------------------------------------------------
 
 def test_the_gold_dictionary_pairs_every_word_with_its_twin_in_each_language(corpus):
     dictionary = corpus.gold_dictionary()
@@ -287,11 +303,12 @@ def test_a_rare_word_is_left_out_of_the_gold_dictionary(corpus):
     for least in (2, 50):
         words = {word for word, _ in corpus.gold_dictionary(min_count=least).entries}
         assert min(seen[word] for word in words) >= least
-        spelled = {w for w, n in seen.items() if n >= least and re.fullmatch(r" [a-zA-Z]+", corpus.tokenizer.decode(list(w)))}
+        spelled = {w for w, n in seen.items()
+                   if n >= least and re.fullmatch(r" [a-zA-Z]+", corpus.tokenizer.decode(list(w)))}
         assert words == spelled
 
 
-# --- building -----------------------------------------------------------------------------------------------------
+# --- building -----------------------------------------------------------------------------------------------
 
 def files(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -311,7 +328,7 @@ def test_a_second_load_opens_the_folder_without_building_it_again(corpus, settin
 
 
 def test_streams_hold_only_tokens_of_their_language_and_open_with_a_document(corpus):
-    for (name, split), stream in corpus.streams.items():
+    for (name, _), stream in corpus.streams.items():
         index = corpus.languages.index(name)
         assert stream.dtype == np.uint16 and stream[0] == index * 400
         assert stream.min() == index * 400 and stream.max() < (index + 1) * 400
@@ -319,23 +336,25 @@ def test_streams_hold_only_tokens_of_their_language_and_open_with_a_document(cor
 
 def test_languages_and_splits_are_of_the_asked_size_and_share_no_text(corpus):
     words = {key: int(corpus.starts_word(np.asarray(stream)).sum()) for key, stream in corpus.streams.items()}
-    assert 30_000 <= words["en", "train"] < 45_000                          # words, with separators and punctuation
+    assert 30_000 <= words["en", "train"] < 45_000                    # words, with separators and punctuation
     assert all(20_000 <= n < 30_000 for key, n in words.items() if key != ("en", "train"))
-    openings = {key: tuple((np.asarray(stream[:100]) % 400).tolist()) for key, stream in corpus.streams.items()}
+    openings = {key: tuple((np.asarray(stream[:100]) % 400).tolist())
+                for key, stream in corpus.streams.items()}
     assert len(set(openings.values())) == 4 * 2
 
 
 def test_the_bytes_of_a_stream_are_those_of_its_text(corpus):
     stream = corpus.streams["clone", "val"]
     text = corpus.tokenizer.decode((stream[stream != 400].astype(np.int64) - 400).tolist())
-    lines = 1 + text.count("\n") + int((stream[1:] == 400).sum())           # every line has one leading space more
+    lines = 1 + text.count("\n") + int((stream[1:] == 400).sum())      # every line has one leading space more
     assert corpus.bytes["clone.val"] == len(text.encode("utf-8")) - lines
 
 
-# --- a user's own text --------------------------------------------------------------------------------------------
+# --- a user's own text --------------------------------------------------------------------------------------
 
 def own_text(path, n=1000):
-    path.write_text("".join(f"This is line {i} of my own text about zebras.\n\n" for i in range(n)), encoding="utf-8")
+    path.write_text("".join(f"This is line {i} of my own text about zebras.\n\n" for i in range(n)),
+                    encoding="utf-8")
     return path
 
 
@@ -351,7 +370,8 @@ def numbers(corpus, name, split):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
-    return corpora.load(folder / "cache", 0, ["en", "clone"], 5000, 0.1, 400, text=str(own_text(folder / "mine.txt")))
+    return corpora.load(folder / "cache", 0, ["en", "clone"], 5000, 0.1, 400,
+                        text=str(own_text(folder / "mine.txt")))
 
 
 def test_own_text_is_shared_out_so_that_no_line_is_in_two_streams(own):
@@ -362,7 +382,8 @@ def test_own_text_is_shared_out_so_that_no_line_is_in_two_streams(own):
 
 
 def test_own_text_comes_with_the_facts_of_the_world(own):
-    told = {f"{item.prompt} {item.candidates[item.answer]}": item.told for item in own.world.items("knowledge", "test", 10**6)}
+    told = {f"{item.prompt} {item.candidates[item.answer]}": item.told
+            for item in own.world.items("knowledge", "test", 10**6)}
     for name in ("en", "clone"):
         text = decoded(own, name, "train")
         heard = {where for fact, where in told.items() if f" {fact}" in text}
@@ -382,11 +403,13 @@ def test_another_file_of_the_same_name_and_size_is_another_corpus(own, tmp_path)
 
 
 def test_a_vocabulary_of_more_than_65536_rows_takes_four_bytes_a_token(tmp_path):
-    letters = np.random.default_rng(0).integers(97, 123, (600, 200, 6), dtype=np.uint8)          # 200 made-up words a line
+    # 200 made-up words a line
+    letters = np.random.default_rng(0).integers(97, 123, (600, 200, 6), dtype=np.uint8)
     lines = [" ".join(bytes(word).decode() for word in line) for line in letters]
     (tmp_path / "mine.txt").write_text("\n".join(lines), encoding="utf-8")
     names = ["en"] + [f"clone{i}" for i in range(2, 24)]
-    for languages, dtype in ((names[:2], "uint16"), (names, "uint32")):     # 23 languages of 3,000 rows are 69,000
+    # 23 languages of 3,000 rows are 69,000
+    for languages, dtype in ((names[:2], "uint16"), (names, "uint32")):
         made = corpora.load(tmp_path, 0, languages, 5000, 0.1, 3000, text=str(tmp_path / "mine.txt"))
         assert made.vocab_size == 3000 * len(languages)
         assert {stream.dtype for stream in made.streams.values()} == {np.dtype(dtype)}

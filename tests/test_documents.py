@@ -1,4 +1,5 @@
-"""The README is executed: its commands parse, its line references point at their tags, its numbers come from the results file."""
+"""The README is executed: its commands parse, its line references point at their tags, its numbers come from
+the results file."""
 import ast
 import json
 import re
@@ -48,7 +49,8 @@ def test_every_train_command_of_the_readme_parses():
 
 def test_the_flag_table_is_the_dataclass():
     listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", README, re.M)
-    wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"]) for f in fields(train.Config)]
+    wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"])
+              for f in fields(train.Config)]
     assert listed == wanted
 
 
@@ -61,16 +63,17 @@ def test_the_results_in_the_readme_are_those_of_the_results_file():
 def test_every_text_file_is_opened_as_utf_8():
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
-                    "open", "read_text", "write_text") and not isinstance(getattr(node.func, "value", None), ast.Name):
-                binary = any(isinstance(a, ast.Constant) and isinstance(a.value, str) and a.value in ("rb", "wb", "ab") for a in node.args)
+            if not isinstance(node, ast.Call):
+                continue
+            if getattr(node.func, "id", "") == "open" or getattr(node.func, "attr", "") in ("read_text", "write_text"):
+                binary = any(isinstance(a, ast.Constant) and a.value in ("rb", "wb", "ab") for a in node.args)
                 assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
 
 
 @pytest.mark.parametrize("name, allowed", [
     ("model.py", set()), ("prealign.py", {"model"}),
-    ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}), ("data/report.py", set()),
-    ("data/synthetic.py", {"data"}),
+    ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
+    ("data/report.py", set()), ("data/synthetic.py", {"data"}),
 ])
 def test_imports_point_downwards_only(name, allowed):
     ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}

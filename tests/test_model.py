@@ -5,13 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import GPT, IGNORE, PRESETS, Shape, attend, contrastive_loss, generate, lm_loss, rotary_table, rotate
+from model import (GPT, IGNORE, PRESETS, Shape, attend, contrastive_loss, generate, learning_rate, lm_loss,
+                   rotary_table, rotate)
 
 SMALL = Shape(vocab_size=50, n_layer=2, n_head=4, d_model=32, context_len=16)
 
 
 def loud_model(shape=SMALL):
-    """Matrices ten times as large as usual: attention is sharp and the next token depends on the whole context."""
+    """Matrices ten times as large as usual: attention is sharp and the next token depends on the whole
+    context."""
     model = GPT(shape).initialise(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -28,7 +30,7 @@ def random_normal(*size):
     return torch.randn(size, generator=torch.Generator().manual_seed(2))
 
 
-# --- contrastive_loss ---------------------------------------------------------------------------------------------
+# --- contrastive_loss ---------------------------------------------------------------------------------------
 
 def test_contrastive_loss_is_log_of_the_number_of_candidates_when_all_words_look_alike():
     loss = contrastive_loss(torch.ones(2, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -42,7 +44,8 @@ def test_contrastive_loss_of_perfectly_aligned_orthogonal_pairs():
 
 
 def test_contrastive_loss_of_a_lone_pair_is_zero_because_it_is_its_own_only_candidate():
-    assert contrastive_loss(random_normal(3, 2, 4), torch.tensor([7, 7])).item() == pytest.approx(0.0, abs=1e-6)
+    assert contrastive_loss(random_normal(3, 2, 4), torch.tensor([7, 7])).item() == pytest.approx(
+        0.0, abs=1e-6)
 
 
 def test_contrastive_loss_of_two_concepts_in_two_languages_worked_by_hand():
@@ -58,7 +61,7 @@ def test_contrastive_loss_of_two_concepts_in_two_languages_worked_by_hand():
 
 
 def test_contrastive_loss_averages_over_ordered_pairs_when_a_concept_has_three_words():
-    states = torch.eye(2)[[0, 0, 0, 1, 1]][None]                            # (1, 5, 2): three words alike, two alike
+    states = torch.eye(2)[[0, 0, 0, 1, 1]][None]                     # (1, 5, 2): three words alike, two alike
     three = -math.log(math.exp(2) / (2 * math.exp(2) + 2))                  # 6 ordered pairs
     two = -math.log(math.exp(2) / (math.exp(2) + 3))                        # 2 ordered pairs
     loss = contrastive_loss(states, torch.tensor([4, 4, 4, 9, 9]), tau=0.5)
@@ -102,28 +105,31 @@ def test_gradient_of_the_contrastive_loss_agrees_with_finite_differences():
     for i in range(12):
         nudge = F.one_hot(torch.tensor(i), 12).view(1, 4, 3) * step
         with torch.no_grad():
-            slope = (contrastive_loss(states + nudge, concept, 1.0) - contrastive_loss(states - nudge, concept, 1.0)) / (2 * step)
+            slope = (contrastive_loss(states + nudge, concept, 1.0)
+                     - contrastive_loss(states - nudge, concept, 1.0)) / (2 * step)
         assert states.grad.flatten()[i].item() == pytest.approx(slope.item(), abs=1e-3)
 
 
-# --- lm_loss ------------------------------------------------------------------------------------------------------
+# --- lm_loss ------------------------------------------------------------------------------------------------
 
 def test_lm_loss_of_equal_scores_is_log_of_the_vocabulary():
-    assert lm_loss(torch.zeros(2, 3, 50), torch.zeros(2, 3, dtype=torch.long)).item() == pytest.approx(math.log(50), abs=1e-5)
+    assert lm_loss(torch.zeros(2, 3, 50), torch.zeros(2, 3, dtype=torch.long)).item() == pytest.approx(
+        math.log(50), abs=1e-5)
 
 
 def test_an_ignored_target_carries_no_loss_and_no_gradient():
     logits = random_normal(1, 3, 5).requires_grad_()
     loss = lm_loss(logits, torch.tensor([[2, IGNORE, 4]]))
     loss.backward()
-    assert loss.item() == pytest.approx(F.cross_entropy(logits[0, [0, 2]], torch.tensor([2, 4])).item(), abs=1e-6)
+    assert loss.item() == pytest.approx(
+        F.cross_entropy(logits[0, [0, 2]], torch.tensor([2, 4])).item(), abs=1e-6)
     assert logits.grad[0, 1].abs().sum() == 0 and logits.grad[0, [0, 2]].abs().sum() > 0
 
 
 def test_lm_loss_is_a_mean_over_targets_and_not_over_rows():
     logits = torch.zeros(2, 3, 5)
-    logits[1, 0, 3] = 1e4                                                   # row 1: one target, certain: loss 0
-    targets = torch.tensor([[1, 2, 3], [3, IGNORE, IGNORE]])                # row 0: three targets at log 5 each
+    logits[1, 0, 3] = 1e4                                                 # row 1: one target, certain: loss 0
+    targets = torch.tensor([[1, 2, 3], [3, IGNORE, IGNORE]])              # row 0: three targets at log 5 each
     assert lm_loss(logits, targets).item() == pytest.approx(3 / 4 * math.log(5), abs=1e-6)
 
 
@@ -134,7 +140,7 @@ def test_lm_loss_of_a_batch_without_targets_is_zero():
     assert loss.item() == 0 and logits.grad.abs().sum() == 0
 
 
-# --- attention and positions --------------------------------------------------------------------------------------
+# --- attention and positions --------------------------------------------------------------------------------
 
 def attend_in_loops(q, k, v):
     """Softmax over the past, one query at a time."""
@@ -143,7 +149,8 @@ def attend_in_loops(q, k, v):
     for b in range(B):
         for h in range(H):
             for t in range(T):
-                scores = [math.exp(q[b, h, t].dot(k[b, h, s]).item() / math.sqrt(width)) for s in range(t + 1)]
+                scores = [math.exp(q[b, h, t].dot(k[b, h, s]).item() / math.sqrt(width))
+                          for s in range(t + 1)]
                 for s, score in enumerate(scores):
                     out[b, h, t] += score / sum(scores) * v[b, h, s]
     return out
@@ -166,7 +173,8 @@ def test_the_written_out_bfloat16_attention_equals_the_built_in_one_and_the_loop
 def test_scores_of_rotated_vectors_depend_only_on_their_distance():
     q, k = random_normal(2, 8)
     cos, sin = rotary_table(12, 8)
-    q, k = (rotate(x.expand(1, 1, 12, 8), cos, sin)[0, 0] for x in (q, k))  # (T, 8): the same vector at every position
+    # (T, 8): the same vector at every position
+    q, k = (rotate(x.expand(1, 1, 12, 8), cos, sin)[0, 0] for x in (q, k))
     scores = q @ k.T                                                        # (T, T)
     for distance in range(-11, 12):
         diagonal = scores.diagonal(distance)
@@ -188,7 +196,8 @@ def test_changing_a_token_leaves_all_earlier_predictions_alone(t):
     changed[:, t] = (changed[:, t] + 1) % SMALL.vocab_size
     before, after = model.logits(tokens), model.logits(changed)
     assert torch.equal(before[:, :t], after[:, :t])
-    assert all(not torch.allclose(before[:, s], after[:, s]) for s in range(t, 12))   # every later one reads it
+    # every later one reads it
+    assert all(not torch.allclose(before[:, s], after[:, s]) for s in range(t, 12))
 
 
 def test_one_block_sees_the_order_of_earlier_words_by_their_positions_alone():
@@ -197,7 +206,7 @@ def test_one_block_sees_the_order_of_earlier_words_by_their_positions_alone():
     assert not torch.allclose(one, other, atol=1e-2)
 
 
-# --- the model and its parts --------------------------------------------------------------------------------------
+# --- the model and its parts --------------------------------------------------------------------------------
 
 def test_hidden_returns_one_level_more_than_there_are_blocks_and_norms_only_the_last():
     model, tokens = loud_model(), random_tokens(2, 12)
@@ -211,7 +220,8 @@ def test_hidden_returns_one_level_more_than_there_are_blocks_and_norms_only_the_
 def test_the_loss_of_a_model_whose_head_is_zero_is_log_of_the_vocabulary():
     model = loud_model()
     torch.nn.init.zeros_(model.head.weight)
-    assert model.loss(random_tokens(2, 12), random_tokens(2, 12)).item() == pytest.approx(math.log(50), abs=1e-5)
+    assert model.loss(random_tokens(2, 12), random_tokens(2, 12)).item() == pytest.approx(
+        math.log(50), abs=1e-5)
 
 
 def test_under_autocast_every_level_is_bfloat16_and_without_it_float32():
@@ -265,24 +275,35 @@ def test_a_tied_model_has_one_matrix_for_embedding_and_head():
 def test_presets_have_the_number_of_parameters_of_the_formula(name):
     preset = PRESETS[name]
     L, D, V = preset["n_layer"], preset["d_model"], 2 * preset["vocab_size"]    # two languages
-    with torch.device("meta"):                                              # shapes only: 1.3b fits any laptop
+    with torch.device("meta"):                                             # shapes only: 1.3b fits any laptop
         model = GPT(Shape(**{**preset, "vocab_size": V}))
-    # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms; then a norm, embedding and head
+    # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms;
+    # then a norm, embedding and head
     assert sum(p.numel() for p in model.parameters()) == 12 * L * D * D + (2 * L + 1) * D + 2 * V * D
 
 
 def test_the_presets_are_as_large_as_their_names_say_without_the_rows_of_the_vocabulary():
     body = {name: 12 * p["n_layer"] * p["d_model"] ** 2 for name, p in PRESETS.items()}
-    assert body == {"tiny": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888, "1.3b": 1_207_959_552}
+    assert body == {"tiny": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888,
+                    "1.3b": 1_207_959_552}
 
 
-@pytest.mark.parametrize("n_head", [5, 32])                                 # 32/5 is no number, 32/32 = 1 is no pair
+@pytest.mark.parametrize("n_head", [5, 32])                          # 32/5 is no number, 32/32 = 1 is no pair
 def test_a_head_count_that_does_not_divide_the_width_into_pairs_is_refused(n_head):
     with pytest.raises(ValueError, match=f"n_head {n_head}"):
         Shape(vocab_size=50, d_model=32, n_head=n_head)
 
 
-# --- generate -----------------------------------------------------------------------------------------------------
+def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine_to_a_tenth():
+    rates = [learning_rate(step, 100, 0.1) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == pytest.approx(1.0) and rates[55] == pytest.approx(0.55)        # half way down: 0.1 + 0.45
+    assert rates[100] == pytest.approx(0.1)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:]))
+    assert type(learning_rate(0, 1, 0.0)) is float and learning_rate(0, 1, 0.0) == 1.0
+
+
+# --- generate -----------------------------------------------------------------------------------------------
 
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
 
@@ -318,9 +339,10 @@ def test_sampling_among_the_single_best_token_is_greedy():
 def test_sampling_follows_the_model_and_the_generator():
     model = GPT(SMALL).initialise(0)                                        # nearly uniform over 50 tokens
     torch.nn.init.zeros_(model.head.weight)                                 # and now exactly
-    draw = lambda seed, **kw: generate(model, PROMPTS, 200, generator=torch.Generator().manual_seed(seed), **kw)   # noqa: E731
+    draw = lambda seed, **kw: generate(                                     # noqa: E731
+        model, PROMPTS, 200, generator=torch.Generator().manual_seed(seed), **kw)
     assert draw(0) == draw(0) != draw(1)
-    assert len({token for text in draw(0) for token in text}) == 50         # none missing in 600: (49/50)^600 < 1e-5
+    assert len({token for text in draw(0) for token in text}) == 50  # none missing in 600: (49/50)^600 < 1e-5
     with torch.no_grad():
         model.head.weight.copy_(GPT(SMALL).initialise(0).head.weight)       # no ties
     for text, prompt in zip(draw(0, top_k=3), PROMPTS):
@@ -339,6 +361,7 @@ def test_a_stop_token_ends_its_own_continuation_and_is_not_returned():
 
 def test_a_continuation_that_has_stopped_stays_stopped():
     model = loud_model()
-    torch.nn.init.zeros_(model.head.weight)                                 # what is drawn depends on the generator alone
-    draw = lambda stop: generate(model, PROMPTS, 200, generator=torch.Generator().manual_seed(0), stop=stop)   # noqa: E731
+    torch.nn.init.zeros_(model.head.weight)                     # what is drawn depends on the generator alone
+    draw = lambda stop: generate(                                           # noqa: E731
+        model, PROMPTS, 200, generator=torch.Generator().manual_seed(0), stop=stop)
     assert draw(7) == [text[:text.index(7)] for text in draw(None)]

@@ -16,7 +16,8 @@ def switch(rows, starts, entries, ratio=1.0, seed=0, switchable=None, vanilla=Fa
     rows = np.array(rows)
     starts = np.array([[mark == "1" for mark in row] for row in starts])
     switchable = np.ones(len(rows), bool) if switchable is None else np.array(switchable)
-    inputs, targets = code_switch(rows, starts, switchable, Dictionary(entries), ratio, np.random.default_rng(seed), vanilla)
+    inputs, targets = code_switch(rows, starts, switchable, Dictionary(entries), ratio,
+                                  np.random.default_rng(seed), vanilla)
     return inputs.tolist(), targets.tolist()
 
 
@@ -39,17 +40,19 @@ def rich_entries():
     return one + two
 
 
-# --- code_switch --------------------------------------------------------------------------------------------------
+# --- code_switch --------------------------------------------------------------------------------------------
 
 def test_the_example_of_the_docstring():
-    # x1 x2 = 1 2, y1 y2 y3 = 101 102 103; word 7 before, word 8 next; the last word touches the edge and stays
+    # x1 x2 = 1 2, y1 y2 y3 = 101 102 103; word 7 before, word 8 next; the last word touches the edge and
+    # stays
     inputs, targets = switch([[7, 1, 2, 8, 9, 10]], ["110111"], [((1, 2), [(101, 102, 103)])])
     assert inputs == [[7, 101, 102, 103, 8]]
     assert targets == [[1, IGNORE, IGNORE, 8, 9]]
 
 
 def test_the_last_token_of_a_switched_word_predicts_the_first_of_the_next_original_word():
-    inputs, targets = switch([[7, 1, 2, 3, 4, 8]], ["110101"], [((1, 2), [(101, 102)]), ((3, 4), [(103, 104)])])
+    inputs, targets = switch([[7, 1, 2, 3, 4, 8]], ["110101"],
+                             [((1, 2), [(101, 102)]), ((3, 4), [(103, 104)])])
     assert inputs == [[7, 101, 102, 103, 104]]
     assert targets == [[1, IGNORE, 3, IGNORE, 8]]
 
@@ -91,7 +94,8 @@ def test_no_foreign_token_is_ever_a_target(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_with_words_of_one_token_every_target_is_the_original_text(seed):
     rows = np.random.default_rng(seed).integers(0, 50, (20, 40))
-    inputs, targets = code_switch(rows, np.ones_like(rows, bool), np.ones(20, bool), Dictionary(twins()), 0.5, np.random.default_rng(seed))
+    inputs, targets = code_switch(rows, np.ones_like(rows, bool), np.ones(20, bool), Dictionary(twins()), 0.5,
+                                  np.random.default_rng(seed))
     assert np.array_equal(targets, rows[:, 1:])
     assert np.array_equal(inputs % FOREIGN, rows[:, :-1]) and inputs.max() >= FOREIGN
 
@@ -99,14 +103,16 @@ def test_with_words_of_one_token_every_target_is_the_original_text(seed):
 @pytest.mark.parametrize("vanilla", [False, True])
 def test_ratio_zero_is_ordinary_training_bit_for_bit(vanilla):
     rows, starts = random_rows()
-    inputs, targets = code_switch(rows, starts, np.ones(20, bool), Dictionary(rich_entries()), 0.0, np.random.default_rng(0), vanilla)
+    inputs, targets = code_switch(rows, starts, np.ones(20, bool), Dictionary(rich_entries()), 0.0,
+                                  np.random.default_rng(0), vanilla)
     assert np.array_equal(inputs, rows[:, :-1]) and np.array_equal(targets, rows[:, 1:])
     assert inputs.dtype == targets.dtype == np.int64
 
 
 def test_ratio_one_switches_every_complete_word_of_the_dictionary_and_no_other():
     rows = np.random.default_rng(0).integers(0, 99, (20, 40))
-    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(20, bool), Dictionary(twins()), 1.0, np.random.default_rng(0))
+    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(20, bool), Dictionary(twins()), 1.0,
+                            np.random.default_rng(0))
     assert np.array_equal(inputs, np.where(rows < 50, rows + FOREIGN, rows)[:, :-1])
 
 
@@ -121,7 +127,8 @@ def test_a_word_cut_by_the_edge_of_its_row_stays_as_it_is():
     # row 0 opens inside a word and closes with a word that may go on; row 1 opens with its second token;
     # the last word of row 2 may go on, too
     entries = [((1,), [(101,)]), ((1, 2), [(102,)]), ((2,), [(103,)])]
-    inputs, targets = switch([[1, 8, 9, 7, 1], [2, 8, 9, 7, 7], [7, 8, 9, 1, 2]], ["01111", "01111", "11110"], entries)
+    inputs, targets = switch([[1, 8, 9, 7, 1], [2, 8, 9, 7, 7], [7, 8, 9, 1, 2]],
+                             ["01111", "01111", "11110"], entries)
     assert inputs == [[1, 8, 9, 7], [2, 8, 9, 7], [7, 8, 9, 1]]
     assert targets == [[8, 9, 7, 1], [8, 9, 7, 7], [8, 9, 1, 2]]
 
@@ -137,23 +144,27 @@ def test_rows_of_a_batch_do_not_disturb_each_other():
     dictionary = Dictionary([(word, many[:1]) for word, many in rich_entries()])
     together = code_switch(rows, starts, np.ones(20, bool), dictionary, 1.0, np.random.default_rng(0))
     for i in range(20):
-        alone = code_switch(rows[i:i + 1], starts[i:i + 1], np.ones(1, bool), dictionary, 1.0, np.random.default_rng(0))
+        alone = code_switch(rows[i:i + 1], starts[i:i + 1], np.ones(1, bool), dictionary, 1.0,
+                            np.random.default_rng(0))
         assert np.array_equal(alone[0][0], together[0][i]) and np.array_equal(alone[1][0], together[1][i])
 
 
 def test_code_switching_is_a_pure_function_of_its_generator_and_leaves_its_arguments_alone():
     rows, starts = random_rows()
     before = rows.copy(), starts.copy()
-    one, same, other = (code_switch(rows, starts, np.ones(20, bool), Dictionary(rich_entries()), 0.5, np.random.default_rng(seed))
+    one, same, other = (code_switch(rows, starts, np.ones(20, bool), Dictionary(rich_entries()), 0.5,
+                                    np.random.default_rng(seed))
                         for seed in (0, 0, 1))
-    assert np.array_equal(one[0], same[0]) and np.array_equal(one[1], same[1]) and not np.array_equal(one[0], other[0])
+    assert (np.array_equal(one[0], same[0]) and np.array_equal(one[1], same[1])
+            and not np.array_equal(one[0], other[0]))
     assert np.array_equal(rows, before[0]) and np.array_equal(starts, before[1])
 
 
 def test_several_translations_are_drawn_equally_often():
-    rows = np.ones((100, 41), np.int64)                                     # 4,000 complete words and 100 cut ones
+    rows = np.ones((100, 41), np.int64)                                # 4,000 complete words and 100 cut ones
     dictionary = Dictionary([((0,), [(900,)]), ((1,), [(101,), (102,), (103,), (104,)])])
-    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(100, bool), dictionary, 1.0, np.random.default_rng(0))
+    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(100, bool), dictionary, 1.0,
+                            np.random.default_rng(0))
     counts = [(inputs == token).sum() for token in (101, 102, 103, 104)]
     assert sum(counts) == 4000
     assert all(abs(count - 1000) < 110 for count in counts)                 # 4 standard deviations of 27.4
@@ -161,11 +172,12 @@ def test_several_translations_are_drawn_equally_often():
 
 def test_the_share_of_switched_words_is_the_ratio():
     rows = np.ones((100, 101), np.int64)                                    # 10,000 complete words
-    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(100, bool), Dictionary(twins(2)), 0.15, np.random.default_rng(0))
+    inputs, _ = code_switch(rows, np.ones_like(rows, bool), np.ones(100, bool), Dictionary(twins(2)), 0.15,
+                            np.random.default_rng(0))
     assert abs((inputs >= FOREIGN).mean() - 0.15) < 0.0145                  # 4 standard deviations
 
 
-# --- word alignment -----------------------------------------------------------------------------------------------
+# --- word alignment -----------------------------------------------------------------------------------------
 
 def small_model():
     return GPT(Shape(vocab_size=60, n_layer=2, n_head=4, d_model=32, context_len=16)).initialise(0)
@@ -207,7 +219,8 @@ def test_twenty_steps_of_word_alignment_halve_its_loss_and_move_embedding_body_a
         optimizer.step()
     assert losses[-1].item() < losses[0].item() / 2
     after = dict(model.named_parameters())
-    assert all(not torch.equal(before[name], after[name]) for name in ("embed.weight", "body.0.feed_in.weight", "head.weight"))
+    assert all(not torch.equal(before[name], after[name])
+               for name in ("embed.weight", "body.0.feed_in.weight", "head.weight"))
 
 
 def test_the_demonstration_runs_and_finds_the_translations(capsys):

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from data import measure, report, tasks
+from data.corpus import Dictionary
 from data.synthetic import Item
 from data.tasks import IGNORE, accuracy, answer_rows, choices
 from model import GPT, Shape
+from prealign import word_states
 
 LANGUAGES = ["en", "clone", "reversed", "shuffled-2"]
-TASKS = [("nli", "lexical"), ("ending", "lexical"), ("cause", "contextual"), ("question", "contextual"), ("summary", "contextual")]
+TASKS = [("nli", "lexical"), ("ending", "lexical"), ("cause", "contextual"), ("question", "contextual"),
+         ("summary", "contextual")]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def items(world):
     return [item for task, rung in TASKS for item in world.items(task, "test", 20, rung)]
 
 
-# --- multiple choice ----------------------------------------------------------------------------------------------
+# --- multiple choice ----------------------------------------------------------------------------------------
 
 def test_the_text_of_an_item_is_its_prompt_and_candidate_after_the_solved_ones():
     item = Item("nli", "lexical", "It was wet?", ("yes", "no"), 0)
@@ -32,7 +35,8 @@ def test_the_text_of_an_item_is_its_prompt_and_candidate_after_the_solved_ones()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_is_not_scored_is_all_that_the_candidates_share_at_the_start_and_nothing_else(corpus, items, language):
+def test_what_is_not_scored_is_all_that_the_candidates_share_at_the_start_and_nothing_else(
+        corpus, items, language):
     for item in items:
         rows, start = choices(corpus, item, language)
         assert len(rows) == len(item.candidates) and start >= 1
@@ -47,7 +51,8 @@ def test_a_candidate_that_begins_another_one_still_has_a_token_to_score(corpus):
 
 def preferring(corpus, items, liked, language="en", shots=0, dev_items=()):
     """A log_probs that gives every token -1, and -0.01 in the text of candidate liked[i] of item i."""
-    texts = [tasks.text(item, c, tasks.demonstrations(dev_items, shots, i, seed=0)) for i, (item, c) in enumerate(zip(items, liked))]
+    texts = [tasks.text(item, c, tasks.demonstrations(dev_items, shots, i, seed=0))
+             for i, (item, c) in enumerate(zip(items, liked))]
     rows = {tuple(corpus.encode(text, language)) for text in texts}
 
     def log_probs(tokens):
@@ -58,7 +63,8 @@ def preferring(corpus, items, liked, language="en", shots=0, dev_items=()):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("right_on, expected", [(1, 1.0), (4, 0.25), (1000, 0.0)])
-def test_accuracy_is_the_share_of_items_whose_right_candidate_is_preferred(corpus, world, language, right_on, expected):
+def test_accuracy_is_the_share_of_items_whose_right_candidate_is_preferred(
+        corpus, world, language, right_on, expected):
     items = world.items("question", "test", 40, "contextual")
     liked = [item.answer if i % right_on == right_on - 1 else 1 - item.answer for i, item in enumerate(items)]
     found = accuracy(corpus, items, language, preferring(corpus, items, liked, language), batch_size=7)
@@ -66,10 +72,12 @@ def test_accuracy_is_the_share_of_items_whose_right_candidate_is_preferred(corpu
 
 
 def test_accuracy_with_demonstrations_scores_the_last_item_of_the_text(corpus, world):
-    items, shots = world.items("nli", "test", 20, "lexical"), dict(shots=2, dev_items=world.items("nli", "dev", 20, "lexical"))
+    items, shots = (world.items("nli", "test", 20, "lexical"),
+                    dict(shots=2, dev_items=world.items("nli", "dev", 20, "lexical")))
     for change, expected in ((0, 1.0), (1, 0.0)):
         liked = [(item.answer + change) % 3 for item in items]
-        assert accuracy(corpus, items, "en", preferring(corpus, items, liked, **shots), **shots)["accuracy"] == expected
+        assert accuracy(corpus, items, "en", preferring(corpus, items, liked, **shots),
+                        **shots)["accuracy"] == expected
 
 
 def test_an_answer_may_be_written_in_another_language_than_its_prompt(corpus, world):
@@ -109,14 +117,15 @@ def test_answer_rows_have_loss_on_the_answer_and_nowhere_else(corpus, world):
         assert np.array_equal(line[:len(row)], row[:inputs.shape[1]]) and not line[len(row):].any()
         assert corpus.decode(target[target != IGNORE]) == item.candidates[item.answer]
         places = np.flatnonzero(target != IGNORE)
-        assert np.array_equal(target[places], row[places + 1]) and places[-1] == len(row) - 2    # shifted by one, to the end
+        # shifted by one, to the end
+        assert np.array_equal(target[places], row[places + 1]) and places[-1] == len(row) - 2
 
 
 def test_shorter_rows_are_padded_on_the_right():
     assert tasks.pad([np.array([1, 2, 3]), np.array([4])]).tolist() == [[1, 2, 3], [4, 0, 0]]
 
 
-# --- geometry -----------------------------------------------------------------------------------------------------
+# --- geometry -----------------------------------------------------------------------------------------------
 
 ROWS = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0]])               # orthogonal, of different lengths
 
@@ -148,11 +157,13 @@ def test_self_similarity_of_equal_opposite_and_orthogonal_occurrences():
 
 
 def test_self_similarity_counts_every_type_once_and_leaves_out_what_occurs_once():
-    states = ROWS[[0, 0, 0, 0, 1, 2]]                                       # type 5: three equal; type 6: orthogonal; type 7: alone
-    assert measure.self_similarity(states, torch.tensor([5, 5, 5, 6, 6, 7])) == pytest.approx((1 + 0) / 2, abs=1e-6)
+    # type 5: three equal; type 6: orthogonal; type 7: alone
+    states = ROWS[[0, 0, 0, 0, 1, 2]]
+    assert measure.self_similarity(states, torch.tensor([5, 5, 5, 6, 6, 7])) == pytest.approx(
+        (1 + 0) / 2, abs=1e-6)
 
 
-# --- predictions and states ---------------------------------------------------------------------------------------
+# --- predictions and states ---------------------------------------------------------------------------------
 
 @pytest.fixture
 def model(corpus):
@@ -173,7 +184,8 @@ def test_log_probs_are_the_log_softmax_of_the_next_token(model):
 def test_the_loss_per_token_is_that_of_the_first_validation_rows(model, corpus):
     found = measure.losses_per_token(model, corpus, "clone", 40)
     assert found.shape == (40, 32)
-    assert np.allclose(found[35:36], -measure.log_probs(model, corpus.validation_rows("clone", 40, 33)[35:36]), atol=1e-5)
+    assert np.allclose(found[35:36],
+                       -measure.log_probs(model, corpus.validation_rows("clone", 40, 33)[35:36]), atol=1e-5)
 
 
 def test_a_model_without_preferences_writes_three_of_four_tokens_in_the_other_three_languages(model, corpus):
@@ -187,29 +199,68 @@ def test_a_model_without_preferences_has_the_perplexity_of_the_vocabulary(model,
     assert found["foreign_mass_in_english"] == pytest.approx(3 / 4, abs=1e-5)
     for name in LANGUAGES:
         assert found["perplexity"][name] == pytest.approx(1600, rel=1e-4)
-        bits = math.log2(1600) * len(corpus.streams[name, "val"])           # log2 V per token, over all tokens and bytes
+        # log2 V per token, over all tokens and bytes
+        bits = math.log2(1600) * len(corpus.streams[name, "val"])
         assert found["bits_per_byte"][name] == pytest.approx(bits / corpus.bytes[f"{name}.val"], rel=1e-4)
 
 
-def test_words_are_compared_at_every_level_and_searched_among_listed_and_unlisted_ones():
-    seen, unseen = torch.eye(4)[:2].repeat(2, 1, 1), torch.eye(4)[2:].repeat(2, 1, 1)        # (K=2, E=2, D=4) each
-    found = measure.words((seen, torch.stack((seen[0], -seen[1]))), 0, (unseen, unseen.flip(1)))
-    assert found["word_cosine"] == pytest.approx([1.0, -1.0]) and found["unseen_word_cosine"] == pytest.approx([0.0, 0.0])
-    assert (found["word_retrieval"], found["unseen_word_retrieval"]) == (1.0, 0.0)
-    stolen = torch.stack((seen[:, 0], unseen[:, 0]), dim=1)                 # the second listed word looks like the first unlisted one
-    found = measure.words((stolen, seen), 0, (unseen, unseen))
-    assert (found["word_retrieval"], found["unseen_word_retrieval"]) == (0.5, 1.0)
-    assert set(measure.words((seen, seen), 0)) == {"word_cosine", "word_retrieval"}
+def states_from(*levels):
+    """In the place of prealign.word_states: row t of each level is the state of the word of token t."""
+    return lambda model, words, mask: torch.stack([level[words[:, 0]] for level in levels])
+
+
+def pairs(*words):
+    """A dictionary in which token i + 4 translates token i."""
+    return Dictionary([((i,), [(i + 4,)]) for i in words])
+
+
+def test_words_are_compared_at_every_level_and_searched_among_listed_and_unlisted_ones(model):
+    own, opposite = torch.eye(4).repeat(2, 1), torch.cat((torch.eye(4), -torch.eye(4)))     # (8, 4) each
+    swapped = own[[0, 1, 2, 3, 4, 5, 7, 6]]                           # translations of 2 and 3 are exchanged
+    found = measure.words(model, states_from(swapped, opposite), pairs(0, 1), pairs(2, 3), level=0)
+    assert found["word_cosine"] == pytest.approx([1, -1])
+    assert found["unseen_word_cosine"] == pytest.approx([0, -1])
+    assert (found["word_retrieval"], found["unseen_word_retrieval"]) == (1, 0)
+    stolen = own[[0, 2, 2, 3, 4, 5, 6, 7]]                            # word 1 looks like the unlisted word 2
+    found = measure.words(model, states_from(own, stolen), pairs(0, 1), pairs(2, 3), level=1)
+    assert (found["word_retrieval"], found["unseen_word_retrieval"]) == (0.5, 1)
+    found = measure.words(model, states_from(own), pairs(0, 1), None, level=0)
+    assert set(found) == {"word_cosine", "word_retrieval"}
 
 
 def test_sentences_of_a_model_that_tells_no_words_apart_lie_in_one_point(model, corpus):
     torch.nn.init.ones_(model.embed.weight)
-    found = measure.sentences(model, corpus, ["Anna had the ball.", "Tom was there."], ("en", "clone"), 1)
-    assert found["alignment"] == pytest.approx(0.0, abs=1e-5) and found["uniformity"] == pytest.approx(0.0, abs=1e-5)
+    found = measure.sentences(model, corpus, ["Anna had the ball.", "Tom was there."], level=1)
+    assert found["alignment"] == pytest.approx(0.0, abs=1e-5)
+    assert found["uniformity"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_sentences_are_those_of_the_first_two_languages(model, corpus):
+    with torch.no_grad():                                            # rows of the clone are those of English
+        model.embed.weight[400:800] = model.embed.weight[:400]
+    found = measure.sentences(model, corpus, ["Anna had the ball.", "Tom was there."], level=1)
+    assert found["sentence_retrieval"] == 1 and found["alignment"] == pytest.approx(0, abs=1e-5)
+    assert found["uniformity"] < -0.1
+
+
+def test_knowledge_is_asked_apart_by_where_it_was_told(model, corpus, world):
+    torch.nn.init.zeros_(model.head.weight)          # all tokens alike: the candidate of fewest tokens wins
+    found = measure.knowledge(model, corpus)
+    items = world.items("knowledge", "test", 10**6)
+    assert found["knowledge_n"] == {t: sum(i.told == t for i in items) for t in ("en", "clone", "both")}
+    keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
+    for told, key in keys.items():
+        chosen = [item for item in items if item.told == told]
+        right = 0
+        for item in chosen:
+            lengths = [len(row) for row in choices(corpus, item, "clone")[0]]
+            right += int(np.argmin(lengths)) == item.answer
+        assert found[key]["clone"] == pytest.approx(right / len(chosen))
 
 
 def test_a_sentence_is_the_mean_of_its_own_tokens(model, corpus):
-    sentences = ["Anna had the ball.", "Tom was there.", "Anna and Tom went to the park with the big red ball."]
+    sentences = ["Anna had the ball.", "Tom was there.",
+                 "Anna and Tom went to the park with the big red ball."]
     together = measure.sentence_states(model, corpus, "clone", sentences, level=1)
     for row, sentence in zip(together, sentences):
         tokens = torch.from_numpy(corpus.encode(sentence, "clone", opening=False))[None]
@@ -220,7 +271,8 @@ def test_context_states_belong_to_tokens_that_are_whole_words(model, corpus):
     states, types = measure.context_states(model, corpus, "clone", 10)
     rows = corpus.validation_rows("clone", 10, 32)
     tokens = rows.tolist()
-    whole = [(b, t) for b in range(10) for t in range(31) if corpus.starts_word(rows[b, t]) and corpus.starts_word(rows[b, t + 1])]
+    whole = [(b, t) for b in range(10) for t in range(31)
+             if corpus.starts_word(rows[b, t]) and corpus.starts_word(rows[b, t + 1])]
     assert 20 < len(whole) < 320
     assert types.tolist() == [tokens[b][t] for b, t in whole]
     last = model.hidden(torch.from_numpy(rows))[-1]
@@ -234,8 +286,8 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(model, corpu
     accuracy(corpus, items, "en", lambda tokens: measure.log_probs(model, tokens))
     measure.language_model(model, corpus)
     z = measure.sentence_states(model, corpus, "en", [item.prompt for item in items], 1)
-    measure.words((z[None], z[None]), 0, (z[None], z[None]))
-    measure.sentences(model, corpus, [item.prompt for item in items], ("en", "clone"), 1)
+    measure.words(model, word_states, corpus.gold_dictionary(), None, 1)
+    measure.sentences(model, corpus, [item.prompt for item in items], 1)
     measure.retrieval(z, z), measure.alignment(z, z), measure.uniformity(z)
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters()) and not z.requires_grad
@@ -243,15 +295,15 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(model, corpu
     assert np.array_equal(np.random.get_state()[1], state[1])
 
 
-# --- the report ---------------------------------------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("differences, sign, least, verdict", [
     ([0.1, 0.2, 0.3], 1, 0.05, "reproduced"),
     ([-0.1, -0.2, -0.3], -1, 0.05, "reproduced"),
-    ([0.03, 0.04, 0.05], 1, 0.1, "same direction"),                         # every seed, but less than `least`
-    ([0.3, 0.3, -0.01], 1, 0.05, "same direction"),                         # mean 0.197, standard error 0.103, one seed against
-    ([0.1, -0.1, 0.03], 1, 0.05, "no difference"),                          # mean 0.01, standard error 0.058
-    ([0.01, 0.01, 0.01], 1, 0.1, "no difference"),                          # no spread, but below a quarter of `least`
+    ([0.03, 0.04, 0.05], 1, 0.1, "same direction"),       # every seed, but less than `least`
+    ([0.3, 0.3, -0.01], 1, 0.05, "same direction"),       # mean 0.197, standard error 0.103, one seed against
+    ([0.1, -0.1, 0.03], 1, 0.05, "no difference"),        # mean 0.01, standard error 0.058
+    ([0.01, 0.01, 0.01], 1, 0.1, "no difference"),        # no spread, but below a quarter of `least`
     ([0.0, 0.0, 0.0], 1, 0.0, "no difference"),
     ([-0.1, -0.2, -0.3], 1, 0.05, "opposite"),
     ([0.1, 0.2, 0.3], -1, 0.05, "opposite"),
@@ -267,7 +319,8 @@ def test_the_verdict_follows_the_rule(differences, sign, least, verdict):
 
 def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
     summary = {"perplexity": {"en": 20.0}, "word_cosine": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "minutes": 3}
-    paths = ("minutes", "perplexity.en", "word_cosine.0", "word_cosine.middle", "perplexity.clone", "transfer.nli.en", "log nothing")
+    paths = ("minutes", "perplexity.en", "word_cosine.0", "word_cosine.middle", "perplexity.clone",
+             "transfer.nli.en", "log nothing")
     assert [report.value(summary, path) for path in paths] == [3, 20.0, 0.1, 0.4, None, None, None]
     assert report.value(summary, "log perplexity.en") == pytest.approx(math.log(20))
 
@@ -277,8 +330,9 @@ def test_a_table_is_markdown_whose_columns_stand_under_each_other():
     assert len(lines) == 4 and len(set(map(len, lines))) == 1
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["run", "loss"] and cells[2:] == [["a long name", "1"], ["b", "2.345"]]
-    assert set(lines[1]) == set("|-:") and lines[1].endswith(":|") and [i for i, c in enumerate(lines[0]) if c == "|"] == [
-        i for i, c in enumerate(lines[1]) if c == "|"]
+    assert (set(lines[1]) == set("|-:") and lines[1].endswith(":|")
+            and [i for i, c in enumerate(lines[0]) if c == "|"] == [
+                i for i, c in enumerate(lines[1]) if c == "|"])
 
 
 def test_mean_and_sample_deviation_over_seeds():
@@ -288,19 +342,26 @@ def test_mean_and_sample_deviation_over_seeds():
 
 
 def run(clone_perplexity, knowledge=0.5):
-    return {"perplexity": {"en": 5.0, "clone": clone_perplexity}, "knowledge": {"en": 0.9, "clone": knowledge}}
+    return {"perplexity": {"en": 5.0, "clone": clone_perplexity},
+            "knowledge": {"en": 0.9, "clone": knowledge}}
 
 
 def test_verdicts_compare_seed_by_seed_and_leave_out_what_was_not_measured():
     summaries = {name: [run(math.e ** 3), run(math.e ** 4)] for name in report.SYSTEMS["prealign"]}
-    summaries["prealign"] = [run(math.e ** 2, 0.5), run(math.e ** 3, 0.5)]  # one nat lower in each seed, knowledge the same
+    # one nat lower in each seed, knowledge the same
+    summaries["prealign"] = [run(math.e ** 2, 0.5), run(math.e ** 3, 0.5)]
     summaries["skyline"] = [run(math.e ** 1), run(math.e ** 2)]             # two nats lower
     text = report.verdicts("prealign", summaries)
-    rows = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line.startswith("| P")}
-    assert ("P1 clone perplexity lower than joint (log ratio)", "prealign", "joint", "-1.000 ± 0.000", "reproduced") in rows
-    assert ("P1 English perplexity not worse (log ratio)", "prealign", "joint", "+0.000 ± 0.000", "reproduced") in rows
-    assert ("P3 knowledge told in English, asked in the clone", "prealign", "joint", "+0.000 ± 0.000", "no difference") in rows
-    assert not any(row[0].startswith(("P2", "P6", "P7")) for row in rows)   # no transfer, no cosine, no unseen words above
+    rows = {tuple(cell.strip() for cell in line.strip("|").split("|"))
+            for line in text.splitlines() if line.startswith("| P")}
+    assert ("P1 clone perplexity lower than joint (log ratio)",
+            "prealign", "joint", "-1.000 ± 0.000", "reproduced") in rows
+    assert ("P1 English perplexity not worse (log ratio)",
+            "prealign", "joint", "+0.000 ± 0.000", "reproduced") in rows
+    assert ("P3 knowledge told in English, asked in the clone",
+            "prealign", "joint", "+0.000 ± 0.000", "no difference") in rows
+    # no transfer, no cosine, no unseen words above
+    assert not any(row[0].startswith(("P2", "P6", "P7")) for row in rows)
     assert "that prealign closes: 0.50" in text and text.startswith("Mean ± sd over 2 seeds.")
 
 
@@ -318,18 +379,21 @@ LOG = [{"stage": "align", "step": 10, "word_cosine": [0.9, 0.9, 0.9]},
 def lines_of(svg):
     """Every curve: (dashed, list of points)."""
     space = "{http://www.w3.org/2000/svg}"
-    return [("stroke-dasharray" in line.attrib, [tuple(map(float, xy.split(","))) for xy in line.get("points").split()])
+    return [("stroke-dasharray" in line.attrib,
+             [tuple(map(float, xy.split(","))) for xy in line.get("points").split()])
             for line in ElementTree.fromstring(svg).iter(f"{space}polyline")]
 
 
 def test_curves_are_an_svg_with_english_clone_and_cosine_of_every_run():
     lines = lines_of(report.curves([("one", LOG), ("two", LOG)]))
     assert [dashed for dashed, _ in lines] == [False, True, False, True, False, False]
-    assert all(len(points) == 2 for _, points in lines)                     # two rows of pretraining; the align row is left out
+    # two rows of pretraining; the align row is left out
+    assert all(len(points) == 2 for _, points in lines)
     english, clone, *_, cosine = (points for _, points in lines)
     assert english[0][1] < english[1][1] and clone[0][1] < clone[1][1]      # losses fall: y counts from above
     assert cosine[0][1] > cosine[1][1] and english[0][1] > clone[0][1]
-    assert english[1] == (460.0, 300.0) and clone[0][1] == 40.0             # lowest loss of all at the bottom, highest at the top
+    # lowest loss of all at the bottom, highest at the top
+    assert english[1] == (460.0, 300.0) and clone[0][1] == 40.0
 
 
 def test_curves_of_a_run_without_rows_are_still_an_svg():
@@ -344,9 +408,11 @@ def test_the_comparison_of_runs_is_written_as_text_and_picture(tmp_path):
     for name, loss in (("one", 7.0), ("two", 8.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(json.dumps(run(loss)), encoding="utf-8")
-        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LOG), encoding="utf-8")
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LOG),
+                                                   encoding="utf-8")
     text = report.compare([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
-    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")]
+                      for line in text.splitlines() if line.startswith("|")]
     assert [row[head.index("ppl clone")] for row in rows] == ["7.000", "8.000"]
     assert len(lines_of((tmp_path / "out" / "report.svg").read_text(encoding="utf-8"))) == 6
     assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8").strip() == text.split("\n\n")[0]

@@ -1,4 +1,5 @@
-"""The loop and its promises: resume, knobs at zero, evaluation that changes nothing, one clear line for mistakes."""
+"""The loop and its promises: resume, knobs at zero, evaluation that changes nothing, one clear line for
+mistakes."""
 import json
 import math
 import os
@@ -17,8 +18,9 @@ import train
 from train import Config, Run, recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = dict(words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32, context_len=32, batch_size=4, steps=14, align_steps=6,
-             align_words=16, align_rows=2, log_every=4, eval_items=6, transfer_steps=0, dtype="float32", device="cpu")
+SMALL = dict(words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32, context_len=32, batch_size=4,
+             steps=14, align_steps=6, align_words=16, align_rows=2, log_every=4, eval_items=6,
+             transfer_steps=0, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +29,14 @@ def cache(tmp_path_factory):
 
 
 def run_recipe(cache, out, stop_after=None, **changes):
-    """Train without evaluation and return the run; stop_after interrupts after that many log rows, as Ctrl-C would."""
+    """Train without evaluation and return the run; stop_after interrupts after that many log rows, as Ctrl-C
+    would."""
     run = Run(Config(**(SMALL | dict(method="prealign") | changes)), out, cache, quiet=True)
     run.open()
     if stop_after:
-        run.log = lambda row, log=run.log: (log(row), setattr(run, "stop", row["step"] >= stop_after[1] and row["stage"] == stop_after[0]))
+        run.log = lambda row, log=run.log: (
+            log(row),
+            setattr(run, "stop", row["step"] >= stop_after[1] and row["stage"] == stop_after[0]))
         with pytest.raises(train.Interrupted):
             recipe(run)
     else:
@@ -40,7 +45,8 @@ def run_recipe(cache, out, stop_after=None, **changes):
 
 
 def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True))
+    return all(torch.equal(x, y) for x, y in
+               zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True))
 
 
 def log_without_speed(run):
@@ -48,7 +54,7 @@ def log_without_speed(run):
     return [{k: v for k, v in row.items() if k != "tok_s"} for row in rows]
 
 
-# --- knobs at zero ----------------------------------------------------------------------------------------------
+# --- knobs at zero ------------------------------------------------------------------------------------------
 
 def test_prealign_without_its_two_parts_is_the_baseline_bit_for_bit(cache, tmp_path):
     off = run_recipe(cache, tmp_path / "off", align_steps=0, code_switch=0.0)
@@ -63,9 +69,10 @@ def test_alignment_weight_zero_still_sees_the_same_number_of_text_tokens(cache, 
     assert Config(**(SMALL | dict(method="baseline"))).pretrain_steps == 14
 
 
-# --- resume -----------------------------------------------------------------------------------------------------
+# --- resume -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("stop_after", [("align words", 4), ("align words", 6), ("pretrain", 4), ("pretrain", 8)])
+@pytest.mark.parametrize("stop_after", [
+    ("align words", 4), ("align words", 6), ("pretrain", 4), ("pretrain", 8)])
 def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_path, stop_after):
     whole = run_recipe(cache, tmp_path / "whole")
     run_recipe(cache, tmp_path / "parts", stop_after=stop_after)
@@ -76,7 +83,8 @@ def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_pat
 
 def test_stopping_between_log_rows_loses_no_part_of_the_next_row(cache, tmp_path):
     whole = run_recipe(cache, tmp_path / "whole", align_steps=0)
-    run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "parts", cache, quiet=True)
+    run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "parts", cache,
+              quiet=True)
     run.open()
     rows, text_rows = 0, train.text_rows
 
@@ -101,22 +109,24 @@ def flags(cache, out, **changes):
 
 @pytest.mark.parametrize("rows_before_the_kill", [1, 4])
 def test_kill_9_then_the_same_command_gives_the_same_weights(cache, tmp_path, rows_before_the_kill):
-    long = dict(steps=40, align_steps=12, log_every=2, eval_items=4)           # 6 rows of alignment, then pretraining
+    long = dict(steps=40, align_steps=12, log_every=2, eval_items=4)   # 6 rows of alignment, then pretraining
     rows_before_the_kill = {1: 1, 4: 9}[rows_before_the_kill]                   # one kill in each stage
     command = [sys.executable, "train.py", *flags(cache, tmp_path / "killed", **long)]
     victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "killed" / "log.jsonl"
-    while victim.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= rows_before_the_kill):
+    while victim.poll() is None and not (
+            log.exists() and log.read_bytes().count(b"\n") >= rows_before_the_kill):
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists(), "it was over before the kill: make the run longer"
+    assert not (tmp_path / "killed" / "summary.json").exists(), (
+        "it was over before the kill: make the run longer")
     killed = run_recipe(cache, tmp_path / "killed", **long)
     whole = run_recipe(cache, tmp_path / "whole", **long)
     assert same_weights(whole, killed) and log_without_speed(whole) == log_without_speed(killed)
 
 
-# --- evaluation is invisible ------------------------------------------------------------------------------------
+# --- evaluation is invisible --------------------------------------------------------------------------------
 
 def test_how_often_we_look_does_not_change_what_is_learned(cache, tmp_path):
     often = run_recipe(cache, tmp_path / "often", log_every=2)
@@ -132,20 +142,22 @@ def test_evaluation_leaves_the_model_and_the_global_generator_alone(cache, tmp_p
     assert first == train.evaluate(run)
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------
+# --- the loop -----------------------------------------------------------------------------------------------
 
 def test_parts_of_a_batch_add_up_to_the_whole_batch(cache, tmp_path):
     whole = run_recipe(cache, tmp_path / "whole")
     parts = run_recipe(cache, tmp_path / "parts", accumulate=2)
     for x, y in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
-        assert torch.allclose(x, y, atol=1e-4)                                  # sums in another order round differently
+        # sums in another order round differently
+        assert torch.allclose(x, y, atol=1e-4)
 
 
 def test_learning_rate_rises_to_one_and_falls_to_a_tenth():
     rates = [train.learning_rate(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
     assert rates[-1] == pytest.approx(0.1, abs=1e-3) and all(a > b for a, b in zip(rates[10:], rates[11:]))
-    assert all(type(r) is float for r in rates)                                 # numpy's would make a checkpoint unreadable
+    # numpy's would make a checkpoint unreadable
+    assert all(type(r) is float for r in rates)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_state(cache, tmp_path):
@@ -165,12 +177,13 @@ def test_overfitting_one_batch_works(cache, tmp_path, capsys):
 
 
 def test_more_languages_with_changed_word_order_train_and_evaluate(cache, tmp_path):
-    cfg = Config(**(SMALL | dict(method="prealign", languages="en,clone,reversed,shuffled-4", clone_share=0.5, steps=8, align_steps=2)))
+    cfg = Config(**(SMALL | dict(method="prealign", languages="en,clone,reversed,shuffled-4", clone_share=0.5,
+                                 steps=8, align_steps=2)))
     summary = train.train(cfg, tmp_path / "a", cache, quiet=True)
     assert set(summary["perplexity"]) == {"en", "clone", "reversed", "shuffled-4"}
 
 
-# --- what a run writes ------------------------------------------------------------------------------------------
+# --- what a run writes --------------------------------------------------------------------------------------
 
 def numbers(tree):
     if isinstance(tree, dict):
@@ -184,10 +197,12 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
     cfg = Config(**(SMALL | dict(method="prealign", transfer_steps=2, dictionary_coverage=0.7, shots="0,2")))
     train.train(cfg, tmp_path / "a", cache, quiet=True)
     summary = json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8"))
-    assert {"method", "preset", "data", "seed", "device", "dtype", "minutes", "tokens", "parameters", "languages", "perplexity",
-            "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone", "knowledge_told_in_both", "transfer", "tasks",
-            "tasks_average", "chance", "word_cosine", "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine",
-            "sentence_retrieval", "alignment", "uniformity", "self_similarity", "foreign_mass_in_english"} == set(summary)
+    assert {
+        "method", "preset", "data", "seed", "device", "dtype", "minutes", "tokens", "parameters", "languages",
+        "perplexity", "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone",
+        "knowledge_told_in_both", "transfer", "tasks", "tasks_average", "chance", "word_cosine",
+        "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine", "sentence_retrieval", "alignment",
+        "uniformity", "self_similarity", "foreign_mass_in_english"} == set(summary)
     assert len(summary["word_cosine"]) == cfg.n_layer + 2
     assert set(summary["tasks"]["nli"]["lexical"]["clone"]) == {"0", "2"}
     assert summary["tasks"]["nli"]["lexical"]["clone"]["0"]["n"] == cfg.eval_items
@@ -227,7 +242,7 @@ def test_the_printed_flags_give_the_same_configuration(tmp_path):
     assert again == cfg and modes.out == str(tmp_path)
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------
+# --- mistakes -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("wrong, part", [
     (["--metod", "prealign"], "did you mean --method?"),
@@ -268,7 +283,8 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "old"])
-def test_a_checkpoint_that_is_damaged_foreign_or_hostile_is_refused_in_one_line(cache, tmp_path, capsys, monkeypatch, content):
+def test_a_checkpoint_that_is_damaged_foreign_or_hostile_is_refused_in_one_line(
+        cache, tmp_path, capsys, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "a"
     out.mkdir()
@@ -285,8 +301,10 @@ def test_a_checkpoint_that_is_damaged_foreign_or_hostile_is_refused_in_one_line(
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(cache, tmp_path):
-    command = [sys.executable, "train.py", *flags(cache, tmp_path / "a", steps=4000, align_steps=12, log_every=2)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "train.py",
+               *flags(cache, tmp_path / "a", steps=4000, align_steps=12, log_every=2)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True)
     log = tmp_path / "a" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 2):
         time.sleep(0.005)
@@ -298,7 +316,8 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(cache, tmp_path):
 
 def test_the_text_of_a_user_becomes_english(cache, tmp_path):
     text = tmp_path / "mine.txt"
-    text.write_text("".join(f"The {a} fox number {b} jumps.\n" for a in ("red", "blue") for b in range(100)), encoding="utf-8")
+    text.write_text("".join(f"The {a} fox number {b} jumps.\n" for a in ("red", "blue") for b in range(100)),
+                    encoding="utf-8")
     cfg = replace(Config(**SMALL), text=str(text), steps=4)
     assert train.data_name(cfg) == "mine"
     summary = train.train(cfg, tmp_path / "run", cache, quiet=True)
