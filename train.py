@@ -3,7 +3,7 @@
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
   python train.py --method baseline        joint training on the same mixture of languages
   python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
-  python train.py --report runs/*          the comparison table and the curves of finished runs
+  python train.py --report RUN RUN ...     the comparison table and the curves of finished runs
 
 The same command again goes on where it stopped, or shows the finished run.
 """
@@ -26,31 +26,28 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import corpus as corpora
-from data import measure, report, tasks
+from data import corpus as corpora, measure, report, tasks
+from data.report import data_name, default_out
 from model import GPT, IGNORE, PRESETS, Shape, choose_dtype, generate, learning_rate
 from prealign import code_switch, word_alignment_loss, word_states
 
-METHODS = ("baseline", "prealign")
 CHECKPOINT_VERSION = 1
 FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "summary.json")
-# Streams of random numbers: every draw of a run comes from default_rng((seed, stream, step)).
-ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER = range(1, 6)
-
+ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER = range(1, 6)   # all draws: default_rng((seed, stream, step))
+MANY = 2**40   # steps: as good as no limit
 # What a preset sets beside the model's shape; explicit flags win.
-PAPER = dict(batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0, code_switch=0.05, keep_aligned=0, align_weight=0.5,
-             align_steps=5000, align_words=256, align_rows=64, align_lr=5e-4)
+PAPER = dict(batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0, code_switch=0.05, keep_aligned=0,
+             align_weight=0.5, align_steps=5000, align_words=256, align_rows=64, align_lr=5e-4)
 TRAINING = {
     "tiny": dict(),
-    "small": dict(words=20_000_000, steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_words=512, align_rows=16),
+    "small": dict(words=20_000_000, steps=5000, batch_size=64, lr=1e-3,
+                  align_steps=600, align_words=512, align_rows=16),
     "150m": PAPER | dict(words=200_000_000, steps=20_000),
     "400m": PAPER | dict(words=400_000_000, steps=40_000),
     "1.3b": PAPER | dict(words=800_000_000, steps=80_000),
 }
 
-
-# --- configuration: this dataclass is the command line and config.json ----------------------------------------
-
+# --- configuration: this dataclass is the command line and config.json --------------------------------------
 def option(default, help, low=None, high=None, choices=None):
     return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
 
@@ -58,14 +55,14 @@ def option(default, help, low=None, high=None, choices=None):
 @dataclass(frozen=True)
 class Config:
     """Every knob of a run.  `--align_steps 0 --code_switch 0` makes prealign the baseline, bit for bit."""
-    method: str = option("baseline", "what to train", choices=METHODS)
-    preset: str = option("tiny", "size of model and training; the flags below win over it", choices=tuple(PRESETS))
+    method: str = option("baseline", "what to train", choices=("baseline", "prealign"))
+    preset: str = option("tiny", "size of model and training; other flags win", choices=tuple(PRESETS))
     seed: int = option(0, "of the world, the initial weights and the batches", 0, 2**31)
     # data
     text: str = option("", "your own English, one document per line, in place of the world's stories")
     languages: str = option("en,clone", "English first, then clone, clone2 ..., reversed or shuffled-K")
     words: int = option(1_500_000, "English words of training text to generate", 1000, 2**50)
-    clone_share: float = option(0.1, "share of the other languages in all text and in every batch", 0.001, 0.95)
+    clone_share: float = option(0.1, "share of the other languages in the text and every batch", 0.001, 0.95)
     vocab_size: int = option(1280, "byte-level BPE tokens per language", 300, 2**20)
     # model
     n_layer: int = option(4, "transformer blocks", 1, 999)
@@ -74,9 +71,9 @@ class Config:
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
     tied: bool = option(False, "one matrix for embedding and head")
     # training
-    steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, 2**40)
+    steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, MANY)
     batch_size: int = option(8, "sequences per step", 1, 2**20)
-    accumulate: int = option(1, "parts of an LM batch, to save memory; the batch of words is never split", 1, 2**20)
+    accumulate: int = option(1, "parts of an LM batch, to save memory; the words are never split", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
     head_lr: float = option(3.0, "learning rate of the output head, as a multiple of lr", 1e-6, 1e6)
@@ -84,22 +81,22 @@ class Config:
     warmup: float = option(0.05, "share of the steps with rising learning rate", 0, 1)
     clip: float = option(1.0, "the gradient norm is cut to this", 1e-9, 1e9)
     # PreAlign
-    align_steps: int = option(300, "steps of word alignment before pretraining; 0: no alignment at all", 0, 2**40)
+    align_steps: int = option(300, "steps of word alignment before pretraining; 0: never any", 0, MANY)
     align_words: int = option(128, "dictionary entries per alignment step: the pool of negatives", 2, 2**24)
     align_rows: int = option(4, "sequences of text per alignment step, for the LM loss beside it", 0, 2**20)
     align_weight: float = option(1.0, "weight of the alignment loss beside the LM loss (alpha)", 0, 1e6)
     align_lr: float = option(2e-3, "peak learning rate while aligning", 1e-9, 1e3)
     tau: float = option(0.1, "temperature of the contrastive loss", 1e-3, 1e3)
-    keep_aligned: int = option(5, "pretraining steps between further alignment steps; 0: none, as published", 0, 2**40)
-    code_switch: float = option(0.05, "probability that a dictionary word of the input is switched; 0: off", 0, 1)
+    keep_aligned: int = option(5, "pretraining steps between alignment steps; 0: none, as published", 0, MANY)
+    code_switch: float = option(0.05, "probability that a dictionary word of the input is switched", 0, 1)
     vanilla: bool = option(False, "ablation: switched words are targets, too")
-    dictionary: str = option("gold", "shuffled gives every word a wrong translation", choices=("gold", "shuffled"))
-    dictionary_coverage: float = option(1.0, "share of the words listed; the rest are the unseen words", 0.05, 1)
+    dictionary: str = option("gold", "shuffled: every translation is wrong", choices=("gold", "shuffled"))
+    dictionary_coverage: float = option(1.0, "share of the words listed; the rest are unseen words", 0.05, 1)
     # evaluation and machine
-    log_every: int = option(100, "steps between log rows and checkpoints", 1, 2**40)
+    log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
     eval_items: int = option(200, "test items per task and rung", 1, 10**6)
     shots: str = option("0", "numbers of solved examples in task prompts, as in 0,5")
-    transfer_steps: int = option(300, "fine-tuning steps on English tasks for zero-shot transfer; 0: off", 0, 2**30)
+    transfer_steps: int = option(300, "fine-tuning steps on English for zero-shot transfer; 0: off", 0, MANY)
     device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
     dtype: str = option("auto", "of matrix products in training", choices=("auto", "float32", "bfloat16"))
     compile: bool = option(False, "torch.compile the model's forward pass in pretraining")
@@ -111,17 +108,19 @@ class Config:
                 raise ValueError(f"--{f.name} {found} is out of range: {low} to {high}")
         names = self.languages.split(",")
         if names[0] != "en" or len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"--languages {self.languages}: en first, then at least one other, as in en,clone")
+            raise ValueError(f"--languages {self.languages}: en first, then at least one other, say en,clone")
         for name in names[1:]:
             corpora.language_order(name)
         if not all(part.isdigit() for part in self.shots.split(",")):
             raise ValueError(f"--shots {self.shots}: numbers separated by commas, as in 0,5")
         if self.accumulate > self.batch_size:
-            raise ValueError(f"--accumulate {self.accumulate} is more parts than --batch_size {self.batch_size} has rows")
+            raise ValueError(f"--accumulate {self.accumulate} is more parts than "
+                             f"--batch_size {self.batch_size} has rows")
         Shape(1, self.n_layer, self.n_head, self.d_model, self.context_len)
         if self.pretrain_steps < 1:
-            raise ValueError(f"--steps {self.steps} leaves nothing to pretrain on after {self.align_steps} alignment steps "
-                             f"of {self.align_rows} rows: raise --steps, or lower --align_steps or --align_rows")
+            raise ValueError(f"--steps {self.steps} leaves nothing to pretrain on after {self.align_steps} "
+                             f"alignment steps of {self.align_rows} rows: "
+                             "raise --steps, or lower --align_steps or --align_rows")
 
     @property
     def pretrain_steps(self):
@@ -131,46 +130,44 @@ class Config:
 
 
 def parse_args(argv):
-    """Command line -> (Config, modes): a Config is what a run is, the modes are what to do with it."""
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):                              # one line, and the nearest flag for a misspelt one
-            for word in (w.split("=")[0] for w in argv if w.startswith("--")):
-                near = difflib.get_close_matches(word, self._option_string_actions, 1)
-                if word not in self._option_string_actions and near:
-                    message = f"unknown flag {word}; did you mean {near[0]}?"
-            self.exit(2, f"train.py: {message} (--help lists all flags)\n")
-
-    p = Parser(prog="train.py", description=__doc__, allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)
-    modes = p.add_argument_group("modes and places")
-    modes.add_argument("--out", default="", metavar="DIR", help="run folder [runs/<method>-<preset>-<data>-s<seed>]")
-    modes.add_argument("--cache", default="data/cache", metavar="DIR", help="where generated corpora are kept")
-    modes.add_argument("--fresh", action="store_true", help="delete the run's files and train anew")
-    modes.add_argument("--eval_only", action="store_true", help="evaluate the last checkpoint again")
-    modes.add_argument("--sample", metavar="TEXT", help="continue TEXT with the trained model, in every language")
-    modes.add_argument("--overfit", action="store_true", help="check: one batch until its loss is below 0.1")
-    modes.add_argument("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
-    modes.add_argument("--reproduce", choices=tuple(report.SYSTEMS), help="a paper's systems over seeds, judged")
-    modes.add_argument("--seeds", type=int, default=3, help="with --reproduce: number of seeds [3]")
-    names = [a.dest for a in modes._group_actions]
-    knobs = p.add_argument_group("knobs of a run [value in the preset tiny]")
+    """Command line -> (Config, modes): what a run is, what to do with it; modes.given: the knobs given."""
+    def complain(message):                                     # one line; the nearest flag to a misspelt one
+        for word in (w.split("=")[0] for w in argv if w.startswith("--")):
+            near = difflib.get_close_matches(word, p._option_string_actions, 1)
+            if word not in p._option_string_actions and near:
+                message = f"unknown flag {word}; did you mean {near[0]}?"
+        p.exit(2, f"train.py: {' '.join(message.split())} (--help lists all flags)\n")
+    p = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.error = complain
+    mode = p.add_argument_group("modes and places").add_argument
+    mode("--out", default="", metavar="DIR", help="run folder [runs/<method>-<preset>-<data>-s<seed>]")
+    mode("--cache", default="data/cache", metavar="DIR", help="where generated corpora are kept")
+    mode("--fresh", action="store_true", help="delete the run's files and train anew")
+    mode("--eval_only", action="store_true", help="evaluate the last checkpoint again")
+    mode("--sample", metavar="TEXT", help="continue TEXT with the trained model, in every language")
+    mode("--overfit", action="store_true", help="check: one batch until its loss is below 0.1")
+    mode("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
+    mode("--reproduce", choices=tuple(report.SYSTEMS), help="a paper's systems over seeds, judged")
+    mode("--seeds", type=int, default=3, help="with --reproduce: number of seeds [3]")
+    knob = p.add_argument_group("knobs of a run [value in the preset tiny]").add_argument
     for f in fields(Config):
-        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else dict(type=f.type)
-        if f.metadata["choices"]:
-            kind["choices"] = f.metadata["choices"]
-        knobs.add_argument(f"--{f.name}", default=argparse.SUPPRESS, help=f"{f.metadata['help']} [{f.default}]", **kind)
-    given = vars(p.parse_args(argv))
-    modes = argparse.Namespace(**{name: given.pop(name) for name in names}, given=given)
-    return preset_config(given), modes
+        kind = dict(type=f.type, choices=f.metadata["choices"])
+        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else kind
+        knob(f"--{f.name}", default=argparse.SUPPRESS, help=f"{f.metadata['help']} [{f.default}]", **kind)
+    modes = p.parse_args(argv)
+    if modes.seeds < 1:
+        raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
+    modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
+    # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny.
+    preset = modes.given.get("preset", "small" if torch.cuda.is_available() else "tiny")
+    return Config(**(dict(preset=preset) | PRESETS[preset] | TRAINING[preset] | modes.given)), modes
 
 
-def preset_config(given):
-    """Explicit flags over the preset's values over the defaults; without --preset, small on a GPU and tiny elsewhere."""
-    preset = given.get("preset", "small" if torch.cuda.is_available() else "tiny")
-    return Config(**(dict(preset=preset) | PRESETS[preset] | TRAINING[preset] | given))
+# --- a run: its files and its loop --------------------------------------------------------------------------
+class Interrupted(Exception):
+    """Ctrl-C arrived, the step was finished and the checkpoint is on disk."""
 
-
-# --- a run and its files --------------------------------------------------------------------------------------
 
 class Run:
     """A configuration with its data, its model and its folder."""
@@ -178,16 +175,19 @@ class Run:
     def __init__(self, cfg, out, cache="data/cache", quiet=False):
         self.cfg, self.out, self.quiet = cfg, Path(out), quiet
         self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, False, None
-        if cfg.device == "cuda" and not torch.cuda.is_available():
+        cuda = torch.cuda.is_available()
+        if cfg.device == "cuda" and not cuda:
             raise ValueError("--device cuda: this torch sees no CUDA device; use --device cpu or auto")
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
-        known = self.read("config.json") or {}
-        self.dtype = known.get("dtype_used") or (choose_dtype(self.device) if cfg.dtype == "auto" else cfg.dtype)
-        self.corpus = corpora.load(cache, cfg.seed, self.languages, cfg.words, cfg.clone_share, cfg.vocab_size, cfg.text)
+        self.device = torch.device(cfg.device if cfg.device != "auto" else "cuda" if cuda else "cpu")
+        self.dtype = (self.read("config.json") or {}).get("dtype_used") or (
+            cfg.dtype if cfg.dtype != "auto" else choose_dtype(self.device))
+        self.corpus = corpora.load(cache, cfg.seed, self.languages, cfg.words, cfg.clone_share,
+                                   cfg.vocab_size, cfg.text)
         self.dictionary, self.unseen = self.corpus.gold_dictionary().split(cfg.dictionary_coverage, cfg.seed)
         self.taught = self.dictionary.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else self.dictionary
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
+        self.forward = torch.compile(self.model.logits) if cfg.compile else self.model.logits
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
@@ -197,7 +197,10 @@ class Run:
 
     def read(self, name):
         path = self.out / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError:
+            raise ValueError(f"{path} is damaged (not JSON): train anew with --fresh") from None
 
     def write(self, name, content):
         """Write a text file whole or not at all."""
@@ -208,8 +211,9 @@ class Run:
     def open(self):
         """Make the folder, or go on in it; a folder of another configuration is refused with the way out."""
         self.out.mkdir(parents=True, exist_ok=True)
-        known, wanted = self.read("config.json"), asdict(self.cfg)
-        other = [f"{k} {known.get(k)} there, {v} here" for k, v in wanted.items() if known.get(k) != v] if known else []
+        wanted = asdict(self.cfg)
+        known = self.read("config.json") or wanted
+        other = [f"{k} {known.get(k)} there, {v} here" for k, v in wanted.items() if known.get(k) != v]
         if other:
             raise ValueError(f"{self.out} holds a run of another configuration ({'; '.join(other)}): "
                              "choose another --out, or --fresh to train anew")
@@ -218,7 +222,7 @@ class Run:
             self.checkpoint = load_checkpoint(self.out / "last.pt", self.device)
             self.model.load_state_dict(self.checkpoint["model"])
             self.seconds = self.checkpoint["seconds"]
-        with open(self.out / "log.jsonl", "ab") as log:        # later rows are of steps that will be done again
+        with open(self.out / "log.jsonl", "ab") as log:        # later rows: of steps that will be done again
             log.truncate(self.checkpoint["log_size"] if self.checkpoint else 0)
 
     def save(self, stage, step, optimizer, sums):
@@ -237,7 +241,7 @@ class Run:
 def load_checkpoint(path, device):
     """Raises ValueError with the way out for anything but a checkpoint of this version."""
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)   # tensors and plain data: runs no code
+        checkpoint = torch.load(path, map_location=device, weights_only=True)   # plain data: runs no code
         if checkpoint["version"] == CHECKPOINT_VERSION:
             return checkpoint
         why = f"is of version {checkpoint['version']}, this program writes {CHECKPOINT_VERSION}"
@@ -246,30 +250,22 @@ def load_checkpoint(path, device):
     raise ValueError(f"{path} {why}: train anew with --fresh")
 
 
-# --- the loop -------------------------------------------------------------------------------------------------
+def fit(run, model, stage, losses, steps, lr, keep=True):
+    """One stage of training; keep=False (the copies that evaluation fine-tunes) writes no log or checkpoint.
 
-class Interrupted(Exception):
-    """Ctrl-C arrived, the step was finished and the checkpoint is on disk."""
-
-
-def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
-    """One stage of training.
-
-    losses: function step -> iterable of (loss, {name: value}, tokens), the parts of one step; each is backpropagated
-            at once and they add up.  A pure function of the step: the step number is the whole state of the loader.
-    keep:   write log rows and checkpoints (off for the copies that evaluation fine-tunes)
-    probe:  function -> dict, measured at every log row with the clock stopped
+    losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step: each is backpropagated
+            at once and they add up.  A pure function: the step number is the whole state of the loader.
     """
     cfg, start, sums = run.cfg, 0, {}
     optimizer = torch.optim.AdamW(model.groups(lr, lr * cfg.embed_lr, lr * cfg.head_lr, cfg.weight_decay),
                                   betas=(0.9, 0.95), fused=True)
     if keep and run.checkpoint:
-        if run.checkpoint["stage"] != stage:
-            return                                             # the checkpoint is of a later stage: this one is done
+        if run.checkpoint["stage"] != stage:                   # of a later stage: this one is done
+            return
         start, sums = run.checkpoint["step"], run.checkpoint["sums"]
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         run.checkpoint = None
-    bar = tqdm(range(start, steps), initial=start, total=steps, desc=stage, disable=run.quiet or None, mininterval=0.5)
+    bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)
     tokens, clock = 0, time.perf_counter()
     for step in bar:
         for group in optimizer.param_groups:
@@ -282,7 +278,7 @@ def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
             tokens += n_tokens
         measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
         optimizer.step()
-        for name, found in measured.items():                  # sums stay on the device: .item() would wait for it
+        for name, found in measured.items():                   # sums stay on the device: .item() waits for it
             total, n = sums.get(name, (0, 0))
             sums[name] = (total + found, n + 1)
         due = (step + 1) % cfg.log_every == 0 or step + 1 == steps
@@ -292,41 +288,40 @@ def fit(run, model, stage, losses, steps, lr, keep=True, probe=None):
         seconds = time.perf_counter() - clock
         run.seconds += seconds
         if not all(map(math.isfinite, means.values())):
-            raise ValueError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is in "
-                             f"{run.out}/last.pt: lower --lr and train with another --out")
+            raise ValueError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is "
+                             f"in {run.out}/last.pt: lower --lr and train with another --out")
         if due:
-            row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"], tok_s=round(tokens / seconds))
-            run.log(row | means | (probe() if probe else {}))
+            row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
+                       tok_s=round(tokens / seconds))
+            run.log(row | means | probe(run, stage))
             bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align") if k in means}, tok_s=row["tok_s"])
             sums = {}
         run.save(stage, step + 1, optimizer, sums)
         if run.stop:
             raise Interrupted
-        tokens, clock = 0, time.perf_counter()                 # neither probing nor saving counts as training time
+        tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
 
 
 def lm_parts(run, forward, inputs, targets, accumulate=1):
-    """LM loss of a batch in parts; each part's sum is divided by the number of targets of the *whole* batch."""
+    """LM loss of a batch in parts: each sum is divided by the number of targets of the *whole* batch."""
     count = max(int((targets != IGNORE).sum()), 1)
     for rows in np.array_split(np.arange(len(inputs)), accumulate):
         with run.autocast():
             logits = forward(run.tensor(inputs[rows]))                           # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), run.tensor(targets[rows]).flatten(), ignore_index=IGNORE,
-                               reduction="sum") / count
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), run.tensor(targets[rows]).flatten(),
+                               ignore_index=IGNORE, reduction="sum") / count
         yield loss, {"lm": loss}, inputs[rows].size
 
 
-# --- the recipe -----------------------------------------------------------------------------------------------
-
+# --- the recipe ---------------------------------------------------------------------------------------------
 def recipe(run):
     """The life of a model, with its interventions."""
-    cfg, model, align, words = run.cfg, run.model, None, None
+    cfg, dictionary = run.cfg, None
     if cfg.method == "prealign":                               # before and during: PreAlign, Li et al. 2024
-        align, words = word_alignment(run) if cfg.align_steps else None, run.taught
-        fit(run, model, "align words", lambda step: align_beside_text(run, align, step), cfg.align_steps, cfg.align_lr,
-            probe=lambda: cosine_probe(run))
-    fit(run, model, "pretrain", pretraining(run, words, align), cfg.pretrain_steps, cfg.lr,
-        probe=lambda: cosine_probe(run) | loss_probe(run))
+        dictionary = run.taught
+        fit(run, run.model, "align words", lambda step: align_beside_text(run, step),
+            cfg.align_steps, cfg.align_lr)
+    fit(run, run.model, "pretrain", lambda step: pretrain(run, dictionary, step), cfg.pretrain_steps, cfg.lr)
 
 
 def text_rows(run, stream, step, n):
@@ -338,84 +333,73 @@ def text_rows(run, stream, step, n):
     return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
 
 
-def word_alignment(run):
-    """alpha * L_align of a batch of dictionary words, as a function of the step."""
+def word_alignment(run, step):
+    """alpha * L_align of a batch of dictionary words."""
     cfg = run.cfg
-
-    def loss(step):
-        rng = np.random.default_rng((cfg.seed, ALIGN_WORDS, step))
-        entries = rng.permutation(len(run.taught))[:cfg.align_words]
-        words, mask, concept = map(run.tensor, run.taught.batch(entries))
-        with run.autocast():
-            align = word_alignment_loss(run.model, words, mask, concept, cfg.tau)
-        return cfg.align_weight * align, {"align": align}, 0
-
-    return loss
+    rng = np.random.default_rng((cfg.seed, ALIGN_WORDS, step))
+    entries = rng.permutation(len(run.taught))[:cfg.align_words]
+    words, mask, concept = map(run.tensor, run.taught.batch(entries))
+    with run.autocast():
+        align = word_alignment_loss(run.model, words, mask, concept, cfg.tau)
+    return cfg.align_weight * align, {"align": align}, 0
 
 
-def align_beside_text(run, align, step):
+def align_beside_text(run, step):
     """PreAlign's first stage, L = L_LM + alpha * L_align [PreAlign: total loss]: two parts that add up."""
-    yield align(step)
+    yield word_alignment(run, step)
     if run.cfg.align_rows:
         rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.align_rows)
         yield from lm_parts(run, run.model.logits, rows[:, :-1], rows[:, 1:])
 
 
-def pretraining(run, dictionary, align):
+def pretrain(run, dictionary, step):
     """Next-token prediction on the mixture; PreAlign switches words of the English input.
 
-    differs from the paper: every `keep_aligned` steps the alignment loss joins in, because the rows of the output
-    embedding drift apart within a hundred steps otherwise, and a fact then cannot be named in the other language.
+    differs from the paper: every `keep_aligned` steps the alignment loss joins in, because rows of the head
+    drift apart within a hundred steps otherwise, and a fact then cannot be named in the other language.
     """
     cfg = run.cfg
-    forward = torch.compile(run.model.logits) if cfg.compile else run.model.logits
-
-    def losses(step):
-        rows, languages = text_rows(run, TEXT, step, cfg.batch_size)
-        inputs, targets = rows[:, :-1], rows[:, 1:]
-        if dictionary and cfg.code_switch:
-            rng = np.random.default_rng((cfg.seed, SWITCH, step))
-            inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, dictionary,
-                                          cfg.code_switch, rng, cfg.vanilla)
-        yield from lm_parts(run, forward, inputs, targets, cfg.accumulate)
-        if align and cfg.keep_aligned and step % cfg.keep_aligned == 0:
-            yield align(cfg.align_steps + step)
-
-    return losses
+    rows, languages = text_rows(run, TEXT, step, cfg.batch_size)
+    inputs, targets = rows[:, :-1], rows[:, 1:]
+    if dictionary and cfg.code_switch:
+        rng = np.random.default_rng((cfg.seed, SWITCH, step))
+        inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, dictionary,
+                                      cfg.code_switch, rng, cfg.vanilla)
+    yield from lm_parts(run, run.forward, inputs, targets, cfg.accumulate)
+    if dictionary and cfg.align_steps and cfg.keep_aligned and step % cfg.keep_aligned == 0:
+        yield word_alignment(run, cfg.align_steps + step)
 
 
-# --- evaluation: looks at the model, never changes it ---------------------------------------------------------
-
-def cosine_probe(run):
-    """Mean cosine of translations per level: the curve of PreAlign's figure."""
+# --- evaluation: looks at the model, never changes it -------------------------------------------------------
+def probe(run, stage):
+    """For the log: mean cosine of translations per level, the curve of PreAlign's figure; and in pretraining,
+    the loss on 16 validation rows per language, nats per token."""
     source, target = measure.dictionary_states(run.model, word_states, run.dictionary, 256)
-    return dict(word_cosine=[round(c, 4) for c in F.cosine_similarity(source, target, dim=-1).mean(dim=1).tolist()])
-
-
-def loss_probe(run):
-    """Loss on 16 validation rows per language, nats per token."""
-    return dict(val={name: round(float(measure.losses_per_token(run.model, run.corpus, name, 16).mean()), 4)
-                     for name in run.languages})
+    cosines = F.cosine_similarity(source, target, dim=-1).mean(dim=1)            # (levels,)
+    found = dict(word_cosine=[round(c, 4) for c in cosines.tolist()])
+    if stage == "pretrain":
+        losses = {name: measure.losses_per_token(run.model, run.corpus, name, 16) for name in run.languages}
+        found["val"] = {name: round(float(loss.mean()), 4) for name, loss in losses.items()}
+    return found
 
 
 def fine_tuned(run, task):
     """For ZS-CLT: a copy of the model, fine-tuned on English items of a task with loss on the answer."""
     model, cfg = copy.deepcopy(run.model), run.cfg
     items = run.corpus.world.items(task, "train", 4000, "lexical")
-
     def losses(step):
         chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
-        yield from lm_parts(run, model.logits, *tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en"))
-
+        inputs, targets = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en")
+        yield from lm_parts(run, model.logits, inputs, targets)
     fit(run, model, f"transfer {task}", losses, cfg.transfer_steps, cfg.lr / 3, keep=False)
     return model
 
 
 def evaluate(run):
-    """What summary.json holds beside the run's own data (README: glossary).  A key that is not measured is absent."""
+    """summary.json but for the run's own data (README: glossary).  A key that is not measured is absent."""
     cfg, model, corpus, middle = run.cfg, run.model.eval(), run.corpus, run.cfg.n_layer // 2
     result = measure.language_model(model, corpus) | measure.knowledge(model, corpus)
-    result |= measure.in_context(model, corpus, cfg.eval_items, [int(k) for k in cfg.shots.split(",")], cfg.seed)
+    result |= measure.in_context(model, corpus, cfg.eval_items, [*map(int, cfg.shots.split(","))], cfg.seed)
     result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
     result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
     if cfg.transfer_steps:
@@ -434,8 +418,7 @@ def sample(run, prompt, n_tokens=60):
     return "\n".join(f"{name}: {run.corpus.decode(p + c)}" for name, p, c in zip(run.languages, prompts, new))
 
 
-# --- commands -------------------------------------------------------------------------------------------------
-
+# --- commands -----------------------------------------------------------------------------------------------
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     run = Run(cfg, out, cache, quiet)
@@ -444,8 +427,12 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     if eval_only and not run.checkpoint:
         raise ValueError(f"{out} holds no checkpoint: train first, without --eval_only")
     if summary is None or eval_only:
+        summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed,
+                       device=str(run.device), dtype=run.dtype, languages=run.languages,
+                       tokens=cfg.steps * cfg.batch_size * cfg.context_len,
+                       parameters=sum(p.numel() for p in run.model.parameters()))
         if not quiet:
-            print(describe(run))
+            print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
         if not eval_only:
             main_thread = threading.current_thread() is threading.main_thread()
             before = main_thread and signal.signal(signal.SIGINT, lambda *_: setattr(run, "stop", True))
@@ -455,45 +442,22 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
                 if main_thread:
                     signal.signal(signal.SIGINT, before)
         clock, result = time.perf_counter(), evaluate(run)
-        summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed, device=str(run.device),
-                       dtype=run.dtype, minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2),
-                       tokens=cfg.steps * cfg.batch_size * cfg.context_len, languages=run.languages,
-                       parameters=sum(p.numel() for p in run.model.parameters())) | result
+        summary |= result | dict(minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
         run.write("samples.txt", sample(run, "") + "\n")
         run.write("summary.json", json.dumps(summary, indent=1))
     if not quiet:
         print(report.show(summary))
-        print(f"{out}/ holds {', '.join(FILES)}.  Try:\n  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
+        print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
+              f"  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
     return summary
-
-
-def data_name(cfg):
-    return Path(cfg.text).stem if cfg.text else "synthetic"
-
-
-def default_out(cfg):
-    return Path(f"runs/{cfg.method}-{cfg.preset}-{data_name(cfg)}-s{cfg.seed}")
 
 
 def flags_of(cfg, out):
     """The flags that give this run again."""
-    standard = preset_config(dict(preset=cfg.preset))
+    standard, _ = parse_args(["--preset", cfg.preset])
     flags = [f"--{'no-' if v is False else ''}{k}" + ("" if isinstance(v, bool) else f" {v}")
              for k, v in asdict(cfg).items() if v != getattr(standard, k) or k in ("method", "preset")]
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
-
-
-def describe(run):
-    """What is about to happen, in three lines."""
-    cfg, corpus = run.cfg, run.corpus
-    why = "" if cfg.dtype != "auto" else ", by a timed product" if run.device.type == "cpu" else ", supported here"
-    counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in run.languages)
-    aligning = f"{cfg.align_steps} alignment steps, " if cfg.method == "prealign" else ""
-    return (f"{cfg.method}, preset {cfg.preset}: {sum(p.numel() for p in run.model.parameters()):,} parameters; "
-            f"{run.device}, {torch.get_num_threads()} threads, {run.dtype}{why}\n"
-            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(run.dictionary):,} words\n"
-            f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} tokens "
-            f"({cfg.steps * cfg.batch_size * cfg.context_len:,} in all); writes {run.out}/")
 
 
 def reproduce(cfg, modes):
@@ -501,17 +465,14 @@ def reproduce(cfg, modes):
     summaries = {}
     for seed in range(modes.seeds):
         for name, flags in report.SYSTEMS[modes.reproduce].items():
-            given = parse_args(flags.split())[1].given
-            system = replace(cfg, **(given | dict(seed=seed)))
-            if name == "skyline":                              # as much clone text as English, beside the same English
-                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) / 0.5))
-            out = Path("runs") / f"{modes.reproduce}-{cfg.preset}-s{seed}" / name.replace(" ", "-").replace("%", "")
+            system = replace(cfg, **parse_args(flags.split())[1].given, seed=seed)
+            if name == "skyline":                              # the same English, and as much clone text
+                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
+            folder = f"{modes.reproduce}-{cfg.preset}-s{seed}"
+            out = Path("runs") / folder / name.replace(" ", "-").replace("%", "")
             print(f"{name}, seed {seed}: {out}", flush=True)
             summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
-    text = report.verdicts(modes.reproduce, summaries)
-    path = Path("runs") / f"report-{modes.reproduce}.md"
-    path.write_text(text, encoding="utf-8")
-    print(f"\n{text}\nwritten to {path}")
+    print(report.conclude(modes.reproduce, summaries, Path("runs")))
 
 
 def main(argv=None):
@@ -527,14 +488,16 @@ def main(argv=None):
         elif modes.overfit:
             run = Run(cfg, out, modes.cache)
             rows, _ = text_rows(run, TEXT, 0, 4)
-            fit(run, run.model, "overfit", lambda step: lm_parts(run, run.model.logits, rows[:, :-1], rows[:, 1:]), 300,
-                cfg.lr, keep=False)
+            batch = run, run.model.logits, rows[:, :-1], rows[:, 1:]
+            fit(run, run.model, "overfit", lambda step: lm_parts(*batch), 300, cfg.lr, keep=False)
             loss = float(-measure.log_probs(run.model, rows).mean())
-            print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({'learned' if loss < 0.1 else 'NOT learned'})")
-            return int(loss >= 0.1)
+            verdict = "learned" if loss < 0.1 else "NOT learned"
+            print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
+            return int(not loss < 0.1)                         # also for nan
         elif modes.sample is not None:
             if not (out / "last.pt").exists():
-                raise ValueError(f"{out}/last.pt is missing: train first with  python train.py {flags_of(cfg, out)}")
+                raise ValueError(f"{out}/last.pt is missing: train first with  "
+                                 f"python train.py {flags_of(cfg, out)}")
             run = Run(cfg, out, modes.cache)
             run.model.load_state_dict(load_checkpoint(out / "last.pt", run.device)["model"])
             print(sample(run, modes.sample))
@@ -543,14 +506,13 @@ def main(argv=None):
                 (out / name).unlink(missing_ok=True)
             train(cfg, out, modes.cache, eval_only=modes.eval_only)
         return 0
-    except ValueError as error:                                # DataError, too: a user's mistake gets one line
-        print(f"train.py: {error}", file=sys.stderr)
+    except (ValueError, OSError) as e:                         # DataError, too: a mistake gets one line
+        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else e
+        print(f"train.py: {about}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"train.py: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except Interrupted:
-        print(f"\nstopped; the step was finished and saved.  Go on with:\n  python train.py {' '.join(argv)}", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt):                   # the latter: before or after training
+        print("\nstopped; what was trained is saved.  Go on with:\n"
+              f"  python train.py {' '.join(argv)}", file=sys.stderr)
         return 130
 
 

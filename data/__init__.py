@@ -1,1 +1,1 @@
-"""Data: the embedded English world, real text, batches and evaluation items.  Nothing here imports model code."""
+"""Data: the embedded English world, batches, evaluation items, measures.  Nothing here imports model code."""

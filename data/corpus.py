@@ -12,10 +12,12 @@ of the run, document separator and punctuation included [PreAlign: synthetic Eng
 
 A folder holds tokenizer.json, <language>.<split>.bin (uint16, or uint32 from 65,536 rows on) and meta.json.
 """
+import itertools
 import json
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,6 @@ def permute_words(tokens, starts, ends, order):
     (array([4, 3, 2, 1, 5]), array([2, 1, 4, 3, 5]))
     """
     word = np.cumsum(starts[tokens]) - 1                          # (n,) index of the word a token is in
-    first = np.concatenate(([True], word[1:] != word[:-1]))
     end = ends[tokens]
     sentence = np.cumsum(np.concatenate(([0], end[:-1])))         # (n,) the end mark closes its own sentence
     opens = np.searchsorted(sentence, sentence)                   # (n,) first token of the sentence
@@ -78,7 +79,6 @@ def permute_words(tokens, starts, ends, order):
     else:
         key = place // order * order + (place % order + (order + 1) // 2) % order
     key = np.where(end, len(tokens), key)
-    assert first[0]
     return tokens[np.lexsort((np.arange(len(tokens)), key, sentence))]
 
 
@@ -322,79 +322,86 @@ def read_text(path):
     return documents
 
 
+def own_stories(lines, split, index, n_languages):
+    """The part of a user's documents that one stream tells: every twentieth is for validation.
+
+    Languages take turns: no two share a document, so nothing is parallel by accident.
+    """
+    chosen = [line for i, line in enumerate(lines) if (i % 20 == 0) == (split == "val")]
+    return iter(chosen[index::n_languages])
+
+
+def chunks(documents, size=20_000):
+    """Lists of up to `size` documents: what is held in memory at once."""
+    documents = iter(documents)
+    while chunk := list(itertools.islice(documents, size)):
+        yield chunk
+
+
 def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Generate the embedded world, train the tokenizer on its training part and pack the tokens.
 
-    Never leaves half a folder.
+    Memory is bounded by a chunk of documents; the folder appears whole or not at all.
 
-    n_words:     English words of training text; each other language gets its share of the whole beside them
+    n_words:     English words of training text; the other languages get their share of the whole beside them
     clone_share: share of the non-English text in all training text, divided evenly among the other languages
-    text:        a user's own English (a file, one document per line), which then takes the place of the
-                 stories
+    text:        a user's own English (a file, one document per line), told in place of the world's stories
     """
-    world = World(seed)
-    own = read_text(text) if text else None
-    others = max(len(languages) - 1, 1)
-    portions = {}
-    for index, name in enumerate(languages):
-        words = n_words if index == 0 else max(
-            int(n_words * clone_share / (1 - clone_share) / others), 20_000)
-        for split, count in (("train", words), ("val", 20_000)):
-            stream_seed = (index * 2 + (split == "val")) + 1
-            portions[name, split] = documents(
-                world, "en" if index == 0 else "clone", count, stream_seed, own, index, len(languages), split)
-    tokenizer = train_tokenizer(portions[languages[0], "train"][:20_000], vocab_size)
-    base = tokenizer.get_vocab_size()
-    starts, ends = token_classes(tokenizer)
+    world, lines = World(seed), read_text(text) if text else None
+    others = len(languages) - 1
+    n_other = max(int(n_words * clone_share / (1 - clone_share) / others), 20_000)
+
+    def documents(index, split):
+        words = 20_000 if split == "val" else n_words if index == 0 else n_other
+        stories = own_stories(lines, split, index, len(languages)) if lines else None
+        role, stream = "clone" if index else "en", 2 * index + (split == "val") + 1
+        return world.documents(role, words, stream, stories)
+
+    tokenizer = train_tokenizer(next(chunks(documents(0, "train"))), vocab_size)
+    base, (starts, ends) = tokenizer.get_vocab_size(), token_classes(tokenizer)
     dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
+    meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
     temporary = Path(f"{folder}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True, exist_ok=True)
-    meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
-    for (name, split), texts in portions.items():
-        index, order = languages.index(name), None if name == languages[0] else language_order(name)
-        encoded = tokenizer.encode_batch([text_lines(t) for t in texts])
-        tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
-        if order is not None:
-            tokens = permute_words(tokens, starts, ends, order)
-        (tokens + index * base).astype(dtype).tofile(temporary / f"{name}.{split}.bin")
-        meta["bytes"][f"{name}.{split}"] = sum(len(t.encode("utf-8")) for t in texts)
-        meta["tokens"][f"{name}.{split}"] = len(tokens)
+    for index, split in itertools.product(range(len(languages)), ("train", "val")):
+        name = f"{languages[index]}.{split}"
+        order = language_order(languages[index]) if index else None
+        meta["bytes"][name] = meta["tokens"][name] = 0
+        with open(temporary / f"{name}.bin", "wb") as file:
+            for chunk in chunks(documents(index, split)):
+                encoded = tokenizer.encode_batch([text_lines(document) for document in chunk])
+                tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
+                if order is not None:
+                    tokens = permute_words(tokens, starts, ends, order)
+                file.write((tokens + index * base).astype(dtype).tobytes())
+                meta["bytes"][name] += sum(len(document.encode("utf-8")) for document in chunk)
+                meta["tokens"][name] += len(tokens)
     tokenizer.save(str(temporary / "tokenizer.json"))
     (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     try:
         os.replace(temporary, folder)
     except OSError:                             # another process built the same folder meanwhile: same bytes
         shutil.rmtree(temporary)
-    return world
 
 
-def documents(world, role, n_words, stream_seed, own, index, n_languages, split):
-    """Documents of one stream: the world's, or the user's own lines with the world's facts and exercises
-    among them."""
-    if own is None:
-        return list(world.documents(role, n_words, stream_seed))
-    lines = [d for i, d in enumerate(own) if (i % 20 == 0) == (split == "val")]
-    lines = lines[index::n_languages]           # languages share no sentence: nothing is parallel by accident
-    mixed, words, rest = [], 0, list(world.documents(role, n_words, stream_seed, stories=False))
-    rng = np.random.default_rng((stream_seed, 7))
-    for line in lines:
-        if words >= n_words:
-            break
-        mixed.append(line)
-        words += line.count(" ") + 1
-    mixed += rest[:max(len(mixed), 1)]
-    return [mixed[i] for i in rng.permutation(len(mixed))]
+def checksum(paths):
+    """One number for the content of some files, eight hexadecimal digits."""
+    total = 0
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                total = zlib.crc32(block, total)
+    return f"{total:08x}"
 
 
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Open the folder of exactly these settings; build it first if it is not there (some seconds, once)."""
-    name = f"s{seed}-{'-'.join(languages)}-w{n_words}-c{clone_share:g}-v{vocab_size}"
-    if text:
-        name += f"-{Path(text).stem}-{os.path.getsize(text) if os.path.exists(text) else 0}"
-    folder = Path(cache) / name
+    sources = [Path(__file__), Path(__file__).with_name("synthetic.py")]   # another world is another folder
+    if text and os.path.isfile(text):
+        sources.append(Path(text))
+    folder = Path(cache) / (f"s{seed}-{'-'.join(languages)}-w{n_words}-c{clone_share:g}-v{vocab_size}"
+                            f"{'-' + Path(text).stem if text else ''}-{checksum(sources)}")
     if not (folder / "meta.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        world = build(folder, seed, languages, n_words, clone_share, vocab_size, text)
-    else:
-        world = World(seed)
-    return Corpus(folder, world)
+        build(folder, seed, languages, n_words, clone_share, vocab_size, text)
+    return Corpus(folder, World(seed))

@@ -140,13 +140,22 @@ def score(model, corpus, items, **options):
 
 
 def knowledge(model, corpus):
-    """Facts by where they were told: in English only (the test), in the clone only and in both (controls)."""
+    """Facts by where they were told: in English only (the test), in the clone only, in both (the controls).
+
+    knowledge_mixed takes the test apart: asked in one language and answered in the other, `en-clone` and
+    `clone-en`.  A fact that is found but cannot be named in the clone is right in `clone-en` only.
+    """
     result, items = dict(knowledge_n={}), corpus.world.items("knowledge", "test", 10**6)
-    for told, key in (("en", "knowledge"), ("clone", "knowledge_told_in_clone"),
-                      ("both", "knowledge_told_in_both")):
+    keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
+    for told, key in keys.items():
         chosen = [item for item in items if item.told == told]
         result[key] = {name: s["accuracy"] for name, s in score(model, corpus, chosen).items()}
         result["knowledge_n"][told] = len(chosen)
+        if told == "en":
+            here, there = corpus.languages[:2]
+            result["knowledge_mixed"] = {
+                f"{asked}-{told}": score(model, corpus, chosen, answer_language=told)[asked]["accuracy"]
+                for asked, told in ((here, there), (there, here))}
     return result
 
 

@@ -1,17 +1,20 @@
-"""Finished runs -> tables, verdicts and curves.  Reads only what runs wrote: summary.json and log.jsonl.
+"""Names of runs; finished runs -> tables, verdicts and curves, from what they wrote: summary.json, log.jsonl.
 
   SYSTEMS    what --reproduce runs for each paper
   CLAIMS     the papers' claims as differences of measured numbers, with the rule that judges them
-  show, compare, verdicts, curves
+  default_out, plan    where a run writes, and what it is about to do
+  show, compare, verdicts, conclude, curves
 """
 import json
+from pathlib import Path
 
 import numpy as np
 
 PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
 SYSTEMS = {
     "prealign": {
-        "joint": "--method baseline --dictionary_coverage 0.75",     # coverage only names the words that count as unseen
+        # for joint, the coverage only says which words count as unseen
+        "joint": "--method baseline --dictionary_coverage 0.75",
         "prealign": "--method prealign",
         "published": PUBLISHED,
         "init only": PUBLISHED + " --code_switch 0 --transfer_steps 0",
@@ -19,7 +22,8 @@ SYSTEMS = {
         "vanilla": PUBLISHED + " --vanilla --transfer_steps 0",
         "shuffled": "--method prealign --dictionary shuffled --transfer_steps 0",
         "dictionary 75 %": "--method prealign --dictionary_coverage 0.75 --transfer_steps 0",
-        "skyline": "--method baseline --transfer_steps 0",           # and as much clone text as English text
+        # and with as much clone text as English text, which --reproduce adds
+        "skyline": "--method baseline --transfer_steps 0",
     },
 }
 
@@ -27,6 +31,7 @@ SYSTEMS = {
 COLUMNS = [
     ("ppl en", "perplexity.en", 3), ("ppl clone", "perplexity.clone", 3),
     ("knowledge en", "knowledge.en", 2), ("knowledge clone", "knowledge.clone", 2),
+    ("asked clone, answered en", "knowledge_mixed.clone-en", 2),
     ("tasks en", "tasks_average.en", 2), ("tasks clone", "tasks_average.clone", 2),
     ("transfer nli en", "transfer.nli.en", 2), ("transfer nli clone", "transfer.nli.clone", 2),
     ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2),
@@ -80,6 +85,28 @@ CLAIMS = {
          "shuffled", "joint", "knowledge.clone", -1, 0.0),
     ],
 }
+
+
+def data_name(cfg):
+    return Path(cfg.text).stem if cfg.text else "synthetic"
+
+
+def default_out(cfg):
+    return Path(f"runs/{cfg.method}-{cfg.preset}-{data_name(cfg)}-s{cfg.seed}")
+
+
+def plan(cfg, summary, out, corpus, dictionary, threads):
+    """What is about to happen, in three lines, from what the summary already holds."""
+    why = "" if cfg.dtype != "auto" else ", supported here"
+    if why and summary["device"] == "cpu":
+        why = ", by a timed product"
+    counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
+    aligning = f"{cfg.align_steps} alignment steps, " if cfg.method == "prealign" else ""
+    return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
+            f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
+            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
+            f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} tokens "
+            f"({summary['tokens']:,} in all); writes {out}/")
 
 
 def value(summary, path):
@@ -217,6 +244,14 @@ def verdicts(paper, summaries):
         text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
                  f"{np.mean(closed):.2f}\n\n")
     return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
+
+
+def conclude(paper, summaries, folder):
+    """The report of a paper, written to folder/report-<paper>.md; returns the text to print."""
+    text, path = verdicts(paper, summaries), folder / f"report-{paper}.md"
+    path.write_text(text, encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(summaries), encoding="utf-8")
+    return f"\n{text}\nwritten to {path}; every number behind it to {path.with_suffix('.json')}"
 
 
 COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]

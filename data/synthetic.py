@@ -233,10 +233,10 @@ translate contextual: {Anna} put the {red} {hat} in the {box}. | {Anna} saw the 
 | the {old} {hat} was in the {park}. | {Anna} met the {baker} and {Ben} in the {park}.
 | the {baker} gave the {blue} {hat} to {Ben}. | {Anna} and {Ben} had a {red} {kite}.""").items()}
 RUNGS = {task: tuple(rung for key, rung in QUESTIONS if key == task) or ("lexical",) for task in TASKS}
-# Lexical rungs come more often, most of all those that compare two words: a tiny model learns words long before
-# it learns to look things up.
+# Lexical rungs come more often: a tiny model learns words long before it learns to look things up.
 OFTEN = {"nli": 6, "paraphrase": 4, "cause": 3, "ending": 3, "coreference": 3, "question": 3}
-EXERCISES = [key for key in QUESTIONS if key[0] != "translate" for _ in range(OFTEN[key[0]] if "lexical" in key else 1)]
+EXERCISES = [key for key in QUESTIONS if key[0] != "translate"
+             for _ in range(OFTEN[key[0]] if "lexical" in key else 1)]
 
 
 # ---- drawing words ----
@@ -364,11 +364,13 @@ class World:
                 self.facts += [Fact(person, relation, value, told) for person, value in zip(group, drawn)]
         self.pools = {name: zipf(pool, r) for name, pool in POOLS.items()}
 
-    def documents(self, language, n_words, seed=0, stories=True):
-        """Yield documents of "en", or of a clone under any other name, until n_words were told."""
+    def documents(self, language, n_words, seed=0, stories=None):
+        """Yield documents of "en", or of a clone under any other name, until n_words were told.
+
+        stories: a user's own documents, told in place of the world's stories; when they end, so does the text
+        """
         role = "en" if language == "en" else "clone"
-        r = stream(self.seed, "documents", language, seed)
-        told = {kind: 0 for kind in MIX[role] if stories or kind != "story"}
+        r, told = stream(self.seed, "documents", language, seed), dict.fromkeys(MIX[role], 0)
         facts = [fact for fact in self.facts if fact.told in (role, "both")]
         while sum(told.values()) < n_words:
             kind = min(told, key=lambda k: told[k] / MIX[role][k])      # the kind furthest behind its share
@@ -376,8 +378,12 @@ class World:
                 key = pick(r, EXERCISES)
                 lines = [self.question(r, *key, "train") for _ in range(r.randint(3, 6))]
                 text = "\n".join(f"{prompt} {right}" for prompt, right, _ in lines)
+            elif kind == "facts":
+                text = self.statements(r, facts)
             else:
-                text = self.story(r) if kind == "story" else self.statements(r, facts)
+                text = self.story(r) if stories is None else next(stories, None)
+                if text is None:
+                    return
             told[kind] += len(text.split())
             yield text
 

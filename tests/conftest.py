@@ -10,7 +10,8 @@ torch.set_num_threads(1)
 
 from data import corpus as corpora  # noqa: E402
 
-SETTINGS = dict(seed=0, languages=["en", "clone", "reversed", "shuffled-2"], n_words=30_000, clone_share=0.1, vocab_size=400)
+SETTINGS = dict(seed=0, languages=["en", "clone", "reversed", "shuffled-2"], n_words=30_000, clone_share=0.1,
+                vocab_size=400)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,8 @@ def test_every_text_file_is_opened_as_utf_8():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
-            if getattr(node.func, "id", "") == "open" or getattr(node.func, "attr", "") in ("read_text", "write_text"):
+            name, method = getattr(node.func, "id", ""), getattr(node.func, "attr", "")
+            if name == "open" or method in ("read_text", "write_text"):
                 binary = any(isinstance(a, ast.Constant) and a.value in ("rb", "wb", "ab") for a in node.args)
                 assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
 

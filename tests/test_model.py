@@ -297,7 +297,7 @@ def test_a_head_count_that_does_not_divide_the_width_into_pairs_is_refused(n_hea
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine_to_a_tenth():
     rates = [learning_rate(step, 100, 0.1) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert rates[10] == pytest.approx(1.0) and rates[55] == pytest.approx(0.55)        # half way down: 0.1 + 0.45
+    assert rates[10] == pytest.approx(1.0) and rates[55] == pytest.approx(0.55)   # half way: 0.1 + 0.45
     assert rates[100] == pytest.approx(0.1)
     assert all(a > b for a, b in zip(rates[10:], rates[11:]))
     assert type(learning_rate(0, 1, 0.0)) is float and learning_rate(0, 1, 0.0) == 1.0

@@ -117,8 +117,10 @@ def test_exercises_stand_in_english_documents_only(english, clone):
     assert not any(asked.search(document) or "\n" in document for document in clone)
 
 
-def test_without_stories_there_are_still_facts_and_exercises(world):
-    english, clone = (list(world.documents(role, 20_000, stories=False)) for role in ("en", "clone"))
+def test_stories_of_a_user_come_with_the_facts_and_exercises_of_the_world(world):
+    english, clone = (list(world.documents(role, 20_000, stories=iter(["my own story."] * 20_000)))
+                      for role in ("en", "clone"))
+    assert abs(english.count("my own story.") * 3 / 20_000 - 0.46) < 0.01          # three words each
     told = [sum(fact in "\n".join(documents) for fact in statements(world)) for documents in (english, clone)]
     assert min(told) > 100 and any("\n" in document for document in english)
     assert not any("went home." in document for document in english + clone)
