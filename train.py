@@ -389,8 +389,8 @@ def fine_tuned(run, task):
     items = run.corpus.world.items(task, "train", 4000, "lexical")
     def losses(step):
         chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
-        inputs, targets = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en")
-        yield from lm_parts(run, model.logits, inputs, targets)
+        rows = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en", cfg.context_len + 1)
+        yield from lm_parts(run, model.logits, *rows)
     fit(run, model, f"transfer {task}", losses, cfg.transfer_steps, cfg.lr / 3, keep=False)
     return model
 

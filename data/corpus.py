@@ -53,7 +53,8 @@ def token_classes(tokenizer):
             ends[i] = True
             continue
         letters = token.replace("Ċ", "\n")          # byte-level BPE writes the space as Ġ, the newline as Ċ
-        starts[i] = not letters[0].isalnum() or letters[0] == "Ġ"
+        # a symbol beyond ASCII is a byte of an accented letter: it continues the word
+        starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum())
         ends[i] = letters[0] in SENTENCE_END
     return starts, ends
 
@@ -65,8 +66,8 @@ def permute_words(tokens, starts, ends, order):
 
     order: 0 reverses the sentence; k >= 2 takes windows of k words and puts their second half first
 
-    >>> letters = np.arange(1, 6); end = letters == 5
-    >>> permute_words(letters, np.ones(5, bool), end, 0), permute_words(letters, np.ones(5, bool), end, 2)
+    >>> letters, starts, ends = np.arange(1, 6), np.ones(6, bool), np.arange(6) == 5
+    >>> permute_words(letters, starts, ends, 0), permute_words(letters, starts, ends, 2)
     (array([4, 3, 2, 1, 5]), array([2, 1, 4, 3, 5]))
     """
     word = np.cumsum(starts[tokens]) - 1                          # (n,) index of the word a token is in

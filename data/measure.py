@@ -54,7 +54,7 @@ def foreign_mass(model, corpus, n_rows):
 @torch.no_grad()
 def sentence_states(model, corpus, language, sentences, level):
     """Mean over the tokens of each sentence of the states of one level: -> (N, D) on the CPU."""
-    rows = [corpus.encode(s, language, opening=False) for s in sentences]
+    rows = [corpus.encode(s, language, opening=False)[:model.shape.context_len] for s in sentences]
     lengths = torch.tensor([len(r) for r in rows])                               # (N,)
     states = model.hidden(to_device(model, tasks.pad(rows)))[level].float().cpu()      # (N, W, D)
     mask = torch.arange(states.shape[1]) < lengths[:, None]                      # (N, W)
@@ -135,7 +135,8 @@ def language_model(model, corpus):
 
 def score(model, corpus, items, **options):
     """tasks.accuracy in every language: -> {language: {accuracy, per_token, n}}."""
-    return {name: tasks.accuracy(corpus, items, name, lambda t: log_probs(model, t), **options)
+    limit = model.shape.context_len + 1
+    return {name: tasks.accuracy(corpus, items, name, lambda t: log_probs(model, t), limit=limit, **options)
             for name in corpus.languages}
 
 

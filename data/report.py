@@ -5,6 +5,7 @@
   default_out, plan    where a run writes, and what it is about to do
   show, compare, verdicts, conclude, curves
 """
+import html
 import json
 from pathlib import Path
 
@@ -105,8 +106,8 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
-            f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} tokens "
-            f"({summary['tokens']:,} in all); writes {out}/")
+            f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} "
+            f"tokens ({summary['tokens']:,} in all); writes {out}/")
 
 
 def value(summary, path):
@@ -316,7 +317,7 @@ def curves(runs):
     for i, (name, _) in enumerate(runs):
         x, y = 60 + i % 3 * 300, 350 + i // 3 * 18
         parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{COLOURS[i % len(COLOURS)]}"/>'
-                     f'<text x="{x + 20}" y="{y - 3}">{name}</text>')
+                     f'<text x="{x + 20}" y="{y - 3}">{html.escape(name)}</text>')
     height = 360 + (len(runs) + 2) // 3 * 18
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" '
             'font-family="sans-serif" font-size="12">'

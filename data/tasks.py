@@ -29,13 +29,14 @@ def text(item, candidate, demonstrations=()):
     return "\n".join(solved + [f"{item.prompt} {item.candidates[candidate]}"])
 
 
-def choices(corpus, item, language, demonstrations=(), answer_language=None):
+def choices(corpus, item, language, demonstrations=(), answer_language=None, limit=None):
     """Token ids of each candidate's text and the length of the start they share.
 
     -> list of (n,) int64 arrays, int
 
     answer_language: writes the candidate itself in another language than the prompt (a classifier's labels,
     say)
+    limit:           longest text in tokens; a longer one loses its start, the same for all candidates
     """
     texts = [text(item, i, demonstrations) for i in range(len(item.candidates))]
     if answer_language:
@@ -47,7 +48,9 @@ def choices(corpus, item, language, demonstrations=(), answer_language=None):
         rows = [corpus.encode(t, language) for t in texts]
     shortest = min(map(len, rows))
     same = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)            # (shortest,)
-    return rows, max(int(same.argmin()) if not same.all() else shortest - 1, 1)
+    start = max(int(same.argmin()) if not same.all() else shortest - 1, 1)
+    cut = max(max(map(len, rows)) - limit, 0) if limit else 0
+    return [row[min(cut, start - 1):][:limit] for row in rows], max(start - cut, 1)
 
 
 def demonstrations(dev_items, k, index, seed):
@@ -64,7 +67,7 @@ def pad(rows):
 
 
 def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
-             batch_size=128):
+             limit=None, batch_size=128):
     """Multiple choice: -> dict(accuracy, per_token, n).
 
     per_token divides each score by its number of scored tokens
@@ -74,7 +77,7 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
     rows, starts, owner = [], [], []
     for i, item in enumerate(items):
         solved = demonstrations(dev_items, shots, i, seed) if shots else ()
-        candidates, start = choices(corpus, item, language, solved, answer_language)
+        candidates, start = choices(corpus, item, language, solved, answer_language, limit)
         rows += candidates
         starts += [start] * len(candidates)
         owner += [i] * len(candidates)
@@ -92,17 +95,17 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
         best = [scores[owner == i].argmax() for i in range(len(items))]
         return float((np.array(best) == answers).mean())
 
-    return dict(accuracy=right(score), per_token=right(score / length), n=len(items))
+    return dict(accuracy=right(score), per_token=right(score / np.maximum(length, 1)), n=len(items))
 
 
-def answer_rows(corpus, items, language):
+def answer_rows(corpus, items, language, limit=None):
     """Solved items as training rows, with loss on the tokens that tell candidates apart.
 
     -> inputs (B, T), targets (B, T)
     """
     rows, starts = [], []
     for item in items:
-        candidates, start = choices(corpus, item, language)
+        candidates, start = choices(corpus, item, language, limit=limit)
         rows.append(candidates[item.answer])
         starts.append(start)
     tokens = pad(rows)                                                           # (B, W)
