@@ -112,7 +112,9 @@ def test_kill_9_then_the_same_command_gives_the_same_weights(cache, tmp_path, ro
     long = dict(steps=40, align_steps=12, log_every=2, eval_items=4)   # 6 rows of alignment, then pretraining
     rows_before_the_kill = {1: 1, 4: 9}[rows_before_the_kill]                   # one kill in each stage
     command = [sys.executable, "train.py", *flags(cache, tmp_path / "killed", **long)]
-    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # one thread there as here: another number of threads adds up in another order
+    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"})
     log = tmp_path / "killed" / "log.jsonl"
     while victim.poll() is None and not (
             log.exists() and log.read_bytes().count(b"\n") >= rows_before_the_kill):
