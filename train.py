@@ -208,7 +208,7 @@ class Run:
         temporary.write_text(content, encoding="utf-8")
         os.replace(temporary, self.out / name)
 
-    def open(self):
+    def enter(self):
         """Make the folder, or go on in it; a folder of another configuration is refused with the way out."""
         self.out.mkdir(parents=True, exist_ok=True)
         wanted = asdict(self.cfg)
@@ -422,7 +422,7 @@ def sample(run, prompt, n_tokens=60):
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     run = Run(cfg, out, cache, quiet)
-    run.open()
+    run.enter()
     summary = run.read("summary.json")
     if eval_only and not run.checkpoint:
         raise ValueError(f"{out} holds no checkpoint: train first, without --eval_only")

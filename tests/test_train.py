@@ -32,7 +32,7 @@ def run_recipe(cache, out, stop_after=None, **changes):
     """Train without evaluation and return the run; stop_after interrupts after that many log rows, as Ctrl-C
     would."""
     run = Run(Config(**(SMALL | dict(method="prealign") | changes)), out, cache, quiet=True)
-    run.open()
+    run.enter()
     if stop_after:
         run.log = lambda row, log=run.log: (
             log(row),
@@ -85,7 +85,7 @@ def test_stopping_between_log_rows_loses_no_part_of_the_next_row(cache, tmp_path
     whole = run_recipe(cache, tmp_path / "whole", align_steps=0)
     run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "parts", cache,
               quiet=True)
-    run.open()
+    run.enter()
     rows, text_rows = 0, train.text_rows
 
     def stop_at_step_six(run, stream, step, n):
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_state(
     run_recipe(cache, tmp_path / "a", align_steps=0, stop_after=("pretrain", 4))
     before = (tmp_path / "a" / "last.pt").read_bytes()
     run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "a", cache, quiet=True)
-    run.open()
+    run.enter()
     run.model.final_norm.weight.data.fill_(math.nan)
     with pytest.raises(ValueError, match="pretrain.*not finite by step 8"):
         recipe(run)
