@@ -223,15 +223,15 @@ def choose_dtype(device):
     return "bfloat16" if best[torch.bfloat16] < 0.7 * best[torch.float32] else "float32"
 
 
-def lm_loss(logits, targets):
+def lm_loss(logits, targets, count=None):
     """Next-token cross-entropy in float32: logits (B, T, V), targets (B, T) -> (); IGNORE carries no loss.
 
     The sum over targets is divided once by their number (not per row): rows with few targets must not
-    weigh more.  A batch without any target gives 0, not NaN.
+    weigh more.  A part of a batch gives the count of the whole batch.  Without any target it is 0, not NaN.
     """
     total = F.cross_entropy(
         logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")   # ()
-    return total / (targets != IGNORE).sum().clamp(min=1)
+    return total / ((targets != IGNORE).sum().clamp(min=1) if count is None else count)
 
 
 def contrastive_loss(states, concept, tau=0.1):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from data import corpus as corpora, measure, report, tasks
 from data.report import data_name, default_out
-from model import GPT, IGNORE, PRESETS, Shape, choose_dtype, generate, learning_rate
+from model import GPT, IGNORE, PRESETS, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
 
 CHECKPOINT_VERSION = 1
@@ -308,8 +308,7 @@ def lm_parts(run, forward, inputs, targets, accumulate=1):
     for rows in np.array_split(np.arange(len(inputs)), accumulate):
         with run.autocast():
             logits = forward(run.tensor(inputs[rows]))                           # (B, T, V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), run.tensor(targets[rows]).flatten(),
-                               ignore_index=IGNORE, reduction="sum") / count
+        loss = lm_loss(logits, run.tensor(targets[rows]), count)
         yield loss, {"lm": loss}, inputs[rows].size
 
 
