@@ -6,15 +6,12 @@ Shapes, used with these letters everywhere in the repository:
   K  levels whose states are compared: 0 is the input embedding, 1 ... L the block outputs (L after the
      final norm), L+1 the rows of the output embedding; K = L + 2 for PreAlign
 
-  GPT               decoder-only transformer: RoPE, RMSNorm, no biases, untied output head
-  lm_loss           next-token cross-entropy, summed over targets and divided once by their number
-  contrastive_loss  InfoNCE with several positives, the one loss of PreAlign (words) and AFP (sentences)
-  generate          batched sampling for prompts of different lengths
-  learning_rate, choose_dtype, GPT.groups   the small decisions of training
+GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate samples from it.
 """
 import math
 import time
 from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
 
 import torch
 import torch.nn.functional as F
@@ -76,10 +73,10 @@ def attend(q, k, v):
     T = q.shape[2]
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and T <= 256:
         # written out: on short bf16 rows the CPU kernel behind F.scaled_dot_product_attention
-        # takes several times as long
-        later = torch.ones(T, T, dtype=torch.bool).triu(1)                       # (T, T)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])                # (B, H, T, T)
-        return scores.masked_fill(later, float("-inf")).softmax(dim=-1) @ v      # (B, H, T, D/H)
+        # takes several times as long.  Adding -inf, unlike filling it in, costs the backward pass nothing.
+        later = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)         # (T, T)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)              # (B, H, T, T)
+        return scores.add_(later).softmax(dim=-1) @ v                            # (B, H, T, D/H)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)               # (B, H, T, D/H)
 
 
@@ -118,10 +115,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Decoder-only language model in three parts: `embed` (V, D), `body` (the blocks) and `head` (V, D).
-
-    Active forgetting and vocabulary expansion speak of exactly these parts, hence the names.
-    """
+    """Decoder-only language model in the parts that the methods name: `embed`, `body` (blocks), `head`."""
 
     def __init__(self, shape):
         super().__init__()
@@ -138,10 +132,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed):
-        """GPT-2's scheme: every matrix is drawn from N(0, 0.02²).
-
-        The two of each block that write to the residual stream get 1/sqrt(2L) of that deviation.
-        """
+        """GPT-2's scheme: matrices from N(0, 0.02²), those that write to the residual stream / sqrt(2L)."""
         generator = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.ndim < 2:
@@ -153,10 +144,7 @@ class GPT(nn.Module):
         return self
 
     def hidden(self, tokens):
-        """States of levels 0 ... L: tokens (B, T) -> list of L + 1 tensors (B, T, D).
-
-        The last one is taken after the final norm.
-        """
+        """States of levels 0 ... L, the last after the final norm: tokens (B, T) -> L + 1 of (B, T, D)."""
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):
             # else the residual stream would stay float32
@@ -171,10 +159,6 @@ class GPT(nn.Module):
     def logits(self, tokens):
         """Scores of the next token: tokens (B, T) -> (B, T, V)."""
         return self.head(self.hidden(tokens)[-1])
-
-    def loss(self, tokens, targets):
-        """Mean next-token loss in nats: tokens (B, T), targets (B, T), already shifted -> ()."""
-        return lm_loss(self.logits(tokens), targets)
 
     def groups(self, lr, embed_lr, head_lr, weight_decay):
         """AdamW parameter groups, each with its peak rate; every parameter is in exactly one.
@@ -198,10 +182,7 @@ class GPT(nn.Module):
 
 
 def learning_rate(step, steps, warmup):
-    """Share of the peak rate: linear warm-up, then cosine down to a tenth.
-
-    A plain float: checkpoints refuse numpy's.
-    """
+    """Share of the peak rate, a plain float: linear warm-up, then cosine down to a tenth."""
     rise = max(round(warmup * steps), 1)
     if step < rise:
         return (step + 1) / rise
@@ -209,10 +190,7 @@ def learning_rate(step, steps, warmup):
 
 
 def choose_dtype(device):
-    """bfloat16 where it is faster.
-
-    On a CPU a matrix product is timed, once per run: config.json keeps the choice.
-    """
+    """bfloat16 where it is faster; on a CPU a product is timed, once: config.json keeps the choice."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
@@ -234,34 +212,107 @@ def lm_loss(logits, targets, count=None):
     return total / ((targets != IGNORE).sum().clamp(min=1) if count is None else count)
 
 
-def contrastive_loss(states, concept, tau=0.1):
-    """InfoNCE with several positives, averaged over levels and over ordered pairs of the same concept.
+def contrastive_loss(states, concept, tau=0.1, anchors=None, same_side=False, both_ways=True):
+    """InfoNCE with several positives: the mean over levels k and pairs (w, v) of an anchor and a positive of
 
-        mean over levels k and pairs (w, v) of   -log  exp(s_k(w,v)) / sum_{u != w} exp(s_k(w,u))
-        with s_k = cos / tau
+        -log  exp(s_k(w,v)) / sum_{u != w} exp(s_k(w,u))    with s_k = cos / tau
 
-    states:  (K, N, D) one vector per level and word
-    concept: (N,)      words with the same concept id translate each other;
-                       a word without a partner is only a candidate
-    tau:     temperature > 0
-    returns: ()        in nats; log(N - 1) when all words look alike, near 0 when pairs coincide
-                       and others are far
-    raises:  ValueError if no two words share a concept: there is nothing to pull together
-    source:  PreAlign's alignment loss; with one level and sentences for words,
-             AFP's multilingual contrastive learning
+    states:    (K, N, D) one vector per level and word
+    concept:   (N,)      words with the same id translate each other; a word without a partner is only a
+                         candidate.  Best kept on the CPU: then no GPU is waited for.
+    tau:       temperature >= 0.005
+    anchors:   None: one set, each word is an anchor and all others its candidates [PreAlign].  A number: the
+               first `anchors` rows are one side, the rest the other, which holds an anchor's positives [AFP]
+    same_side: of two sides, the other words of an anchor's own side are candidates, too
+    both_ways: of two sides, the second side's words are anchors, too
+    returns:   ()        in nats; log(N - 1) when all words look alike, near 0 when only positives coincide
+    raises:    ValueError if no two words share a concept: nothing is pulled together; or if tau is smaller
     """
-    n = states.shape[1]
-    itself = torch.eye(n, dtype=torch.bool, device=states.device)                # (N, N)
-    positive = (concept[:, None] == concept[None, :]) & ~itself                  # (N, N)
-    if not positive.any():
-        raise ValueError("contrastive_loss: no two entries of this batch share a concept")
-    # bf16 is too coarse for cos / tau
-    with torch.autocast(states.device.type, enabled=False):
-        z = F.normalize(states.float(), dim=-1)                                  # (K, N, D)
-        similarity = z @ z.transpose(1, 2) / tau                                 # (K, N, N)
-        # -inf, not 0: a zero logit still joins the softmax
-        similarity = similarity.masked_fill(itself, float("-inf"))
-        return -similarity.log_softmax(dim=-1)[:, positive].mean()               # [InfoNCE]
+    N, one_set = states.shape[1], anchors is None
+    second = torch.arange(N) >= (N if one_set else anchors)                      # (N,) on the second side?
+    group = 2 * concept.cpu().unique(return_inverse=True)[1] + second            # (N,) concept and side
+    partner = group ^ int(not one_set)                                           # (N,) group of the positives
+    weight = group.bincount(minlength=2 * N)[partner] - int(one_set)             # (N,) number of positives
+    weight = weight if both_ways else weight * ~second
+    if tau < 0.005 or not weight.any():
+        raise ValueError(f"contrastive_loss: tau {tau} is below 0.005" if tau < 0.005 else
+                         "contrastive_loss: no two entries of this batch share a concept")
+    pairs, ways = int(weight.sum()), 2 if one_set or both_ways else 1            # ways a pair is counted
+    group, partner, weight = (t.to(states.device, non_blocking=True) for t in (group, partner, weight))
+    tiles = pairs_of_tiles(N, None if same_side else anchors, 256 if states.device.type == "cpu" else 4096)
+    return InfoNCE.apply(states, group, partner, weight, one_set, ways, tau, tiles) / (pairs * len(states))
+
+
+def pairs_of_tiles(n, split, size):
+    """Slices (I, J) that cover every unordered pair of n rows once; with a split, only pairs across it."""
+    first, rest = ([slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+                   for start, stop in ((0, split or n), (split or n, n)))
+    return list(product(first, rest) if split else combinations_with_replacement(first, 2))
+
+
+class InfoNCE(torch.autograd.Function):
+    """contrastive_loss before its mean is taken.  Similarities exist one tile at a time: O(K N D) memory.
+
+    With unit rows z, s_ij = z_i z_j / tau, E = exp(s), R_i = sum of E_ij over the candidates j of i, and w_i
+    the number and P_i the sum of i's positives (from sums of groups: O(N D)), a level has
+
+        loss             =  sum_i w_i log R_i  -  ways / 2  sum_i z_i P_i / tau
+        gradient of z_i  =  (sum_j E_ij (w_i / R_i + w_j / R_j) z_j  -  ways P_i) / tau
+
+    E is computed in both passes and never kept.  As it is symmetric, a tile serves its rows and its columns.
+    |s| <= 1 / tau makes a running maximum needless: exp(s) and its sums fit float32 down to tau = 1/72, and
+    float64 is taken below.  z is kept divided by sqrt(tau), so that s = z z^T.
+    """
+    @staticmethod
+    def forward(ctx, states, group, partner, weight, one_set, ways, tau, tiles):
+        real = torch.float64 if tau < 1 / 72 or states.dtype == torch.float64 else torch.float32
+
+        def rows(x):                                                             # (N, D)
+            """z (N, D), what it was divided by (N, 1), P (N, D)."""
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=real).clamp(min=1e-12) * tau**0.5
+            z = x / norm                                                         # (N, D)
+            P = z.new_zeros(2 * len(z), z.shape[1]).index_add_(0, group, z).index_select(0, partner)
+            return z, norm, P.sub_(z) if one_set else P
+
+        loss, R = 0, torch.zeros(states.shape[:2], dtype=real, device=states.device)   # (), (K, N)
+        for x, r in zip(states, R):
+            z, _, P = rows(x)
+            for I, J in tiles:
+                E = exponentials(z, I, J)
+                r[I] += E.sum(1)
+                if I is not J:
+                    r[J] += E.sum(0)
+            loss += (weight * r.log()).sum() - ways / 2 * (z * P).sum()          # [InfoNCE]
+        ctx.save_for_backward(states, weight / R)
+        ctx.rows, ctx.tiles, ctx.ways, ctx.tau = rows, tiles, ways, tau
+        return loss.to(torch.promote_types(states.dtype, torch.float32))
+
+    @staticmethod
+    def backward(ctx, scale):
+        if torch.is_grad_enabled():                                              # create_graph=True
+            raise RuntimeError("contrastive_loss can be differentiated once only: E is not kept")
+        states, shares = ctx.saved_tensors                                       # (K, N, D), (K, N) w / R
+        gradient = torch.empty_like(states)
+        for k, a in enumerate(shares):
+            z, norm, P = ctx.rows(states[k])
+            g = P.mul_(-ctx.ways)                                                # (N, D)
+            for I, J in ctx.tiles:
+                E = exponentials(z, I, J).mul_(a[I, None] + a[J])                # (|I|, |J|)
+                g[I].addmm_(E, z[J])
+                if I is not J:
+                    g[J].addmm_(E.T, z[I])
+            # through the normalisation: what points along z is lost
+            g.addcmul_(z, (z * g).sum(1, keepdim=True), value=-ctx.tau)
+            gradient[k] = g.mul_(scale / norm)
+        return gradient, *[None] * 7
+
+
+def exponentials(z, I, J):
+    """exp(z_I z_J^T): (|I|, |J|), zero where a row meets itself: a word is not its own candidate."""
+    rows, columns = z[I], z[J]
+    # in place: autocast leaves such a product alone, and bf16 would be too coarse for cos / tau
+    E = z.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp_()
+    return E.fill_diagonal_(0) if I is J else E
 
 
 @torch.no_grad()

@@ -23,22 +23,23 @@ def word_states(model, words, mask):
     """One vector per word and level: words (N, M), mask (N, M) bool -> (K, N, D), K = L + 2.
 
     words holds token ids, padded on the right to the longest word's M tokens; mask is true on real tokens.
-    Each word is read alone.  Level 0 is the input embedding, 1 ... L the blocks, L + 1 the rows of the
-    *output* embedding: with these included, the model also learns to *write* a word's translation where
-    it could write the word.
+    Both are best on the CPU: sorting them there waits for no GPU.  Each word is read alone.  Level 0 is the
+    input embedding, 1 ... L the blocks, L + 1 the rows of the *output* embedding: with these included, the
+    model also learns to *write* a word's translation where it could write the word.
     differs from the paper: positions are rotary, so level 0 carries none.
     """
     lengths, pooled, order = mask.sum(dim=1), [], []
     for m in lengths.unique().tolist():
         # the n words of m tokens share a batch: no padding is computed
         rows = (lengths == m).nonzero()[:, 0]                                # (n,)
-        tokens = words[rows, :m]                                             # (n, m)
+        tokens = words[rows, :m].to(model.embed.weight.device, non_blocking=True)   # (n, m)
         levels = model.hidden(tokens) + [
             F.embedding(tokens, model.head.weight)]                          # K tensors (n, m, D)
         pooled.append(
             torch.stack([level.float().mean(dim=1) for level in levels]))    # (K, n, D) [PreAlign: pooling]
         order.append(rows)
-    return torch.cat(pooled, dim=1)[:, torch.cat(order).argsort()]           # (K, N, D) in the order of words
+    order = torch.cat(order).argsort().to(pooled[0].device, non_blocking=True)
+    return torch.cat(pooled, dim=1)[:, order]                                # (K, N, D) in the order of words
 
 
 def word_alignment_loss(model, words, mask, concept, tau=0.1):

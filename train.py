@@ -12,7 +12,6 @@ import copy
 import difflib
 import json
 import math
-import os
 import signal
 import sys
 import threading
@@ -28,11 +27,10 @@ from tqdm import tqdm
 
 from data import corpus as corpora, measure, report, tasks
 from data.report import data_name, default_out
+from data.runs import FILES, Folder, load_checkpoint
 from model import GPT, IGNORE, PRESETS, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
 
-CHECKPOINT_VERSION = 1
-FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "summary.json")
 ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER = range(1, 6)   # all draws: default_rng((seed, stream, step))
 MANY = 2**40   # steps: as good as no limit
 # What a preset sets beside the model's shape; explicit flags win.
@@ -86,7 +84,7 @@ class Config:
     align_rows: int = option(4, "sequences of text per alignment step, for the LM loss beside it", 0, 2**20)
     align_weight: float = option(1.0, "weight of the alignment loss beside the LM loss (alpha)", 0, 1e6)
     align_lr: float = option(2e-3, "peak learning rate while aligning", 1e-9, 1e3)
-    tau: float = option(0.1, "temperature of the contrastive loss", 1e-3, 1e3)
+    tau: float = option(0.1, "temperature of the contrastive loss", 0.005, 1e3)
     keep_aligned: int = option(5, "pretraining steps between alignment steps; 0: none, as published", 0, MANY)
     code_switch: float = option(0.05, "probability that a dictionary word of the input is switched", 0, 1)
     vanilla: bool = option(False, "ablation: switched words are targets, too")
@@ -99,7 +97,7 @@ class Config:
     transfer_steps: int = option(300, "fine-tuning steps on English for zero-shot transfer; 0: off", 0, MANY)
     device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
     dtype: str = option("auto", "of matrix products in training", choices=("auto", "float32", "bfloat16"))
-    compile: bool = option(False, "torch.compile the model's forward pass in pretraining")
+    compile: bool = option(False, "torch.compile the blocks and the LM loss, in training")
 
     def __post_init__(self):
         for f in fields(self):
@@ -169,11 +167,12 @@ class Interrupted(Exception):
     """Ctrl-C arrived, the step was finished and the checkpoint is on disk."""
 
 
-class Run:
+class Run(Folder):
     """A configuration with its data, its model and its folder."""
 
     def __init__(self, cfg, out, cache="data/cache", quiet=False):
-        self.cfg, self.out, self.quiet = cfg, Path(out), quiet
+        super().__init__(out)
+        self.cfg, self.quiet = cfg, quiet
         self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, False, None
         cuda = torch.cuda.is_available()
         if cfg.device == "cuda" and not cuda:
@@ -187,67 +186,30 @@ class Run:
         self.taught = self.dictionary.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else self.dictionary
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
-        self.forward = torch.compile(self.model.logits) if cfg.compile else self.model.logits
+        self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
+        for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
+            block.compile()
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
+    def uncompiled(self):
+        """For evaluation: each measure has shapes of its own, and compiling for them takes longer."""
+        return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
+
     def tensor(self, array):
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
-
-    def read(self, name):
-        path = self.out / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except ValueError:
-            raise ValueError(f"{path} is damaged (not JSON): train anew with --fresh") from None
-
-    def write(self, name, content):
-        """Write a text file whole or not at all."""
-        temporary = self.out / (name + ".tmp")
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, self.out / name)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda":                         # pinned: the copy runs beside the computation
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def enter(self):
-        """Make the folder, or go on in it; a folder of another configuration is refused with the way out."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        wanted = asdict(self.cfg)
-        known = self.read("config.json") or wanted
-        other = [f"{k} {known.get(k)} there, {v} here" for k, v in wanted.items() if known.get(k) != v]
-        if other:
-            raise ValueError(f"{self.out} holds a run of another configuration ({'; '.join(other)}): "
-                             "choose another --out, or --fresh to train anew")
-        self.write("config.json", json.dumps(wanted | dict(dtype_used=self.dtype), indent=1))
-        if (self.out / "last.pt").exists():
-            self.checkpoint = load_checkpoint(self.out / "last.pt", self.device)
+        """Make the folder, or go on in it."""
+        self.open(asdict(self.cfg), dict(dtype_used=self.dtype))
+        self.checkpoint = self.load(self.device)
+        if self.checkpoint:
             self.model.load_state_dict(self.checkpoint["model"])
             self.seconds = self.checkpoint["seconds"]
-        with open(self.out / "log.jsonl", "ab") as log:        # later rows: of steps that will be done again
-            log.truncate(self.checkpoint["log_size"] if self.checkpoint else 0)
-
-    def save(self, stage, step, optimizer, sums):
-        """The state after `step` steps of `stage`, written beside the old checkpoint and moved over it."""
-        temporary = self.out / "last.pt.tmp"
-        torch.save(dict(version=CHECKPOINT_VERSION, stage=stage, step=step, model=self.model.state_dict(),
-                        optimizer=optimizer.state_dict(), sums=sums, seconds=self.seconds,
-                        log_size=(self.out / "log.jsonl").stat().st_size), temporary)
-        os.replace(temporary, self.out / "last.pt")
-
-    def log(self, row):
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-
-
-def load_checkpoint(path, device):
-    """Raises ValueError with the way out for anything but a checkpoint of this version."""
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)   # plain data: runs no code
-        if checkpoint["version"] == CHECKPOINT_VERSION:
-            return checkpoint
-        why = f"is of version {checkpoint['version']}, this program writes {CHECKPOINT_VERSION}"
-    except Exception as error:                                 # a damaged file raises one of many kinds
-        why = f"cannot be loaded ({type(error).__name__})"
-    raise ValueError(f"{path} {why}: train anew with --fresh")
 
 
 def fit(run, model, stage, losses, steps, lr, keep=True):
@@ -293,22 +255,24 @@ def fit(run, model, stage, losses, steps, lr, keep=True):
         if due:
             row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
                        tok_s=round(tokens / seconds))
-            run.log(row | means | probe(run, stage))
+            with run.uncompiled():
+                run.log(row | means | probe(run, stage))
             bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align") if k in means}, tok_s=row["tok_s"])
             sums = {}
-        run.save(stage, step + 1, optimizer, sums)
+        run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
+                 sums=sums, seconds=run.seconds)
         if run.stop:
             raise Interrupted
         tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
 
 
-def lm_parts(run, forward, inputs, targets, accumulate=1):
+def lm_parts(run, model, inputs, targets, accumulate=1):
     """LM loss of a batch in parts: each sum is divided by the number of targets of the *whole* batch."""
     count = max(int((targets != IGNORE).sum()), 1)
     for rows in np.array_split(np.arange(len(inputs)), accumulate):
         with run.autocast():
-            logits = forward(run.tensor(inputs[rows]))                           # (B, T, V)
-        loss = lm_loss(logits, run.tensor(targets[rows]), count)
+            logits = model.logits(run.tensor(inputs[rows]))                      # (B, T, V)
+        loss = run.lm_loss(logits, run.tensor(targets[rows]), count)
         yield loss, {"lm": loss}, inputs[rows].size
 
 
@@ -337,7 +301,7 @@ def word_alignment(run, step):
     cfg = run.cfg
     rng = np.random.default_rng((cfg.seed, ALIGN_WORDS, step))
     entries = rng.permutation(len(run.taught))[:cfg.align_words]
-    words, mask, concept = map(run.tensor, run.taught.batch(entries))
+    words, mask, concept = map(torch.from_numpy, run.taught.batch(entries))
     with run.autocast():
         align = word_alignment_loss(run.model, words, mask, concept, cfg.tau)
     return cfg.align_weight * align, {"align": align}, 0
@@ -348,7 +312,7 @@ def align_beside_text(run, step):
     yield word_alignment(run, step)
     if run.cfg.align_rows:
         rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.align_rows)
-        yield from lm_parts(run, run.model.logits, rows[:, :-1], rows[:, 1:])
+        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
 
 
 def pretrain(run, dictionary, step):
@@ -364,7 +328,7 @@ def pretrain(run, dictionary, step):
         rng = np.random.default_rng((cfg.seed, SWITCH, step))
         inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, dictionary,
                                       cfg.code_switch, rng, cfg.vanilla)
-    yield from lm_parts(run, run.forward, inputs, targets, cfg.accumulate)
+    yield from lm_parts(run, run.model, inputs, targets, cfg.accumulate)
     if dictionary and cfg.align_steps and cfg.keep_aligned and step % cfg.keep_aligned == 0:
         yield word_alignment(run, cfg.align_steps + step)
 
@@ -389,7 +353,7 @@ def fine_tuned(run, task):
     def losses(step):
         chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
         rows = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en", cfg.context_len + 1)
-        yield from lm_parts(run, model.logits, *rows)
+        yield from lm_parts(run, model, *rows)
     fit(run, model, f"transfer {task}", losses, cfg.transfer_steps, cfg.lr / 3, keep=False)
     return model
 
@@ -440,7 +404,9 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
             finally:
                 if main_thread:
                     signal.signal(signal.SIGINT, before)
-        clock, result = time.perf_counter(), evaluate(run)
+        clock = time.perf_counter()
+        with run.uncompiled():
+            result = evaluate(run)
         summary |= result | dict(minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
         run.write("samples.txt", sample(run, "") + "\n")
         run.write("summary.json", json.dumps(summary, indent=1))
@@ -487,7 +453,7 @@ def main(argv=None):
         elif modes.overfit:
             run = Run(cfg, out, modes.cache)
             rows, _ = text_rows(run, TEXT, 0, 4)
-            batch = run, run.model.logits, rows[:, :-1], rows[:, 1:]
+            batch = run, run.model, rows[:, :-1], rows[:, 1:]
             fit(run, run.model, "overfit", lambda step: lm_parts(*batch), 300, cfg.lr, keep=False)
             loss = float(-measure.log_probs(run.model, rows).mean())
             verdict = "learned" if loss < 0.1 else "NOT learned"

@@ -342,7 +342,7 @@ def chunks(documents, size=20_000):
 def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Generate the embedded world, train the tokenizer on its training part and pack the tokens.
 
-    Memory is bounded by a chunk of documents; the folder appears whole or not at all.
+    Memory is bounded by two chunks of documents; the folder appears whole or not at all.
 
     n_words:     English words of training text; the other languages get their share of the whole beside them
     clone_share: share of the non-English text in all training text, divided evenly among the other languages
@@ -358,7 +358,9 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
         role, stream = "clone" if index else "en", 2 * index + (split == "val") + 1
         return world.documents(role, words, stream, stories)
 
-    tokenizer = train_tokenizer(next(chunks(documents(0, "train"))), vocab_size)
+    english = chunks(documents(0, "train"))
+    first = next(english)                       # of the tokenizer's training; not generated twice
+    tokenizer = train_tokenizer(first, vocab_size)
     base, (starts, ends) = tokenizer.get_vocab_size(), token_classes(tokenizer)
     dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
     meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
@@ -369,7 +371,8 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
         order = language_order(languages[index]) if index else None
         meta["bytes"][name] = meta["tokens"][name] = 0
         with open(temporary / f"{name}.bin", "wb") as file:
-            for chunk in chunks(documents(index, split)):
+            again = chunks(documents(index, split))
+            for chunk in itertools.chain([first], english) if name == "en.train" else again:
                 encoded = tokenizer.encode_batch([text_lines(document) for document in chunk])
                 tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
                 if order is not None:

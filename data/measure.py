@@ -194,8 +194,8 @@ def dictionary_states(model, word_states, dictionary, limit=2000):
     """
     d, n = dictionary, min(len(dictionary), limit)
     sides = (d.sources[:n], d.source_len[:n]), (d.translations[d.first[:n]], d.translation_len[d.first[:n]])
-    return [word_states(model, to_device(model, words),
-                        to_device(model, np.arange(words.shape[1]) < lengths[:, None])).cpu()
+    return [word_states(model, torch.from_numpy(words),
+                        torch.from_numpy(np.arange(words.shape[1]) < lengths[:, None])).cpu()
             for words, lengths in sides]
 
 

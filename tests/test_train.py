@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_pat
     parts = run_recipe(cache, tmp_path / "parts")
     assert same_weights(whole, parts)
     assert log_without_speed(whole) == log_without_speed(parts)
+
+
+def test_compiled_training_resumes_exactly_and_is_close_to_uncompiled_in_every_stage(
+        cache, tmp_path, monkeypatch):
+    """Graphs are captured and differentiated as always, but run by torch: the C++ compiler takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    short = dict(steps=8, align_steps=4, log_every=2, dtype="bfloat16")
+    whole = run_recipe(cache, tmp_path / "whole", compile=True, **short)
+    run_recipe(cache, tmp_path / "parts", stop_after=("align words", 2), compile=True, **short)
+    run_recipe(cache, tmp_path / "parts", stop_after=("pretrain", 2), compile=True, **short)
+    parts = run_recipe(cache, tmp_path / "parts", compile=True, **short)
+    plain = run_recipe(cache, tmp_path / "plain", **short)
+    assert same_weights(whole, parts)
+    assert list(whole.model.state_dict()) == list(plain.model.state_dict())
+    for a, b in zip(log_without_speed(whole), log_without_speed(plain), strict=True):
+        assert a["lm"] == pytest.approx(b["lm"], abs=0.02)     # bf16 rounds at other places
 
 
 def test_stopping_between_log_rows_loses_no_part_of_the_next_row(cache, tmp_path):

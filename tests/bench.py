@@ -1,0 +1,477 @@
+"""Speed and memory, both sides in one process and in turn (A B A B ...): medians, ratios round by round.
+
+  python tests/bench.py contrastive   the fused loss against the plain one and ready-made operators
+  python tests/bench.py step          a step of language modelling and of word alignment against plain ones
+  python tests/bench.py data          what feeds a step against the step
+  python tests/bench.py start         from the command to the first step, with an empty and a full cache
+  python tests/bench.py optimizer     steps and seconds to a validation loss: learning rates, Muon
+
+On a CPU one thread computes.  The last line of the output is JSON.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before torch: spinning threads disturb small operators
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+import reference  # noqa: E402
+import train  # noqa: E402
+from data import measure  # noqa: E402
+from data.synthetic import World  # noqa: E402
+from model import GPT, Shape, choose_dtype, contrastive_loss, learning_rate, lm_loss  # noqa: E402
+from prealign import code_switch, word_alignment_loss  # noqa: E402
+
+MIB = 2**20
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
+def seconds(work, device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def in_turn(sides, device, rounds, warm=True):
+    """{name: function} -> {name: seconds of each round}, after one round that is not counted."""
+    for work in sides.values() if warm else ():
+        work()
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            times[name].append(seconds(work, device))
+    return times
+
+
+def ratio(times, other, mine):
+    """Median over rounds of other / mine: how many times faster mine is."""
+    return statistics.median(a / b for a, b in zip(times[other], times[mine]))
+
+
+def extra_memory(work, device):
+    """Peak bytes while `work` runs, beyond those in use before; on a CPU measured in a process of its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    reader, writer = os.pipe()
+    if not os.fork():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        os.write(writer, str(grown * 1024).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        found = pipe.read()
+    os.wait()
+    return int(found) if found else math.inf              # the child was killed: it did not fit
+
+
+def matmul_peak(dtype, device):
+    """Floating point operations per second of a large matrix product, the best of many."""
+    n = 8192 if device.type == "cuda" else 1024
+    a = torch.ones(n, n, dtype=dtype, device=device)
+    return 2 * n**3 / min(seconds(lambda: a @ a, device) for _ in range(20))
+
+
+def machine(device):
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    facts = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
+    has = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    return (f"{facts.get('model name', platform.processor())} ({', '.join(has) or 'no avx512'}), "
+            f"{torch.get_num_threads()} thread, torch {torch.__version__}")
+
+
+def table(head, rows):
+    rows = [head] + [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)), flush=True)
+
+
+# --- contrastive --------------------------------------------------------------------------------------------
+def pairs(K, N, D, device):
+    """Random states and concepts of N / 2 pairs, (K, N, D) and (N,)."""
+    return torch.randn(K, N, D, device=device), torch.arange(N // 2).repeat(2)
+
+
+def there_and_back(loss, states, *rest):
+    """Forward and backward of a loss of states (K, N, D)."""
+    def work():
+        leaf = states.detach().requires_grad_()
+        loss(leaf, *rest).backward()
+    return work
+
+
+def cross_entropy_loss(states, concept, tau=0.1):
+    """F.cross_entropy on materialised logits: one positive per word, all pairs in order (see pairs)."""
+    z, n = F.normalize(states, dim=-1), states.shape[1]
+    logits = (z @ z.transpose(1, 2) / tau).masked_fill(
+        torch.eye(n, dtype=torch.bool, device=z.device), -math.inf)                          # (K, N, N)
+    partner = torch.arange(n, device=z.device).roll(n // 2).repeat(len(z))                   # (K * N,)
+    return F.cross_entropy(logits.flatten(0, 1), partner)
+
+
+def linear_cross_entropy_loss(states, concept, tau=0.1, options=None):
+    """The best ready-made operator: logits and loss in one; it cannot leave the word itself out."""
+    z, n = F.normalize(states, dim=-1), states.shape[1]
+    partner = torch.arange(n, device=z.device).roll(n // 2)                                    # (N,)
+    return sum(F.linear_cross_entropy(level, level / tau, partner, options=options) for level in z) / len(z)
+
+
+def chunked_linear_cross_entropy_loss(states, concept, tau=0.1):
+    return linear_cross_entropy_loss(states, concept, tau, nn.LinearCrossEntropyOptions())
+
+
+def gradient_error(states, concept, tau, autocast):
+    """Relative error of the fused float32 gradient against the plain float64 one."""
+    exact = states.double().requires_grad_()
+    reference.contrastive_loss(exact, concept, tau).backward()
+    mine = states.clone().requires_grad_()
+    with torch.autocast(states.device.type, torch.bfloat16, enabled=autocast):
+        contrastive_loss(mine, concept, tau).backward()
+    return ((mine.grad - exact.grad).norm() / exact.grad.norm()).item()
+
+
+def bench_contrastive(device, rounds):
+    losses = dict(fused=contrastive_loss, plain=reference.contrastive_loss, cross_entropy=cross_entropy_loss,
+                  linear_ce=linear_cross_entropy_loss, linear_ce_chunked=chunked_linear_cross_entropy_loss)
+    result, rows = {}, []
+    cuda = device.type == "cuda"
+    shapes = [(6, n, 1024 if cuda else 256) for n in (512, 1024, 2048, 4096, 8192, 16384)]
+    shapes += ([(6, 2**16, 1024), (6, 2**17, 1024), (14, 2**14, 1024)] if cuda
+               else [(8, 2048, 256), (8, 4096, 256)])
+    total = (torch.cuda.mem_get_info()[1] if cuda
+             else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for K, N, D in shapes:
+        states, concept = pairs(K, N, D, device)
+        fits = 6 * K * N * N * 4 < 0.8 * total                 # the others hold about five K x N x N tensors
+        long = N > 4096 and not cuda                           # minutes: the plain loss only, and only once
+        sides = {name: there_and_back(loss, states, concept) for name, loss in losses.items()
+                 if name == "fused" or fits and (name == "plain" or not long)}
+        times = in_turn(sides, device, 1 if long else rounds, warm=not long)
+        memory = {name: extra_memory(work, device) / MIB for name, work in sides.items()
+                  if name in ("fused", "plain")}
+        mine = statistics.median(times["fused"])
+        flops = 4 * K * N * N * D / mine
+        found = dict(ms=mine * 1e3, gflops=flops / 1e9, mib=memory["fused"])
+        found |= {f"{name}_x": ratio(times, name, "fused") for name in sides if name != "fused"}
+        found |= {"plain_mib": memory["plain"]} if fits else {}
+        result[f"K={K} N={N} D={D}"] = found
+        rows.append([K, N, D, found["ms"], *(found.get(f"{name}_x", "-") for name in list(losses)[1:]),
+                     round(found["mib"]), round(found["plain_mib"]) if fits else "-", found["gflops"]])
+    print("\nforward + backward, float32: the fused loss, how many times longer the others take, peak memory")
+    table(["K", "N", "D", "fused ms", *(f"{name} x" for name in list(losses)[1:]),
+           "fused MiB", "plain MiB", "GFLOP/s"], rows)
+    peak = matmul_peak(torch.float32, device)
+    print(f"peak of a float32 matrix product in this run: {peak / 1e9:.0f} GFLOP/s")
+
+    N = 512
+    states, concept = pairs(1, 2 * N, 1024 if cuda else 256, device)
+    sides = dict(
+        fused=there_and_back(lambda s: contrastive_loss(s, concept, 0.05, anchors=N), states),
+        broadcast=there_and_back(
+            lambda s: reference.broadcast_cosine_loss(s[0, :N], s[0, N:], 0.05), states))
+    times = in_turn(sides, device, rounds)
+    result["broadcast_x"] = ratio(times, "broadcast", "fused")
+    print(f"similarities of {N} sentence pairs as a broadcast cosine (N x N x D): "
+          f"{result['broadcast_x']:.0f} x")
+
+    states, concept = pairs(6, 512, 256, device)
+    close = states[:, :256] + 1e-2 * torch.randn(6, 256, 256, device=device)
+    clustered = torch.cat((states[:, :256], close), dim=1)
+    result["gradient_error"] = {
+        f"{name}, {'autocast' if autocast else 'float32'}": gradient_error(s, concept, 0.1, autocast)
+        for name, s in (("random", states), ("converged", clustered)) for autocast in (False, True)}
+    print("relative gradient error against float64:", ", ".join(
+        f"{name} {error:.1e}" for name, error in result["gradient_error"].items()))
+    return result | dict(float32_peak_gflops=peak / 1e9)
+
+
+# --- step ---------------------------------------------------------------------------------------------------
+class PlainBlock(nn.Module):
+    """A block as most people write it: LayerNorm, biases, GELU, F.scaled_dot_product_attention."""
+
+    def __init__(self, D, H):
+        super().__init__()
+        self.n_head, self.norm1, self.norm2 = H, nn.LayerNorm(D), nn.LayerNorm(D)
+        self.qkv, self.out = nn.Linear(D, 3 * D), nn.Linear(D, D)
+        self.feed_in, self.feed_out = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
+
+    def forward(self, x):
+        B, T, D = x.shape
+        q, k, v = (t.view(B, T, self.n_head, -1).transpose(1, 2)
+                   for t in self.qkv(self.norm1(x)).split(D, dim=2))
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)                          # (B, H, T, D/H)
+        x = x + self.out(a.transpose(1, 2).reshape(B, T, D))
+        return x + self.feed_out(F.gelu(self.feed_in(self.norm2(x))))
+
+
+class PlainGPT(nn.Module):
+    """The nanoGPT shape: learned positions, float32, logits of the whole batch."""
+
+    def __init__(self, shape):
+        super().__init__()
+        D = shape.d_model
+        self.embed, self.place = nn.Embedding(shape.vocab_size, D), nn.Embedding(shape.context_len, D)
+        self.body = nn.ModuleList(PlainBlock(D, shape.n_head) for _ in range(shape.n_layer))
+        self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, shape.vocab_size, bias=False)
+
+    def hidden(self, tokens):
+        levels = [self.embed(tokens) + self.place.weight[:tokens.shape[1]]]
+        for block in self.body:
+            levels.append(block(levels[-1]))
+        levels[-1] = self.norm(levels[-1])
+        return levels
+
+    def loss(self, tokens, targets):
+        return F.cross_entropy(self.head(self.hidden(tokens)[-1]).flatten(0, 1), targets.flatten())
+
+
+def update(optimizer, loss):
+    optimizer.zero_grad()
+    loss().backward()
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    optimizer.step()
+
+
+def published_alignment_loss(model, words, mask, concept, tau=0.1, width=30):
+    """Word alignment as published: float32, every word padded to 30 tokens, one loss of N x N per level."""
+    words, mask = (F.pad(t, (0, width - t.shape[1])) for t in (words, mask))
+    levels = model.hidden(words) + [F.embedding(words, model.head.weight)]       # K x (N, 30, D)
+    share = mask[..., None] / mask.sum(1)[:, None, None]                         # (N, 30, 1)
+    return reference.contrastive_loss(torch.stack([(level * share).sum(1) for level in levels]), concept, tau)
+
+
+def bench_step(device, rounds, cache):
+    cuda = device.type == "cuda"
+    shape = Shape(32768, 12, 12, 768, 1024) if cuda else Shape(4096, 6, 8, 256, 128)
+    B, T = (16, 1024) if cuda else (32, 128)
+    torch.manual_seed(0)
+    plain, ours = PlainGPT(shape).to(device), GPT(shape).initialise(0).to(device)
+    compiled = GPT(shape).initialise(0).to(device)
+    for block in compiled.body:
+        block.compile()
+    compiled_loss, dtype = torch.compile(lm_loss), getattr(torch, choose_dtype(device))
+    rows = torch.randint(shape.vocab_size, (B, T + 1), device=device)
+    tokens, targets = rows[:, :-1], rows[:, 1:]
+
+    def lm(model, loss):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = model.logits(tokens)
+        return loss(logits, targets, B * T)
+
+    def optimizer(model):
+        return torch.optim.AdamW(model.groups(1e-3, 1e-3, 1e-3, 0.1), fused=True)
+
+    adam, fused, fused_too = torch.optim.AdamW(plain.parameters()), optimizer(ours), optimizer(compiled)
+    sides = dict(plain=lambda: update(adam, lambda: plain.loss(tokens, targets)),
+                 ours=lambda: update(fused, lambda: lm(ours, lm_loss)),
+                 compiled=lambda: update(fused_too, lambda: lm(compiled, compiled_loss)))
+    compile_seconds = seconds(sides["compiled"], device)
+    times = in_turn(sides, device, rounds)
+    memory = {name: extra_memory(work, device) / MIB for name, work in sides.items()}
+    matrices = sum(p.numel() for p in ours.parameters() if p.ndim == 2) - ours.embed.weight.numel()
+    # forward and backward: 6 per weight and token, 12 L D T per token for the products of attention
+    flops = B * T * (6 * matrices + 12 * shape.n_layer * shape.d_model * T)
+    peak = dict(plain=matmul_peak(torch.float32, device), ours=matmul_peak(dtype, device))
+    peak["compiled"], result, lines = peak["ours"], {}, []
+    for name, found in times.items():
+        middle = statistics.median(found)
+        result[name] = dict(tok_s=B * T / middle, faster=ratio(times, "plain", name), mib=memory[name],
+                            share_of_peak=flops / middle / peak[name])
+        lines.append([name, middle * 1e3, round(B * T / middle), result[name]["faster"], round(memory[name]),
+                      result[name]["share_of_peak"]])
+    print(f"\nLM step, {shape.n_layer} layers, D {shape.d_model}, V {shape.vocab_size}, B {B}, T {T}; ours "
+          f"in {str(dtype)[6:]} (matmul peak {peak['ours'] / 1e9:.0f} GFLOP/s, float32 "
+          f"{peak['plain'] / 1e9:.0f}); compilation {compile_seconds:.0f} s apart")
+    table(["side", "ms", "tokens/s", "x plain", "MiB", "share of peak"], lines)
+
+    cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
+    with tempfile.TemporaryDirectory() as out:
+        run = train.Run(cfg, out, cache, quiet=True)
+    entries = np.random.default_rng(0).permutation(len(run.taught))[:512]
+    words, mask, concept = map(torch.from_numpy, run.taught.batch(entries))
+    shape = Shape(run.corpus.vocab_size, 6, 8, 256, 128)
+    plain, ours = PlainGPT(shape).to(device), GPT(shape).initialise(0).to(device)
+    adam, fused = torch.optim.AdamW(plain.parameters()), optimizer(ours)
+    on_device = words.to(device), mask.to(device), concept.to(device)
+
+    def align():
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return word_alignment_loss(ours, words, mask, concept)
+
+    times = in_turn(dict(published=lambda: update(adam, lambda: published_alignment_loss(plain, *on_device)),
+                         ours=lambda: update(fused, align)), device, rounds)
+    result["alignment_x"] = ratio(times, "published", "ours")
+    print(f"word alignment step, {len(entries)} dictionary entries, 6 layers, D 256: "
+          f"{statistics.median(times['ours']) * 1e3:.0f} ms, {result['alignment_x']:.1f} x faster than the "
+          "published style (float32, padded to 30 tokens, plain loss)")
+    return result
+
+
+# --- data and start -----------------------------------------------------------------------------------------
+def bench_data(device, rounds, cache):
+    cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
+    with tempfile.TemporaryDirectory() as out:
+        run = train.Run(cfg, out, cache, quiet=True)
+    world, corpus, step = World(0), run.corpus, iter(range(10**9))
+    documents = list(world.documents("en", 50_000, 1))
+    n_tokens = len(corpus.encode("\n".join(documents), "en"))
+    rows, languages = train.text_rows(run, train.TEXT, 0, cfg.batch_size)
+
+    def switch():
+        code_switch(rows, corpus.starts_word(rows), languages == 0, run.taught, 0.05,
+                    np.random.default_rng(0))
+
+    optimizer = torch.optim.AdamW(run.model.parameters(), fused=True)
+
+    def lm():
+        (loss, _, _), = train.lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
+        return loss
+
+    sides = dict(
+        generate=(n_tokens, lambda: list(world.documents("en", 50_000, 1))),
+        tokenize=(n_tokens, lambda: corpus.tokenizer.encode_batch(documents)),
+        batches=(rows.size, lambda: train.text_rows(run, train.TEXT, next(step), cfg.batch_size)),
+        code_switching=(rows.size, switch),
+        step=(rows.size, lambda: update(optimizer, lm)))
+    times = in_turn({name: work for name, (_, work) in sides.items()}, device, rounds)
+    speed = {name: n / statistics.median(times[name]) for name, (n, _) in sides.items()}
+    print("\ntokens per second; generating and tokenizing happen once and are kept in the cache")
+    table(["part", "tokens/s", "x step"],
+          [[name, round(found), round(found / speed["step"], 1)] for name, found in speed.items()])
+    both = 1 / (1 / speed["batches"] + 1 / speed["code_switching"])
+    print(f"batches and code-switching together: {both / speed['step']:.0f} x the step's tokens per second")
+    return speed | dict(feed_x=both / speed["step"])
+
+
+FIRST_STEP = """
+import train
+cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
+run = train.Run(cfg, {out!r}, {cache!r}, quiet=True)
+for loss, _, _ in train.pretrain(run, run.taught, 0):
+    loss.backward()
+"""
+
+
+def bench_start(device, rounds, cache):
+    times = {"empty cache": [], "full cache": [], "importing torch": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            code = FIRST_STEP.format(out=folder + "/run", cache=folder + "/cache")
+            for name, program in zip(times, (code, code, "import torch")):
+                times[name].append(seconds(lambda program=program: subprocess.run(
+                    [sys.executable, "-c", program], cwd=ROOT, check=True), device))
+    found = {name: statistics.median(t) for name, t in times.items()}
+    print("\nseconds from the start of Python to the end of the first step, all cores")
+    table(["", "median s", "worst s"], [[name, found[name], max(times[name])] for name in times])
+    return found
+
+
+# --- optimizer ----------------------------------------------------------------------------------------------
+def muon(run, model, steps, lr):
+    """AdamW for embedding, head and norms, torch.optim.Muon for the matrices of the body."""
+    groups = model.groups(lr, lr * run.cfg.embed_lr, lr * run.cfg.head_lr, run.cfg.weight_decay)
+    body = torch.optim.Muon(groups[0]["params"], lr=lr, weight_decay=run.cfg.weight_decay,
+                            adjust_lr_fn="match_rms_adamw")
+    return [body, torch.optim.AdamW(groups[1:], betas=(0.9, 0.95), fused=True)]
+
+
+def adamw(run, model, steps, lr):
+    groups = model.groups(lr, lr * run.cfg.embed_lr, lr * run.cfg.head_lr, run.cfg.weight_decay)
+    return [torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)]
+
+
+def bench_optimizer(device, cache, steps, seeds):
+    """Each side trains the baseline, with a schedule of its own length: validation loss and CPU time."""
+    single = [(f"AdamW, one rate {lr:g}", adamw, dict(lr=lr, embed_lr=1.0, head_lr=1.0), 1.0)
+              for lr in (2e-3, 4e-3, 8e-3)]
+    ours = [(f"AdamW, embedding and head 3 x, {share:.0%} of the steps", adamw, {}, share)
+            for share in (1.0, 0.8, 0.7)]
+    muons = [(f"Muon {lr:g} for matrices, embedding and head 3 x", muon, dict(lr=lr), 1.0)
+             for lr in (3e-3, 6e-3)]
+    result, lines = {}, []
+    for name, make, changes, share in single + ours + muons:
+        losses, spent = [], []
+        for seed in range(seeds):
+            cfg, _ = train.parse_args(["--preset", "tiny", "--method", "baseline", "--seed", str(seed)])
+            cfg = train.replace(cfg, **changes)
+            with tempfile.TemporaryDirectory() as out:
+                run = train.Run(cfg, out, cache, quiet=True)
+            optimizers, n = make(run, run.model, steps, cfg.lr), round(share * steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["peak_lr"] = group["lr"]
+            start = time.process_time()
+            for step in range(n):
+                for group in (g for optimizer in optimizers for g in optimizer.param_groups):
+                    group["lr"] = group["peak_lr"] * learning_rate(step, n, cfg.warmup)
+                for loss, _, _ in train.pretrain(run, None, step):
+                    loss.backward()
+                torch.nn.utils.clip_grad_norm_(run.model.parameters(), cfg.clip)
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            spent.append(time.process_time() - start)
+            losses.append([measure.losses_per_token(run.model, run.corpus, language, 10**9).mean().item()
+                           for language in run.languages])
+        english, clone = np.array(losses).T
+        result[name] = dict(english=english.tolist(), clone=clone.tolist(), cpu_seconds=spent)
+        lines.append([name, n, f"{english.mean():.3f} ± {english.std():.3f}",
+                      f"{clone.mean():.3f} ± {clone.std():.3f}", statistics.median(spent)])
+    print(f"\nvalidation loss in nats per token, mean ± sd over {seeds} seeds, preset tiny")
+    table(["optimizer", "steps", "English", "clone", "CPU s"], lines)
+    return result
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=("contrastive", "step", "data", "start", "optimizer"))
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    p.add_argument("--rounds", type=int, default=5, help="how often each side is timed [5]")
+    p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="where generated corpora are kept")
+    p.add_argument("--steps", type=int, default=1000, help="optimizer: steps of training [1000]")
+    p.add_argument("--seeds", type=int, default=3, help="optimizer: runs of each side [3]")
+    args = p.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        p.exit(2, "bench.py: --device cuda: this torch sees no CUDA device\n")
+    torch.set_num_threads(1)
+    device = torch.device(args.device)
+    print(f"{args.what} on {machine(device)}; medians of {args.rounds} interleaved rounds")
+    if args.what == "contrastive":
+        result = bench_contrastive(device, args.rounds)
+    elif args.what == "optimizer":
+        result = bench_optimizer(device, args.cache, args.steps, args.seeds)
+    else:
+        sides = dict(step=bench_step, data=bench_data, start=bench_start)
+        result = sides[args.what](device, args.rounds, args.cache)
+    print(json.dumps(dict(bench=args.what, machine=machine(device), rounds=args.rounds) | result))
+
+
+if __name__ == "__main__":
+    main()
