@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+LOG2 = math.log(2)
 IGNORE = -100   # a target that carries no loss: the default ignore_index of F.cross_entropy
 
 # name: layers, heads, width, context, byte-level BPE merges + bytes.
@@ -47,10 +48,7 @@ class Shape:
 
 
 def rotary_table(context_len, head_dim, base=10_000.0):
-    """Cosine and sine of every position and pair of channels [Su et al. 2021, RoPE].
-
-    Two tensors (T, head_dim / 2), with T = context_len and head_dim = D/H.
-    """
+    """Cosine and sine of every position and pair of channels, (T, head_dim / 2) each [Su et al. 2021]."""
     frequency = base ** (-torch.arange(0, head_dim, 2).float() / head_dim)       # (head_dim / 2,)
     angle = torch.arange(context_len).float()[:, None] * frequency               # (T, head_dim / 2)
     return angle.cos(), angle.sin()
@@ -171,13 +169,14 @@ class GPT(nn.Module):
         outer = {id(p): (p, rate) for p, rate in ((self.head.weight, head_lr), (self.embed.weight, embed_lr))}
         body = [p for p in self.parameters() if id(p) not in outer]
         groups = [
-            ([p for p in body if p.ndim == 2], lr, weight_decay),
-            ([p for p in body if p.ndim < 2], lr, 0.0),
+            ("body", [p for p in body if p.ndim == 2], lr, weight_decay),
+            ("norms", [p for p in body if p.ndim < 2], lr, 0.0),
         ]
-        groups += [([p], rate, 0.0) for p, rate in outer.values()]
+        groups += [("embed" if p is self.embed.weight else "head", [p], rate, 0.0)
+                   for p, rate in outer.values()]
         return [
-            dict(params=params, lr=rate, peak_lr=rate, weight_decay=decay)
-            for params, rate, decay in groups
+            dict(part=part, params=params, lr=rate, peak_lr=rate, weight_decay=decay)
+            for part, params, rate, decay in groups
         ]
 
 
@@ -233,10 +232,10 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, same_side=False, bo
     group = 2 * concept.cpu().unique(return_inverse=True)[1] + second            # (N,) concept and side
     partner = group ^ int(not one_set)                                           # (N,) group of the positives
     weight = group.bincount(minlength=2 * N)[partner] - int(one_set)             # (N,) number of positives
-    weight = weight if both_ways else weight * ~second
+    weight *= ~second | both_ways
     if tau < 0.005 or not weight.any():
-        raise ValueError(f"contrastive_loss: tau {tau} is below 0.005" if tau < 0.005 else
-                         "contrastive_loss: no two entries of this batch share a concept")
+        why = f"tau {tau} is below 0.005" if tau < 0.005 else "no two entries of this batch share a concept"
+        raise ValueError(f"contrastive_loss: {why}")
     pairs, ways = int(weight.sum()), 2 if one_set or both_ways else 1            # ways a pair is counted
     group, partner, weight = (t.to(states.device, non_blocking=True) for t in (group, partner, weight))
     tiles = pairs_of_tiles(N, None if same_side else anchors, 256 if states.device.type == "cpu" else 4096)
@@ -261,7 +260,7 @@ class InfoNCE(torch.autograd.Function):
 
     E is computed in both passes and never kept.  As it is symmetric, a tile serves its rows and its columns.
     |s| <= 1 / tau makes a running maximum needless: exp(s) and its sums fit float32 down to tau = 1/72, and
-    float64 is taken below.  z is kept divided by sqrt(tau), so that s = z z^T.
+    float64 is taken below.  z is kept divided by sqrt(tau log 2): then E = 2^(z z^T), the faster power.
     """
     @staticmethod
     def forward(ctx, states, group, partner, weight, one_set, ways, tau, tiles):
@@ -269,7 +268,8 @@ class InfoNCE(torch.autograd.Function):
 
         def rows(x):                                                             # (N, D)
             """z (N, D), what it was divided by (N, 1), P (N, D)."""
-            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=real).clamp(min=1e-12) * tau**0.5
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=real).clamp(min=1e-12)
+            norm *= math.sqrt(tau * LOG2)
             z = x / norm                                                         # (N, D)
             P = z.new_zeros(2 * len(z), z.shape[1]).index_add_(0, group, z).index_select(0, partner)
             return z, norm, P.sub_(z) if one_set else P
@@ -282,7 +282,7 @@ class InfoNCE(torch.autograd.Function):
                 r[I] += E.sum(1)
                 if I is not J:
                     r[J] += E.sum(0)
-            loss += (weight * r.log()).sum() - ways / 2 * (z * P).sum()          # [InfoNCE]
+            loss += (weight * r.log()).sum() - ways / 2 * LOG2 * (z * P).sum()   # [InfoNCE]
         ctx.save_for_backward(states, weight / R)
         ctx.rows, ctx.tiles, ctx.ways, ctx.tau = rows, tiles, ways, tau
         return loss.to(torch.promote_types(states.dtype, torch.float32))
@@ -302,16 +302,16 @@ class InfoNCE(torch.autograd.Function):
                 if I is not J:
                     g[J].addmm_(E.T, z[I])
             # through the normalisation: what points along z is lost
-            g.addcmul_(z, (z * g).sum(1, keepdim=True), value=-ctx.tau)
-            gradient[k] = g.mul_(scale / norm)
+            g.addcmul_(z, (z * g).sum(1, keepdim=True), value=-ctx.tau * LOG2)
+            gradient[k] = g.mul_(scale * LOG2 / norm)
         return gradient, *[None] * 7
 
 
 def exponentials(z, I, J):
-    """exp(z_I z_J^T): (|I|, |J|), zero where a row meets itself: a word is not its own candidate."""
+    """2^(z_I z_J^T): (|I|, |J|), zero where a row meets itself: a word is not its own candidate."""
     rows, columns = z[I], z[J]
     # in place: autocast leaves such a product alone, and bf16 would be too coarse for cos / tau
-    E = z.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp_()
+    E = z.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp2_()
     return E.fill_diagonal_(0) if I is J else E
 
 
