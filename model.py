@@ -20,16 +20,6 @@ from torch import nn
 LOG2 = math.log(2)
 IGNORE = -100   # a target that carries no loss: the default ignore_index of F.cross_entropy
 
-# name: layers, heads, width, context, byte-level BPE merges + bytes.
-# The last three are the shapes of the PreAlign configs.
-PRESETS = {
-    "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
-    "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096),
-    "150m": dict(n_layer=12, n_head=16, d_model=1024, context_len=1024, vocab_size=32768),
-    "400m": dict(n_layer=24, n_head=16, d_model=1024, context_len=1024, vocab_size=32768),
-    "1.3b": dict(n_layer=24, n_head=16, d_model=2048, context_len=1024, vocab_size=32768),
-}
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -237,8 +227,10 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, same_side=False, bo
         why = f"tau {tau} is below 0.005" if tau < 0.005 else "no two entries of this batch share a concept"
         raise ValueError(f"contrastive_loss: {why}")
     pairs, ways = int(weight.sum()), 2 if one_set or both_ways else 1            # ways a pair is counted
+    tiles = [(I, J, bool((group[I, None] == partner[J]).any()))                  # does it hold positives?
+             for I, J in pairs_of_tiles(N, None if same_side else anchors,
+                                        256 if states.device.type == "cpu" else 4096)]
     group, partner, weight = (t.to(states.device, non_blocking=True) for t in (group, partner, weight))
-    tiles = pairs_of_tiles(N, None if same_side else anchors, 256 if states.device.type == "cpu" else 4096)
     return InfoNCE.apply(states, group, partner, weight, one_set, ways, tau, tiles) / (pairs * len(states))
 
 
@@ -256,7 +248,7 @@ class InfoNCE(torch.autograd.Function):
     the number and P_i the sum of i's positives (from sums of groups: O(N D)), a level has
 
         loss             =  sum_i w_i log R_i  -  ways / 2  sum_i z_i P_i / tau
-        gradient of z_i  =  (sum_j E_ij (w_i / R_i + w_j / R_j) z_j  -  ways P_i) / tau
+        gradient of z_i  =  sum_j (E_ij (w_i / R_i + w_j / R_j)  -  ways [j is a positive of i]) z_j / tau
 
     E is computed in both passes and never kept.  As it is symmetric, a tile serves its rows and its columns.
     |s| <= 1 / tau makes a running maximum needless: exp(s) and its sums fit float32 down to tau = 1/72, and
@@ -266,38 +258,41 @@ class InfoNCE(torch.autograd.Function):
     def forward(ctx, states, group, partner, weight, one_set, ways, tau, tiles):
         real = torch.float64 if tau < 1 / 72 or states.dtype == torch.float64 else torch.float32
 
-        def rows(x):                                                             # (N, D)
-            """z (N, D), what it was divided by (N, 1), P (N, D)."""
+        def unit(x):                                                             # (N, D)
+            """z (N, D), and what it was divided by (N, 1)."""
             norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=real).clamp(min=1e-12)
             norm *= math.sqrt(tau * LOG2)
-            z = x / norm                                                         # (N, D)
-            P = z.new_zeros(2 * len(z), z.shape[1]).index_add_(0, group, z).index_select(0, partner)
-            return z, norm, P.sub_(z) if one_set else P
+            return x / norm, norm
 
+        _, N, D = states.shape
         loss, R = 0, torch.zeros(states.shape[:2], dtype=real, device=states.device)   # (), (K, N)
         for x, r in zip(states, R):
-            z, _, P = rows(x)
-            for I, J in tiles:
+            z, _ = unit(x)
+            P = z.new_zeros(2 * N, D).index_add_(0, group, z).index_select(0, partner) - int(one_set) * z
+            for I, J, _ in tiles:
                 E = exponentials(z, I, J)
                 r[I] += E.sum(1)
                 if I is not J:
                     r[J] += E.sum(0)
             loss += (weight * r.log()).sum() - ways / 2 * LOG2 * (z * P).sum()   # [InfoNCE]
-        ctx.save_for_backward(states, weight / R)
-        ctx.rows, ctx.tiles, ctx.ways, ctx.tau = rows, tiles, ways, tau
+        ctx.save_for_backward(states, weight / R, group, partner)
+        ctx.unit, ctx.tiles, ctx.ways, ctx.tau = unit, tiles, ways, tau
         return loss.to(torch.promote_types(states.dtype, torch.float32))
 
     @staticmethod
     def backward(ctx, scale):
         if torch.is_grad_enabled():                                              # create_graph=True
             raise RuntimeError("contrastive_loss can be differentiated once only: E is not kept")
-        states, shares = ctx.saved_tensors                                       # (K, N, D), (K, N) w / R
+        states, shares, group, partner = ctx.saved_tensors                       # (K, N, D), (K, N), 2 x (N,)
         gradient = torch.empty_like(states)
         for k, a in enumerate(shares):
-            z, norm, P = ctx.rows(states[k])
-            g = P.mul_(-ctx.ways)                                                # (N, D)
-            for I, J in ctx.tiles:
+            z, norm = ctx.unit(states[k])
+            g = torch.zeros_like(z)                                              # (N, D)
+            for I, J, positives in ctx.tiles:
                 E = exponentials(z, I, J).mul_(a[I, None] + a[J])                # (|I|, |J|)
+                if positives:    # here, not as P: near convergence the two terms nearly cancel
+                    E -= ctx.ways * (group[I, None] == partner[J])
+                    E = E.fill_diagonal_(0) if I is J else E
                 g[I].addmm_(E, z[J])
                 if I is not J:
                     g[J].addmm_(E.T, z[I])

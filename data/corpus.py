@@ -204,6 +204,25 @@ class Corpus:
         self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
                         for name in self.languages for split in ("train", "val")}
 
+    def add_language(self, name, n_tokens, seed):
+        """A language that pretraining has not met: n_tokens of training text, and validation text.
+
+        Made anew at each start, a million words a second; seed: another seed, other text.  Languages added to
+        the same corpus tell the same stories: they differ in word order alone.
+        """
+        index, order = len(self.languages), language_order(name)
+        self.languages, self.vocab_size = [*self.languages, name], self.vocab_size + self.base_vocab
+        for stream, (split, n) in enumerate({"train": n_tokens, "val": 25_000}.items()):
+            # a word is at least a token
+            texts = list(self.world.documents("clone", n, 1000 + 2 * seed + stream))
+            encoded = self.tokenizer.encode_batch([text_lines(text) for text in texts])
+            tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
+            if order is not None:
+                tokens = permute_words(tokens, self.starts, self.ends, order)
+            self.streams[name, split] = tokens[:n] + index * self.base_vocab
+            self.bytes[f"{name}.{split}"] = (
+                sum(len(text.encode("utf-8")) for text in texts) * min(n / len(tokens), 1))
+
     def encode(self, text, language=None, opening=True):
         """Text (in English words) -> token ids of a language, (n,) int64.
 

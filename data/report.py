@@ -93,7 +93,8 @@ def data_name(cfg):
 
 
 def default_out(cfg):
-    return Path(f"runs/{cfg.method}-{cfg.preset}-{data_name(cfg)}-s{cfg.seed}")
+    adapted = f"-to-{cfg.adapt_to}" if cfg.adapt_to else ""
+    return Path(f"runs/{cfg.method}{adapted}-{cfg.preset}-{data_name(cfg)}-s{cfg.seed}")
 
 
 def plan(cfg, summary, out, corpus, dictionary, threads):
@@ -102,7 +103,7 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     if why and summary["device"] == "cpu":
         why = ", by a timed product"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
-    aligning = f"{cfg.align_steps} alignment steps, " if cfg.method == "prealign" else ""
+    aligning = f"{cfg.align_steps} alignment steps, " if "prealign" in cfg.methods else ""
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
@@ -162,6 +163,11 @@ def show(summary):
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
     text = table(["measure", *languages, "chance"], rows)
+    for name, found in summary.get("adapt", {}).items():
+        steps = list(found["perplexity"])
+        shown = [steps[round(i * (len(steps) - 1) / 5)] for i in range(6)]
+        text += f"\n\nperplexity of {name} while adapting: " + ", ".join(
+            f"{found['perplexity'][s]:.2f} (step {s})" for s in dict.fromkeys(shown))
     cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
     text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
     for key in ("word_retrieval", "unseen_word_retrieval", "sentence_retrieval", "foreign_mass_in_english"):

@@ -28,7 +28,7 @@ class Folder:
         temporary.write_text(content, encoding="utf-8")
         os.replace(temporary, self.out / name)
 
-    def open(self, wanted, found):
+    def claim(self, wanted, found):
         """Make the folder, or go on in it.  Raises ValueError with the way out if its run is another one.
 
         wanted: the configuration, by name;  found: what else config.json keeps
@@ -56,6 +56,11 @@ class Folder:
         torch.save(dict(version=CHECKPOINT_VERSION, log_size=(self.out / "log.jsonl").stat().st_size) | state,
                    temporary)
         os.replace(temporary, self.out / "last.pt")
+
+    def rows(self):
+        """The rows of the log."""
+        log = (self.out / "log.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in log.splitlines()]
 
     def log(self, row):
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:

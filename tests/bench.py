@@ -14,7 +14,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -68,8 +67,14 @@ def ratio(times, other, mine):
     return statistics.median(a / b for a, b in zip(times[other], times[mine]))
 
 
+def resident(which):
+    """Bytes in memory: now (VmRSS) or at the peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
+
+
 def extra_memory(work, device):
-    """Peak bytes while `work` runs, beyond those in use before; on a CPU measured in a process of its own."""
+    """Peak bytes while `work` runs beyond those before; on a CPU in a process of its own (Linux)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -77,12 +82,11 @@ def extra_memory(work, device):
         return torch.cuda.max_memory_allocated() - before
     reader, writer = os.pipe()
     if not os.fork():
-        if platform.libc_ver()[0] == "glibc":                  # what the parent freed is no memory of ours
-            ctypes.CDLL(None).malloc_trim(0)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ctypes.CDLL(None).malloc_trim(0)                       # give back what the parent had freed
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")      # the peak starts from here
+        before = resident("VmRSS")
         work()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        os.write(writer, str(grown * 1024).encode())
+        os.write(writer, str(resident("VmHWM") - before).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:

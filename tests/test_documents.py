@@ -4,12 +4,13 @@ import ast
 import json
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 import train
+from data.config import Config
 from data import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,16 +32,21 @@ def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
     listed = {row["tag"] for row in TAG.finditer(README)}
     for path in SOURCES:
         if path.parent.name != "tests":
-            tags = re.findall(r"\[(PreAlign: [^\]]+|InfoNCE)\]", path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            tags = re.findall(r"\[((?:PreAlign|forgetting): [^\]]+|InfoNCE)\]", text)
             assert len(tags) == len(set(tags)), path
             assert set(tags) <= listed, path
 
 
 def commands():
-    return [c for c in re.findall(r"python (?:train|prealign)\.py[^`\n|]*|python -m data\.\w+", README)]
+    return re.findall(r"python (?:train|prealign|forget)\.py[^`\n|]*|python -m data\.\w+", README)
 
 
-def test_every_train_command_of_the_readme_parses():
+def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                # what an earlier command leaves
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     found = [c for c in commands() if c.startswith("python train.py --") and "--help" not in c]
     assert len(found) >= 12
     for command in found:
@@ -50,7 +56,7 @@ def test_every_train_command_of_the_readme_parses():
 def test_the_flag_table_is_the_dataclass():
     listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", README, re.M)
     wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"])
-              for f in fields(train.Config)]
+              for f in fields(Config)]
     assert listed == wanted
 
 
@@ -72,9 +78,10 @@ def test_every_text_file_is_opened_as_utf_8():
 
 
 @pytest.mark.parametrize("name, allowed", [
-    ("model.py", set()), ("prealign.py", {"model"}),
+    ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}),
     ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
-    ("data/report.py", set()), ("data/synthetic.py", {"data"}),
+    ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", set()),
+    ("data/config.py", {"data"}),
 ])
 def test_imports_point_downwards_only(name, allowed):
     ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}
@@ -92,4 +99,4 @@ def test_help_names_every_flag(capsys):
         train.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"--{f.name}" in text for f in fields(train.Config))
+    assert all(f"--{f.name}" in text for f in fields(Config))

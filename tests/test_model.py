@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import (GPT, IGNORE, PRESETS, Shape, attend, contrastive_loss, generate, learning_rate, lm_loss,
+from data.config import PRESETS
+from model import (GPT, IGNORE, Shape, attend, contrastive_loss, generate, learning_rate, lm_loss,
                    rotary_table, rotate)
 
 SMALL = Shape(vocab_size=50, n_layer=2, n_head=4, d_model=32, context_len=16)
@@ -276,7 +277,7 @@ def test_presets_have_the_number_of_parameters_of_the_formula(name):
     preset = PRESETS[name]
     L, D, V = preset["n_layer"], preset["d_model"], 2 * preset["vocab_size"]    # two languages
     with torch.device("meta"):                                             # shapes only: 1.3b fits any laptop
-        model = GPT(Shape(**{**preset, "vocab_size": V}))
+        model = GPT(Shape(V, L, preset["n_head"], D, preset["context_len"]))
     # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms;
     # then a norm, embedding and head
     assert sum(p.numel() for p in model.parameters()) == 12 * L * D * D + (2 * L + 1) * D + 2 * V * D

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import train
-from train import Config, Run, recipe
+from data.config import Config
+from train import Run, recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32, context_len=32, batch_size=4,
@@ -183,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_state(
     before = (tmp_path / "a" / "last.pt").read_bytes()
     run = Run(Config(**(SMALL | dict(method="prealign", align_steps=0))), tmp_path / "a", cache, quiet=True)
     run.enter()
-    run.model.final_norm.weight.data.fill_(math.nan)
+    run.checkpoint["model"]["final_norm.weight"].fill_(math.nan)
     with pytest.raises(ValueError, match="pretrain.*not finite by step 8"):
         recipe(run)
     assert (tmp_path / "a" / "last.pt").read_bytes() == before

@@ -1,0 +1,191 @@
+"""The knobs of a run: one dataclass is the command line, config.json and the README's table."""
+import argparse
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from data.corpus import language_order
+from data.report import SYSTEMS, default_out
+from data.runs import Folder
+
+METHODS = ("baseline", "prealign", "forget", "prealign+forget")
+MANY = 2**40   # steps: as good as no limit
+PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0,
+             code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000, align_words=256,
+             align_rows=64, align_lr=5e-4)
+# What a preset sets; explicit flags win.  The shapes of the last three are those of the PreAlign configs.
+PRESETS = {
+    "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
+    "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
+                  steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_words=512, align_rows=16),
+    "150m": PAPER | dict(n_layer=12, n_head=16, d_model=1024, words=200_000_000, steps=20_000),
+    "400m": PAPER | dict(n_layer=24, n_head=16, d_model=1024, words=400_000_000, steps=40_000),
+    "1.3b": PAPER | dict(n_layer=24, n_head=16, d_model=2048, words=800_000_000, steps=80_000),
+}
+
+
+def option(default, help, low=None, high=None, choices=None):
+    return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every knob of a run.  `--align_steps 0 --code_switch 0` makes prealign the baseline, bit for bit."""
+    method: str = option("baseline", "what to train", choices=METHODS)
+    preset: str = option("tiny", "size of model and training; other flags win", choices=tuple(PRESETS))
+    seed: int = option(0, "of the world, the initial weights and the batches", 0, 2**31)
+    # data
+    text: str = option("", "your own English, one document per line, in place of the world's stories")
+    languages: str = option("en,clone", "English first, then clone, clone2 ..., reversed or shuffled-K")
+    words: int = option(1_500_000, "English words of training text to generate", 1000, 2**50)
+    clone_share: float = option(0.1, "share of the other languages in the text and every batch", 0.001, 0.95)
+    vocab_size: int = option(1280, "byte-level BPE tokens per language", 300, 2**20)
+    # model
+    n_layer: int = option(4, "transformer blocks", 1, 999)
+    n_head: int = option(4, "attention heads", 1, 999)
+    d_model: int = option(128, "width", 2, 2**16)
+    context_len: int = option(128, "tokens per sequence", 8, 2**20)
+    tied: bool = option(False, "one matrix for embedding and head")
+    # training
+    steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, MANY)
+    batch_size: int = option(8, "sequences per step", 1, 2**20)
+    accumulate: int = option(1, "parts of an LM batch, to save memory; the words are never split", 1, 2**20)
+    lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
+    embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
+    head_lr: float = option(3.0, "learning rate of the output head, as a multiple of lr", 1e-6, 1e6)
+    weight_decay: float = option(0.1, "of the matrices; embedding, head and norms have none", 0, 1e3)
+    warmup: float = option(0.05, "share of the steps with rising learning rate", 0, 1)
+    clip: float = option(1.0, "the gradient norm is cut to this", 1e-9, 1e9)
+    # PreAlign
+    align_steps: int = option(300, "steps of word alignment before pretraining; 0: never any", 0, MANY)
+    align_words: int = option(128, "dictionary entries per alignment step: the pool of negatives", 2, 2**24)
+    align_rows: int = option(4, "sequences of text per alignment step, for the LM loss beside it", 0, 2**20)
+    align_weight: float = option(1.0, "weight of the alignment loss beside the LM loss (alpha)", 0, 1e6)
+    align_lr: float = option(2e-3, "peak learning rate while aligning", 1e-9, 1e3)
+    tau: float = option(0.1, "temperature of the contrastive loss", 0.005, 1e3)
+    keep_aligned: int = option(5, "pretraining steps between alignment steps; 0: none, as published", 0, MANY)
+    code_switch: float = option(0.05, "probability that a dictionary word of the input is switched", 0, 1)
+    vanilla: bool = option(False, "ablation: switched words are targets, too")
+    dictionary: str = option("gold", "shuffled: every translation is wrong", choices=("gold", "shuffled"))
+    dictionary_coverage: float = option(1.0, "share of the words listed; the rest are unseen words", 0.05, 1)
+    # active forgetting
+    reset_every: int = option(100, "steps between resets of the embeddings (k); 0: never any", 0, MANY)
+    reset_from: float = option(0.0, "share of the steps before the first reset", 0, 1)
+    reset_until: float = option(0.5, "share of the steps after which none is reset", 0, 1)
+    reset_fraction: float = option(1.0, "share of the rows that each reset draws", 0, 1)
+    reset_blend: float = option(1.0, "how far a row moves towards fresh noise", 0, 1)
+    reset_weights: bool = option(True, "a reset draws the rows anew")
+    reset_moments: bool = option(True, "a reset forgets the optimizer's moments of the rows")
+    reset_clock: bool = option(True, "the embedding's learning rate has a warm-up and decay per cycle")
+    reset_head: bool = option(False, "an untied head is reset, too")
+    reset_clip: float = option(0.5, "the gradient norm is cut to this where there are resets", 1e-9, 1e9)
+    from_run: str = option("", "folder of a pretrained run to go on from, with its configuration")
+    adapt_to: str = option("", "language attached after pretraining, or none; clone2 with forget")
+    adapt_tokens: int = option(200_000, "tokens of its training text", 1000, MANY)
+    adapt_steps: int = option(300, "steps of learning its rows", 1, MANY)
+    adapt_batch: int = option(16, "sequences per step of adapting", 1, 2**20)
+    adapt_lr: float = option(1e-2, "peak learning rate of the new rows", 1e-9, 1e3)
+    adapt_rows: str = option("rows", "what learns: the new rows; these and the whole head; all, drawn anew",
+                             choices=("rows", "head", "all"))
+    adapt_init: str = option("noise", "first values of new rows", choices=("noise", "mean"))
+    instruct_steps: int = option(0, "steps of English exercises for the body, at the end; 0: none", 0, MANY)
+    # evaluation and machine
+    log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
+    eval_items: int = option(200, "test items per task and rung", 1, 10**6)
+    shots: str = option("0", "numbers of solved examples in task prompts, as in 0,5")
+    transfer_steps: int = option(300, "fine-tuning steps on English for zero-shot transfer; 0: off", 0, MANY)
+    device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    dtype: str = option("auto", "of matrix products in training", choices=("auto", "float32", "bfloat16"))
+    compile: bool = option(False, "torch.compile the blocks and the LM loss, in training")
+
+    def __post_init__(self):
+        for f in fields(self):
+            low, high, found = f.metadata["low"], f.metadata["high"], getattr(self, f.name)
+            if low is not None and not low <= found <= high:
+                raise ValueError(f"--{f.name} {found} is out of range: {low} to {high}")
+        names = self.languages.split(",")
+        if names[0] != "en" or len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"--languages {self.languages}: en first, then at least one other, say en,clone")
+        for name in names[1:] + [self.new_language] * bool(self.new_language):
+            language_order(name)
+        if self.new_language in names:
+            raise ValueError(f"--adapt_to {self.new_language}: a language of pretraining (--languages)")
+        if not all(part.isdigit() for part in self.shots.split(",")):
+            raise ValueError(f"--shots {self.shots}: numbers separated by commas, as in 0,5")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"--accumulate {self.accumulate} is more parts than "
+                             f"--batch_size {self.batch_size} has rows")
+        if self.d_model % (2 * self.n_head):
+            raise ValueError(f"--d_model {self.d_model} must be an even multiple of --n_head {self.n_head}")
+        if self.pretrain_steps < 1:
+            raise ValueError(f"--steps {self.steps} leaves nothing to pretrain on after {self.align_steps} "
+                             f"alignment steps of {self.align_rows} rows: "
+                             "raise --steps, or lower --align_steps or --align_rows")
+
+    @property
+    def methods(self):
+        return set(self.method.split("+"))
+
+    @property
+    def new_language(self):
+        """The language attached after pretraining, or ""."""
+        name = self.adapt_to or ("clone2" if "forget" in self.methods else "none")
+        return "" if name == "none" else name
+
+    @property
+    def pretrain_steps(self):
+        """Steps left after the text read while aligning: every system sees the same number of tokens."""
+        aligning = self.align_steps * self.align_rows if "prealign" in self.methods else 0
+        return self.steps - aligning // self.batch_size
+
+
+def parse_args(argv, description=""):
+    """Command line -> (Config, modes): what a run is, what to do with it; modes.given: the knobs given."""
+    def complain(message):                                     # one line; the nearest flag to a misspelt one
+        for word in (w.split("=")[0] for w in argv if w.startswith("--")):
+            near = difflib.get_close_matches(word, p._option_string_actions, 1)
+            if word not in p._option_string_actions and near:
+                message = f"unknown flag {word}; did you mean {near[0]}?"
+        p.exit(2, f"train.py: {' '.join(message.split())} (--help lists all flags)\n")
+    p = argparse.ArgumentParser(prog="train.py", description=description, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.error = complain
+    mode = p.add_argument_group("modes and places").add_argument
+    mode("--out", default="", metavar="DIR", help="run folder [runs/<method>-<preset>-<data>-s<seed>]")
+    mode("--cache", default="data/cache", metavar="DIR", help="where generated corpora are kept")
+    mode("--fresh", action="store_true", help="delete the run's files and train anew")
+    mode("--eval_only", action="store_true", help="evaluate the last checkpoint again")
+    mode("--sample", metavar="TEXT", help="continue TEXT with the trained model, in every language")
+    mode("--overfit", action="store_true", help="check: one batch until its loss is below 0.1")
+    mode("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
+    mode("--reproduce", choices=tuple(SYSTEMS), help="a paper's systems over seeds, judged")
+    mode("--seeds", type=int, default=3, help="with --reproduce: number of seeds [3]")
+    knob = p.add_argument_group("knobs of a run [value in the preset tiny]").add_argument
+    for f in fields(Config):
+        kind = dict(type=f.type, choices=f.metadata["choices"])
+        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else kind
+        knob(f"--{f.name}", default=argparse.SUPPRESS, help=f"{f.metadata['help']} [{f.default}]", **kind)
+    modes = p.parse_args(argv)
+    if modes.seeds < 1:
+        raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
+    modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
+    # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny.
+    preset = modes.given.get("preset", "small" if torch.cuda.is_available() else "tiny")
+    known = dict(preset=preset) | PRESETS[preset]
+    if "from_run" in modes.given:                              # its configuration takes the place of a preset
+        found = Folder(modes.given["from_run"]).read("config.json")
+        if found is None:
+            raise ValueError(f"--from_run {modes.given['from_run']} has no config.json: give a run's folder")
+        known = {f.name: found[f.name] for f in fields(Config) if f.name in found}
+    return Config(**(known | modes.given)), modes
+
+
+def flags_of(cfg, out):
+    """The flags that give this run again."""
+    standard, _ = parse_args(["--from_run", cfg.from_run] if cfg.from_run else ["--preset", cfg.preset])
+    flags = [f"--{'no-' if v is False else ''}{k}" + ("" if isinstance(v, bool) else f" {v}")
+             for k, v in asdict(cfg).items()
+             if v != getattr(standard, k) or k in ("method", "preset") or k == "from_run" and v]
+    return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
