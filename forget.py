@@ -119,7 +119,7 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0):
     Old logits stay what they were, except under "all".  A tied model gets a tied pair of new rows.
     """
     # not the seed of GPT.initialise: the new rows would begin with the numbers that the old ones began with
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(-1 - seed)
     old_embed, old_head = model.embed.weight.detach(), model.head.weight.detach()
     if protocol == "all":
         old_embed, old_head = (first_rows(m, len(m), "noise", generator) for m in (old_embed, old_head))

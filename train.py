@@ -123,6 +123,8 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
     if keep and run.look:
         return
     clip = cfg.reset_clip if forgetting and forgetting.at else cfg.clip
+    learning = {id(p) for group in groups for p in group["params"]}
+    learning = [p for p in model.parameters() if id(p) in learning]
     bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)
     tokens, clock = 0, time.perf_counter()
     for step in bar:
@@ -138,7 +140,7 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
             loss.backward()
             measured |= {name: measured.get(name, 0) + v.detach() for name, v in values.items()}
             tokens += n_tokens
-        measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, clip)
         optimizer.step()
         for name, found in measured.items():                   # sums stay on the device: .item() waits for it
             total, n = sums.get(name, (0, 0))
@@ -297,7 +299,7 @@ def fine_tuned(run, task):
 def evaluate(run):
     """summary.json but for the run's own data (README: glossary).  A key that is not measured is absent."""
     cfg, model, corpus, middle = run.cfg, run.model.eval(), run.corpus, run.cfg.n_layer // 2
-    result = measure.language_model(model, corpus) | measure.knowledge(model, corpus)
+    result = measure.language_model(model, corpus) | measure.knowledge(model, corpus, cfg.eval_items)
     result |= measure.in_context(model, corpus, cfg.eval_items, [*map(int, cfg.shots.split(","))], cfg.seed)
     result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
     result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
@@ -325,6 +327,8 @@ def sample(run, prompt, n_tokens=60):
 # --- commands -----------------------------------------------------------------------------------------------
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
+    if cfg.from_run and not cfg.new_language and not cfg.instruct_steps:
+        raise ValueError("--from_run leaves nothing to do: add --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet)
     run.enter()
     summary = run.read("summary.json")
@@ -349,6 +353,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
         with run.uncompiled():
             result = evaluate(run)
         summary |= result | dict(languages=run.corpus.languages,
+                                 parameters=sum(p.numel() for p in run.model.parameters()),
                                  minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
         run.write("samples.txt", sample(run, "") + "\n")
         run.write("summary.json", json.dumps(summary, indent=1))

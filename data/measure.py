@@ -140,7 +140,7 @@ def score(model, corpus, items, **options):
             for name in corpus.languages}
 
 
-def knowledge(model, corpus):
+def knowledge(model, corpus, n_items):
     """Facts by where they were told: in English only (the test), in the clone only, in both (the controls).
 
     knowledge_mixed takes the test apart: asked in one language and answered in the other, `en-clone` and
@@ -149,7 +149,7 @@ def knowledge(model, corpus):
     result, items = dict(knowledge_n={}), corpus.world.items("knowledge", "test", 10**6)
     keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
     for told, key in keys.items():
-        chosen = [item for item in items if item.told == told]
+        chosen = [item for item in items if item.told == told][:n_items]
         result[key] = {name: s["accuracy"] for name, s in score(model, corpus, chosen).items()}
         result["knowledge_n"][told] = len(chosen)
         if told == "en":

@@ -167,6 +167,8 @@ def gradient_error(states, concept, tau, autocast):
 def bench_contrastive(device, rounds):
     losses = dict(fused=contrastive_loss, plain=reference.contrastive_loss, cross_entropy=cross_entropy_loss,
                   linear_ce=linear_cross_entropy_loss, linear_ce_chunked=chunked_linear_cross_entropy_loss)
+    if not hasattr(F, "linear_cross_entropy"):                 # an older torch
+        del losses["linear_ce"], losses["linear_ce_chunked"]
     result, rows = {}, []
     cuda = device.type == "cuda"
     shapes = [(6, n, 1024 if cuda else 256) for n in (512, 1024, 2048, 4096, 8192, 16384)]
