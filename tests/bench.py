@@ -419,11 +419,14 @@ def adamw(run, model, steps, lr):
 def bench_optimizer(device, cache, steps, seeds):
     """Each side trains the baseline, with a schedule of its own length: validation loss and CPU time."""
     single = [(f"AdamW, one rate {lr:g}", adamw, dict(lr=lr, embed_lr=1.0, head_lr=1.0), 1.0)
-              for lr in (2e-3, 4e-3, 8e-3)]
-    ours = [(f"AdamW, embedding and head 3 x, {share:.0%} of the steps", adamw, {}, share)
-            for share in (1.0, 0.8, 0.7)]
-    muons = [(f"Muon {lr:g} for matrices, embedding and head 3 x", muon, dict(lr=lr), 1.0)
-             for lr in (3e-3, 6e-3)]
+              for lr in (4e-3, 8e-3)]
+    ours = [(f"AdamW {lr:g}, embedding and head {times:g} x, {share:.0%} of the steps", adamw,
+             dict(lr=lr, embed_lr=times, head_lr=times), share)
+            for lr, times, share in ((3e-3, 3.0, 1.0), (4e-3, 5.0, 1.0), (4e-3, 5.0, 0.8))]
+    # embedding and head at the rate that they have under AdamW
+    muons = [(f"Muon {lr:g} for matrices, {share:.0%} of the steps", muon,
+              dict(lr=lr, embed_lr=9e-3 / lr, head_lr=9e-3 / lr), share)
+             for lr, share in ((6e-3, 1.0), (6e-3, 0.8), (1.2e-2, 1.0))]
     result, lines = {}, []
     for name, make, changes, share in single + ours + muons:
         losses, spent = [], []
