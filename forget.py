@@ -160,7 +160,7 @@ def assemble(body_of, embeddings_of):
 
 
 def main():
-    """A reset on made-up text: the loss jumps and recovers faster each time; then 20 new tokens join."""
+    """Resets on made-up text: the loss jumps and recovers.  Then 20 new tokens join."""
     torch.manual_seed(0)
     model = GPT(Shape(vocab_size=40, n_layer=2, n_head=2, d_model=32, context_len=16)).initialise(0)
     steps = 240

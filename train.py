@@ -1,6 +1,7 @@
 """One model's life: align words, pretrain, evaluate.  `recipe` is the experiment, the rest is plumbing.
 
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
+  python train.py --method forget          resets embeddings in pretraining, then attaches a new language
   python train.py --method baseline        joint training on the same mixture of languages
   python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
   python train.py --report RUN RUN ...     the comparison table and the curves of finished runs

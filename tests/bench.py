@@ -114,7 +114,8 @@ def machine(device):
 
 
 def table(head, rows):
-    rows = [head] + [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    rows = [head] + [[f"{c:.3g}" if isinstance(c, float) and c < 1000 else f"{c:.0f}"
+                      if isinstance(c, float) else str(c) for c in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)), flush=True)
