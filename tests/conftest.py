@@ -1,9 +1,12 @@
 """What the tests share: the repository on the path, one thread, and one small corpus that is built once."""
+import os
 import sys
 from pathlib import Path
 
-import pytest
-import torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")   # before torch, and for the commands that tests start
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)
