@@ -83,6 +83,13 @@ def permute_words(tokens, starts, ends, order):
     return tokens[np.lexsort((np.arange(len(tokens)), key, sentence))]
 
 
+def pack(documents, tokenizer, starts, ends, order):
+    """Documents end to end as English tokens, each behind a separator, words in the order given: -> (n,)."""
+    encoded = tokenizer.encode_batch([text_lines(document) for document in documents])
+    tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
+    return tokens if order is None else permute_words(tokens, starts, ends, order)
+
+
 def language_order(name):
     """None keeps English word order; 0 reverses; k is the window of shuffled-k.
 
@@ -215,10 +222,7 @@ class Corpus:
         for stream, (split, n) in enumerate({"train": n_tokens, "val": 25_000}.items()):
             # a word is at least a token
             texts = list(self.world.documents("clone", n, 1000 + 2 * seed + stream))
-            encoded = self.tokenizer.encode_batch([text_lines(text) for text in texts])
-            tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
-            if order is not None:
-                tokens = permute_words(tokens, self.starts, self.ends, order)
+            tokens = pack(texts, self.tokenizer, self.starts, self.ends, order)
             self.streams[name, split] = tokens[:n] + index * self.base_vocab
             self.bytes[f"{name}.{split}"] = (
                 sum(len(text.encode("utf-8")) for text in texts) * min(n / len(tokens), 1))
@@ -378,8 +382,9 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
         return world.documents(role, words, stream, stories)
 
     english = chunks(documents(0, "train"))
-    first = next(english)                       # of the tokenizer's training; not generated twice
+    first = next(english)
     tokenizer = train_tokenizer(first, vocab_size)
+    english = itertools.chain([first], english)             # the tokenizer's text is not generated twice
     base, (starts, ends) = tokenizer.get_vocab_size(), token_classes(tokenizer)
     dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
     meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
@@ -390,12 +395,8 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
         order = language_order(languages[index]) if index else None
         meta["bytes"][name] = meta["tokens"][name] = 0
         with open(temporary / f"{name}.bin", "wb") as file:
-            again = chunks(documents(index, split))
-            for chunk in itertools.chain([first], english) if name == "en.train" else again:
-                encoded = tokenizer.encode_batch([text_lines(document) for document in chunk])
-                tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
-                if order is not None:
-                    tokens = permute_words(tokens, starts, ends, order)
+            for chunk in english if name == "en.train" else chunks(documents(index, split)):
+                tokens = pack(chunk, tokenizer, starts, ends, order)
                 file.write((tokens + index * base).astype(dtype).tobytes())
                 meta["bytes"][name] += sum(len(document.encode("utf-8")) for document in chunk)
                 meta["tokens"][name] += len(tokens)

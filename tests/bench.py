@@ -475,7 +475,8 @@ def main():
         p.exit(2, "bench.py: --device cuda: this torch sees no CUDA device\n")
     torch.set_num_threads(1)
     device = torch.device(args.device)
-    print(f"{args.what} on {machine(device)}; medians of {args.rounds} interleaved rounds")
+    timed = "" if args.what == "optimizer" else f"; medians of {args.rounds} interleaved rounds"
+    print(f"{args.what} on {machine(device)}{timed}")
     if args.what == "contrastive":
         result = bench_contrastive(device, args.rounds)
     elif args.what == "optimizer":
