@@ -150,13 +150,32 @@ def merge(model):
     return model.requires_grad_(True)
 
 
-@torch.no_grad()
-def assemble(body_of, embeddings_of):
-    """The body of one model, tuned on an English task, with embeddings and head of another, learned on a new
-    language [Chen et al.].  In place, in the second."""
-    for part in ("body", "final_norm"):
-        getattr(embeddings_of, part).load_state_dict(getattr(body_of, part).state_dict())
-    return embeddings_of
+def assemble(body, model):
+    """Put a body that was tuned on an English task under embeddings and head that learned a new language.
+
+    [Chen et al.]  body: the tuned model's state_dict; model keeps its own embedding and head.  In place.
+    """
+    shared = {name: value for name, value in body.items() if name.startswith(("body.", "final_norm."))}
+    model.load_state_dict(model.state_dict() | shared)
+    return model
+
+
+def recovery(losses, resets):
+    """How far each reset throws the training loss back, and for how long [Chen et al.: the saw-tooth].
+
+    losses: {step: mean loss of the steps since the last entry}; resets: steps before which rows were reset
+    -> for each reset dict(step, before, after: loss of the entries around it, rise: their difference, steps:
+       until the loss is within 0.1 nats of `before`; absent if that takes until the next reset or the end)
+    """
+    found, steps = [], sorted(losses)
+    for reset, end in zip(resets, [*resets[1:], math.inf]):
+        before = losses[max(s for s in steps if s <= reset)]
+        cycle = [s for s in steps if reset < s <= end]
+        after = losses[cycle[0]]
+        back = [s - reset for s in cycle if losses[s] <= before + 0.1]
+        found.append(dict(step=reset, before=before, after=after, rise=after - before)
+                     | (dict(steps=back[0]) if back else {}))
+    return found
 
 
 def main():

@@ -25,17 +25,17 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import corpus as corpora, measure, report, tasks
+from data import corpus as corpora, measure, report, studies, tasks
 from data.config import flags_of, parse_args
 from data.report import data_name, default_out
 from data.runs import FILES, Folder, load_checkpoint
 from data.synthetic import RUNGS
-from forget import Forgetting, expand_vocabulary, merge, new_rows
+from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
 
 # the streams of random numbers: every draw is default_rng((seed, stream, step))
-ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT = range(1, 8)
+ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY = range(1, 9)
 
 
 # --- a run: its files and its loop --------------------------------------------------------------------------
@@ -68,6 +68,14 @@ class Run(Folder):
             block.compile()
 
     @cached_property
+    def forgetting(self):
+        """When and how pretraining resets the embeddings."""
+        cfg = self.cfg
+        return Forgetting(
+            cfg.pretrain_steps, cfg.reset_every, cfg.reset_from, cfg.reset_until, cfg.reset_fraction,
+            cfg.reset_blend, cfg.reset_weights, cfg.reset_moments, cfg.reset_clock, cfg.reset_head, cfg.seed)
+
+    @cached_property
     def exercises(self):
         """English training items of every task and rung."""
         return [item for task, rungs in RUNGS.items() for rung in rungs
@@ -83,6 +91,17 @@ class Run(Folder):
             raise ValueError(f"--from_run {folder}: its last checkpoint is step {state['step']} of "
                              f"{state['stage']}; give a finished run with --adapt_to none")
         self.model.load_state_dict(state["model"])
+
+    def take_body(self, folder):
+        """The body of a run whose last stage was `instruct`, under the embeddings of this one."""
+        state = load_checkpoint(Path(folder) / "last.pt", self.device)
+        if state["stage"] != "instruct":
+            raise ValueError(f"--body_from {folder}: its last stage is {state['stage']}; give a finished run "
+                             "with --instruct_steps")
+        try:
+            assemble(state["model"], self.model)
+        except RuntimeError:
+            raise ValueError(f"--body_from {folder}: its body has another shape than this run's") from None
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
@@ -191,9 +210,7 @@ def recipe(run):
             fit(run, model, "align words", lambda step: align_beside_text(run, step),
                 cfg.align_steps, run.groups(model, cfg.align_lr))
     if "forget" in cfg.methods:                                # during: active forgetting, Chen et al. 2023
-        forgetting = Forgetting(
-            cfg.pretrain_steps, cfg.reset_every, cfg.reset_from, cfg.reset_until, cfg.reset_fraction,
-            cfg.reset_blend, cfg.reset_weights, cfg.reset_moments, cfg.reset_clock, cfg.reset_head, cfg.seed)
+        forgetting = run.forgetting
     if not cfg.from_run:
         fit(run, model, "pretrain", lambda step: pretrain(run, dictionary, step), cfg.pretrain_steps,
             run.groups(model, cfg.lr), forgetting=forgetting)
@@ -201,11 +218,13 @@ def recipe(run):
         run.corpus.add_language(cfg.new_language, cfg.adapt_tokens, cfg.seed)
         expand_vocabulary(model, run.corpus.base_vocab, cfg.adapt_init, cfg.adapt_rows, cfg.seed)
         fit(run, model, "adapt", lambda step: adapt(run, step), cfg.adapt_steps,
-            new_rows(model, cfg.adapt_lr), log_every=max(cfg.adapt_steps // 30, 1))
+            new_rows(model, cfg.adapt_lr), log_every=min(cfg.log_every, 10))
         merge(model)
-    if cfg.instruct_steps:
+        if cfg.body_from:
+            run.take_body(cfg.body_from)
+    if cfg.tuning_steps:                                       # at the end: English exercises, for the body
         body = [group for group in run.groups(model, cfg.lr / 3) if group["part"] in ("body", "norms")]
-        fit(run, model, "instruct", lambda step: instruct(run, step), cfg.instruct_steps, body)
+        fit(run, model, "instruct", lambda step: instruct(run, step), cfg.tuning_steps, body)
 
 
 def text_rows(run, stream, step, n):
@@ -255,10 +274,14 @@ def pretrain(run, dictionary, step):
 
 
 def adapt(run, step):
-    """Next-token prediction on the new language."""
+    """Next-token prediction on the new language and, so that it does not take the place of the old ones in
+    the softmax, on a share of old text."""
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step))
-    new = np.full(cfg.adapt_batch, len(run.corpus.languages) - 1)
-    rows = run.corpus.rows(rng, cfg.adapt_batch, cfg.context_len + 1, new)
+    n_old, new = round(cfg.adapt_replay * cfg.adapt_batch), len(run.corpus.languages) - 1
+    old, _ = text_rows(run, REPLAY, step, n_old)
+    rows = run.corpus.rows(rng, cfg.adapt_batch - n_old, cfg.context_len + 1,
+                           np.full(cfg.adapt_batch - n_old, new))
+    rows = np.concatenate((rows, old))
     return lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
 
 
@@ -304,6 +327,9 @@ def evaluate(run):
     result |= measure.in_context(model, corpus, cfg.eval_items, [*map(int, cfg.shots.split(","))], cfg.seed)
     result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
     result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
+    if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
+        losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
+        result["recovery"] = recovery(losses, run.forgetting.at)
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
         val = {row["step"]: row["val"][cfg.new_language] for row in run.rows() if row["stage"] == "adapt"}
         learned = {str(step): math.exp(loss) for step, loss in val.items()}
@@ -328,7 +354,7 @@ def sample(run, prompt, n_tokens=60):
 # --- commands -----------------------------------------------------------------------------------------------
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
-    if cfg.from_run and not cfg.new_language and not cfg.instruct_steps:
+    if cfg.from_run and not cfg.new_language and not cfg.tuning_steps:
         raise ValueError("--from_run leaves nothing to do: add --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet)
     run.enter()
@@ -369,15 +395,17 @@ def reproduce(cfg, modes):
     """Every system of a paper over seeds, going on where it was interrupted; prints and writes the report."""
     summaries = {}
     for seed in range(modes.seeds):
-        for name, flags in report.SYSTEMS[modes.reproduce].items():
-            system = replace(cfg, **parse_args(flags.split())[1].given, seed=seed)
+        folder = Path("runs") / f"{modes.reproduce}-{cfg.preset}-s{seed}"
+        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
+                for name in studies.SYSTEMS[modes.reproduce]}
+        for name, flags in studies.SYSTEMS[modes.reproduce].items():
+            print(f"{name}, seed {seed}: {outs[name]}", flush=True)
+            known, chosen = parse_args(flags.format_map(outs).split())
+            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
             if name == "skyline":                              # the same English, and as much clone text
                 system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
-            folder = f"{modes.reproduce}-{cfg.preset}-s{seed}"
-            out = Path("runs") / folder / name.replace(" ", "-").replace("%", "")
-            print(f"{name}, seed {seed}: {out}", flush=True)
-            summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
-    print(report.conclude(modes.reproduce, summaries, Path("runs")))
+            summaries.setdefault(name, []).append(train(system, outs[name], modes.cache, quiet=True))
+    print(studies.conclude(modes.reproduce, summaries, Path("runs")))
 
 
 def main(argv=None):

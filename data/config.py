@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from data.corpus import language_order
-from data.report import SYSTEMS, default_out
+from data.report import default_out
 from data.runs import Folder
+from data.studies import SYSTEMS
 
 METHODS = ("baseline", "prealign", "forget", "prealign+forget")
 MANY = 2**40   # steps: as good as no limit
@@ -71,9 +72,9 @@ class Config:
     dictionary: str = option("gold", "shuffled: every translation is wrong", choices=("gold", "shuffled"))
     dictionary_coverage: float = option(1.0, "share of the words listed; the rest are unseen words", 0.05, 1)
     # active forgetting
-    reset_every: int = option(100, "steps between resets of the embeddings (k); 0: never any", 0, MANY)
+    reset_every: int = option(200, "steps between resets of the embeddings (k); 0: never any", 0, MANY)
     reset_from: float = option(0.0, "share of the steps before the first reset", 0, 1)
-    reset_until: float = option(0.5, "share of the steps after which none is reset", 0, 1)
+    reset_until: float = option(0.75, "share of the steps after which none is reset", 0, 1)
     reset_fraction: float = option(1.0, "share of the rows that each reset draws", 0, 1)
     reset_blend: float = option(1.0, "how far a row moves towards fresh noise", 0, 1)
     reset_weights: bool = option(True, "a reset draws the rows anew")
@@ -83,14 +84,17 @@ class Config:
     reset_clip: float = option(0.5, "the gradient norm is cut to this where there are resets", 1e-9, 1e9)
     from_run: str = option("", "folder of a pretrained run to go on from, with its configuration")
     adapt_to: str = option("", "language attached after pretraining, or none; clone2 with forget")
-    adapt_tokens: int = option(200_000, "tokens of its training text", 1000, MANY)
-    adapt_steps: int = option(300, "steps of learning its rows", 1, MANY)
+    adapt_tokens: int = option(10_000, "tokens of its training text", 1000, MANY)
+    adapt_steps: int = option(200, "steps of learning its rows", 1, MANY)
     adapt_batch: int = option(16, "sequences per step of adapting", 1, 2**20)
+    adapt_replay: float = option(0.25, "share of these sequences that is text of the old languages", 0, 0.9)
     adapt_lr: float = option(1e-2, "peak learning rate of the new rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "what learns: the new rows; these and the whole head; all, drawn anew",
                              choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "first values of new rows", choices=("noise", "mean"))
-    instruct_steps: int = option(0, "steps of English exercises for the body, at the end; 0: none", 0, MANY)
+    body_from: str = option("", "folder of a run with --instruct_steps whose body takes this one's place")
+    instruct_steps: int = option(-1, "steps of English exercises for the body, at the end; "
+                                 "-1: 100 after a new language, else none", -1, MANY)
     # evaluation and machine
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
     eval_items: int = option(200, "test items per task and rung", 1, 10**6)
@@ -133,6 +137,11 @@ class Config:
         """The language attached after pretraining, or ""."""
         name = self.adapt_to or ("clone2" if "forget" in self.methods else "none")
         return "" if name == "none" else name
+
+    @property
+    def tuning_steps(self):
+        """Steps of English exercises at the end."""
+        return self.instruct_steps if self.instruct_steps >= 0 else 100 if self.new_language else 0
 
     @property
     def pretrain_steps(self):

@@ -289,6 +289,14 @@ class Corpus:
         n = min(n, len(stream) // width)
         return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
 
+    def in_order(self, rows, name):
+        """Text of one language with its words in the order of another, unknown, one: (n, W) -> (n, W)."""
+        language = rows[0, 0] // self.base_vocab
+        words, order = rows.reshape(-1) % self.base_vocab, language_order(name)
+        if order is not None:
+            words = permute_words(words, self.starts, self.ends, order)
+        return words.reshape(rows.shape) + language * self.base_vocab
+
     def gold_dictionary(self, min_count=5):
         """Every English word of the training text and its twin in each other language.
 

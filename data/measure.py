@@ -33,9 +33,13 @@ def log_probs(model, tokens):
     return -F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu().numpy()
 
 
-def losses_per_token(model, corpus, language, n_rows):
-    """Loss of every token of the first validation rows: -> (rows, T) nats."""
+def losses_per_token(model, corpus, language, n_rows, order=None):
+    """Loss of every token of the first validation rows, perhaps in the word order of another language.
+
+    -> (rows, T) nats
+    """
     rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1)
+    rows = corpus.in_order(rows, order) if order else rows
     return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
 
 
@@ -130,6 +134,9 @@ def language_model(model, corpus):
         tokens_per_byte = len(corpus.streams[name, "val"]) / corpus.bytes[f"{name}.val"]
         result["bits_per_byte"][name] = loss / float(np.log(2)) * tokens_per_byte
         result["self_similarity"][name] = self_similarity(*context_states(model, corpus, name, 64))
+    # English words in an order that nothing was trained on: a language outside of pretraining and adapting
+    other = losses_per_token(model, corpus, corpus.languages[0], 150, "shuffled-4").mean()
+    result["perplexity_in_other_order"] = {corpus.languages[0]: float(np.exp(other))}
     return result | dict(foreign_mass_in_english=foreign_mass(model, corpus, 64))
 
 

@@ -1,9 +1,8 @@
-"""Names of runs; finished runs -> tables, verdicts and curves, from what they wrote: summary.json, log.jsonl.
+"""Names of runs; finished runs -> tables and curves, from what they wrote: summary.json and log.jsonl.
 
-  SYSTEMS    what --reproduce runs for each paper
-  CLAIMS     the papers' claims as differences of measured numbers, with the rule that judges them
   default_out, plan    where a run writes, and what it is about to do
-  show, compare, verdicts, conclude, curves
+  value, columns       a number of a summary by its path; the table of several runs
+  show, compare, curves
 """
 import html
 import json
@@ -11,79 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
-SYSTEMS = {
-    "prealign": {
-        # for joint, the coverage only says which words count as unseen
-        "joint": "--method baseline --dictionary_coverage 0.75",
-        "prealign": "--method prealign",
-        "published": PUBLISHED,
-        "init only": PUBLISHED + " --code_switch 0 --transfer_steps 0",
-        "switching only": PUBLISHED + " --align_steps 0 --transfer_steps 0",
-        "vanilla": PUBLISHED + " --vanilla --transfer_steps 0",
-        "shuffled": "--method prealign --dictionary shuffled --transfer_steps 0",
-        "dictionary 75 %": "--method prealign --dictionary_coverage 0.75 --transfer_steps 0",
-        # and with as much clone text as English text, which --reproduce adds
-        "skyline": "--method baseline --transfer_steps 0",
-    },
-}
-
-# What a table shows: heading, path into summary.json, digits.
-COLUMNS = [
-    ("ppl en", "perplexity.en", 3), ("ppl clone", "perplexity.clone", 3),
-    ("knowledge en", "knowledge.en", 2), ("knowledge clone", "knowledge.clone", 2),
-    ("asked clone, answered en", "knowledge_mixed.clone-en", 2),
-    ("tasks en", "tasks_average.en", 2), ("tasks clone", "tasks_average.clone", 2),
-    ("transfer nli en", "transfer.nli.en", 2), ("transfer nli clone", "transfer.nli.clone", 2),
-    ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2),
-    ("sentence P@1", "sentence_retrieval", 2),
-    ("clone mass", "foreign_mass_in_english", 5),
-]
-
-# claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
-# that counts
-CLAIMS = {
+# What the table of a paper shows: heading, path into summary.json, digits.
+COLUMNS = {
     "prealign": [
-        ("P1", "clone perplexity lower than joint (log ratio)",
-         "prealign", "joint", "log perplexity.clone", -1, 0.05),
-        ("P1", "clone perplexity lower than joint (log ratio)",
-         "published", "joint", "log perplexity.clone", -1, 0.05),
-        ("P1", "English perplexity not worse (log ratio)",
-         "prealign", "joint", "log perplexity.en", 0, 0.02),
-        ("P1", "English perplexity not worse (log ratio)",
-         "published", "joint", "log perplexity.en", 0, 0.02),
-        ("P2", "zero-shot transfer of nli, clone",
-         "prealign", "joint", "transfer.nli.clone", 1, 0.05),
-        ("P2", "zero-shot transfer of nli, clone",
-         "published", "joint", "transfer.nli.clone", 1, 0.05),
-        ("P3", "knowledge told in English, asked in the clone",
-         "prealign", "joint", "knowledge.clone", 1, 0.05),
-        ("P3", "knowledge told in English, asked in the clone",
-         "published", "joint", "knowledge.clone", 1, 0.05),
-        ("P4", "both parts better than one (log clone perplexity)",
-         "published", "init only", "log perplexity.clone", -1, 0.0),
-        ("P4", "both parts better than one (log clone perplexity)",
-         "published", "switching only", "log perplexity.clone", -1, 0.0),
-        ("P4", "both parts better than one (knowledge)",
-         "published", "init only", "knowledge.clone", 1, 0.0),
-        ("P4", "both parts better than one (knowledge)",
-         "published", "switching only", "knowledge.clone", 1, 0.0),
-        ("P5", "input-only switching writes less clone in English",
-         "published", "vanilla", "log foreign_mass_in_english", -1, 0.0),
-        ("P5", "input-only >= vanilla (log clone perplexity)",
-         "published", "vanilla", "log perplexity.clone", -1, 0.0),
-        ("P5", "input-only >= vanilla (knowledge)",
-         "published", "vanilla", "knowledge.clone", 1, 0.0),
-        ("P6", "cosine of pairs above joint (middle level)",
-         "published", "joint", "word_cosine.middle", 1, 0.05),
-        ("P6", "without switching the cosine decays further",
-         "init only", "published", "word_cosine.middle", -1, 0.05),
-        ("P7", "words left out are better aligned than under joint",
-         "dictionary 75 %", "joint", "unseen_word_retrieval", 1, 0.05),
-        ("P8", "a shuffled dictionary does not help (log clone perplexity)",
-         "shuffled", "joint", "log perplexity.clone", 1, 0.0),
-        ("P8", "a shuffled dictionary does not help (knowledge)",
-         "shuffled", "joint", "knowledge.clone", -1, 0.0),
+        ("ppl en", "perplexity.en", 3), ("ppl clone", "perplexity.clone", 3),
+        ("knowledge en", "knowledge.en", 2), ("knowledge clone", "knowledge.clone", 2),
+        ("asked clone, answered en", "knowledge_mixed.clone-en", 2),
+        ("tasks en", "tasks_average.en", 2), ("tasks clone", "tasks_average.clone", 2),
+        ("transfer nli en", "transfer.nli.en", 2), ("transfer nli clone", "transfer.nli.clone", 2),
+        ("word P@1", "word_retrieval", 2), ("unseen P@1", "unseen_word_retrieval", 2),
+        ("sentence P@1", "sentence_retrieval", 2),
+        ("clone mass", "foreign_mass_in_english", 5),
+    ],
+    "forget": [
+        ("ppl en", "perplexity.en", 2), ("ppl clone", "perplexity.clone", 2),
+        ("ppl new", "perplexity.new", 2), ("ppl new, 50 updates", "adapt.new.perplexity.50", 1),
+        ("ppl other orders", "perplexity_in_other_order.en", 0),
+        ("knowledge en", "knowledge.en", 2), ("knowledge new", "knowledge.new", 2),
+        ("tasks en", "tasks_average.en", 2), ("tasks new", "tasks_average.new", 2),
+        ("self-similarity en", "self_similarity.en", 3), ("self-similarity new", "self_similarity.new", 3),
     ],
 }
 
@@ -114,13 +59,15 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
 def value(summary, path):
     """A number by its path, None where the run did not measure it.
 
-    `log ` takes the logarithm, `middle` the middle level.
+    `log ` takes the logarithm, `middle` the middle level, `new` the language attached after pretraining.
     """
     if path.startswith("log "):
         found = value(summary, path[4:])
         return None if found is None else float(np.log(found))
     found = summary
     for key in path.split("."):
+        if key == "new":
+            key = next(iter(summary.get("adapt", {})), key)
         if isinstance(found, list):
             found = found[len(found) // 2 if key == "middle" else int(key)]
         elif isinstance(found, dict) and key in found:
@@ -189,16 +136,24 @@ def read_run(folder):
 def compare(folders, out):
     """Table of runs, one row each, and a picture of their curves in out/report.svg."""
     runs = [(folder.name, *read_run(folder)) for folder in folders]
-    rows = [[name, *(number(value(s, path), digits) for _, path, digits in COLUMNS)] for name, s, _ in runs]
-    text = table(["run", *(head for head, _, _ in COLUMNS)], rows)
+    shown = {}
+    for column in sum(COLUMNS.values(), []):
+        shown.setdefault(column[1], column)                    # a number of two papers stands once
+    text = columns("run", {name: [summary] for name, summary, _ in runs}, [*shown.values()])
     out.mkdir(exist_ok=True)
     (out / "report.svg").write_text(curves([(name, log) for name, _, log in runs]), encoding="utf-8")
     (out / "report.md").write_text(text + "\n", encoding="utf-8")
     return text + f"\n\nwritten to {out}/report.md, curves to {out}/report.svg"
 
 
-def number(found, digits):
-    return "" if found is None else f"{found:.{digits}f}"
+def columns(head, systems, shown):
+    """A row per system (name: summaries of its seeds), and the columns of COLUMNS that hold anything."""
+    rows = {name: [spread(summaries, path, digits) for _, path, digits in shown]
+            for name, summaries in systems.items()}
+    kept = [i for i, _ in enumerate(shown) if any(row[i] for row in rows.values())]
+    heads = [heading for heading, _, _ in shown]
+    return table([head, *(heads[i] for i in kept)],
+                 [[name, *(row[i] for i in kept)] for name, row in rows.items()])
 
 
 def spread(summaries, path, digits):
@@ -210,63 +165,12 @@ def spread(summaries, path, digits):
         f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else "")
 
 
-def judge(differences, sign, least):
-    """The rule, fixed before any run: seeds are paired, d = (method - other) * sign of the claim.
-
-    reproduced      every seed has d > 0 and the mean is at least `least`
-    same direction  the mean is above one standard error, but not the above
-    no difference   |mean| within one standard error or below a quarter of `least`
-    opposite        the mean is below minus one standard error
-    sign 0 claims "not worse": reproduced if the mean difference is below `least`, else opposite
-    """
-    d = np.array(differences) * (sign or 1)
-    if sign == 0:
-        return "reproduced" if d.mean() < least else "opposite"
-    error = d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else 0.0
-    if (d > 0).all() and d.mean() >= least:
-        return "reproduced"
-    if abs(d.mean()) <= max(error, least / 4):
-        return "no difference"
-    return "same direction" if d.mean() > 0 else "opposite"
-
-
-def verdicts(paper, summaries):
-    """The report of a paper: a row per system and a row per claim."""
-    n = min(map(len, summaries.values()))
-    rows = [[name, *(spread(s, path, digits) for _, path, digits in COLUMNS)]
-            for name, s in summaries.items()]
-    text = (f"Mean ± sd over {n} seeds.\n\n"
-            + table(["system", *(head for head, _, _ in COLUMNS)], rows) + "\n\n")
-    claims = []
-    for claim, words, method, other, path, sign, least in CLAIMS[paper]:
-        pairs = [(value(a, path), value(b, path)) for a, b in zip(summaries[method], summaries[other])]
-        if any(None in pair for pair in pairs):
-            continue
-        d = [a - b for a, b in pairs]
-        sd = f" ± {np.std(d, ddof=1):.3f}" if len(d) > 1 else ""
-        claims.append([f"{claim} {words}", method, other, f"{np.mean(d):+.3f}{sd}", judge(d, sign, least)])
-    if {"skyline", "prealign", "joint"} <= summaries.keys():
-        closed = [(value(j, p) - value(a, p)) / (value(j, p) - value(s, p)) for p in ["log perplexity.clone"]
-                  for j, a, s in zip(summaries["joint"], summaries["prealign"], summaries["skyline"])]
-        text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
-                 f"{np.mean(closed):.2f}\n\n")
-    return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
-
-
-def conclude(paper, summaries, folder):
-    """The report of a paper, written to folder/report-<paper>.md; returns the text to print."""
-    text, path = verdicts(paper, summaries), folder / f"report-{paper}.md"
-    path.write_text(text, encoding="utf-8")
-    path.with_suffix(".json").write_text(json.dumps(summaries), encoding="utf-8")
-    return f"\n{text}\nwritten to {path}; every number behind it to {path.with_suffix('.json')}"
-
-
 COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
 
 
 def validation_losses(row):
-    """Of a row of the log: loss per language, {} where the row has none."""
-    return row.get("val", {})
+    """Of a row of the log: loss per language, {} outside pretraining."""
+    return row.get("val", {}) if row["stage"] == "pretrain" else {}
 
 
 def middle_cosine(row):
@@ -274,6 +178,25 @@ def middle_cosine(row):
     if "word_cosine" not in row or row["stage"] != "pretrain":
         return {}
     return {"cosine": value(row, "word_cosine.middle")}
+
+
+def training_loss(row):
+    """Of a row of the log: loss on the text of the batches since the last row, {} outside pretraining."""
+    return {"lm": row["lm"]} if "lm" in row and row["stage"] == "pretrain" else {}
+
+
+def new_language_loss(row):
+    """Of a row of the log: validation loss of the language being attached, {} outside adapting."""
+    return {"new": [*row["val"].values()][-1]} if row["stage"] == "adapt" else {}
+
+
+# title, what of a row, whether the scale begins at zero; a chart that no run fills is left out
+CHARTS = [
+    ("validation loss, nats per token (dashed: clone)", validation_losses, False),
+    ("cosine of word pairs, middle level", middle_cosine, True),
+    ("training loss, nats per token", training_loss, False),
+    ("new language: validation loss over updates", new_language_loss, False),
+]
 
 
 def series(log, pick):
@@ -285,12 +208,10 @@ def series(log, pick):
     return list(points.values())
 
 
-def chart(runs, title, pick, left, from_zero):
-    """One chart as pieces of SVG: title, grid, and a line for each run and key of pick(row)."""
-    top, width, height = 40, 400, 260
-    lines = [(COLOURS[i % len(COLOURS)], j, points)
-             for i, (_, log) in enumerate(runs) for j, points in enumerate(series(log, pick))]
-    everything = [xy for *_, points in lines for xy in points] or [(0, 0), (1, 1)]
+def chart(title, lines, left, top, from_zero):
+    """One chart as pieces of SVG: title, grid and lines (colour, whether dashed, points)."""
+    width, height = 400, 260
+    everything = [xy for *_, points in lines for xy in points]
     (_, y0), (x1, y1) = np.min(everything, axis=0), np.max(everything, axis=0)
     y0, y1 = min(y0, 0) if from_zero else y0, y1 + 1e-9
 
@@ -308,23 +229,29 @@ def chart(runs, title, pick, left, from_zero):
             f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>'
             f'<text x="{left + share * width}" y="{top + height + 18}" text-anchor="middle">'
             f'{share * x1:.0f}</text>')
-    for colour, j, points in lines:
+    for colour, dashed, points in lines:
         path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
-        dash = ' stroke-dasharray="5 3"' if j else ""
+        dash = ' stroke-dasharray="5 3"' if dashed else ""
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
     return parts
 
 
 def curves(runs):
-    """Two charts as one SVG: validation loss per language, and cosine of word pairs at the middle level, over
-    pretraining."""
-    parts = chart(runs, "validation loss, nats per token (dashed: clone)", validation_losses, 60, False)
-    parts += chart(runs, "cosine of word pairs, middle level", middle_cosine, 540, True)
+    """The CHARTS that hold anything as one SVG, two a row, and a legend: runs (name, log rows)."""
+    colours = [COLOURS[i % len(COLOURS)] for i, _ in enumerate(runs)]
+    parts, drawn = [], 0
+    for title, pick, from_zero in CHARTS:
+        lines = [(colour, dashed, points) for colour, (_, log) in zip(colours, runs)
+                 for dashed, points in enumerate(series(log, pick))]
+        if lines:
+            parts += chart(title, lines, 60 + drawn % 2 * 480, 40 + drawn // 2 * 330, from_zero)
+            drawn += 1
+    bottom = 20 + (drawn + 1) // 2 * 330
     for i, (name, _) in enumerate(runs):
-        x, y = 60 + i % 3 * 300, 350 + i // 3 * 18
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{COLOURS[i % len(COLOURS)]}"/>'
+        x, y = 60 + i % 3 * 300, bottom + i // 3 * 18
+        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{colours[i]}"/>'
                      f'<text x="{x + 20}" y="{y - 3}">{html.escape(name)}</text>')
-    height = 360 + (len(runs) + 2) // 3 * 18
+    height = bottom + 10 + (len(runs) + 2) // 3 * 18
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" '
             'font-family="sans-serif" font-size="12">'
             f'<rect width="960" height="{height}" fill="white"/>' + "".join(parts) + "</svg>\n")

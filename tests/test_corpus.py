@@ -176,6 +176,14 @@ def test_permuted_languages_have_their_own_rows_and_their_own_order(corpus):
     assert corpus.decode(corpus.encode("Anna had the ball.", "shuffled-2")) == "⟨had Anna ball the.⟩"
 
 
+def test_text_takes_the_order_of_another_language_and_keeps_its_own_rows(corpus):
+    rows = corpus.validation_rows("clone", 3, 100)
+    english = rows.reshape(-1) - 400
+    expected = permute_words(english, corpus.starts, corpus.ends, 4) + 400
+    assert np.array_equal(corpus.in_order(rows, "shuffled-4").reshape(-1), expected)
+    assert np.array_equal(corpus.in_order(rows, "clone2"), rows)
+
+
 def test_decode_puts_brackets_around_what_is_not_english(corpus):
     mixed = np.concatenate((corpus.encode("Anna had", opening=False),
                             corpus.encode("the ball", "clone", opening=False),

@@ -11,7 +11,7 @@ import pytest
 
 import train
 from data.config import Config
-from data import report
+from data import studies
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ def test_the_flag_table_is_the_dataclass():
 def test_the_results_in_the_readme_are_those_of_the_results_file():
     summaries = json.loads(RESULTS.read_text(encoding="utf-8"))
     shown = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()
-    assert shown == report.verdicts("prealign", summaries).strip()
+    assert shown == studies.verdicts("prealign", summaries).strip()
 
 
 def test_every_text_file_is_opened_as_utf_8():
@@ -81,7 +81,7 @@ def test_every_text_file_is_opened_as_utf_8():
     ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}),
     ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
     ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", set()),
-    ("data/config.py", {"data"}),
+    ("data/config.py", {"data"}), ("data/studies.py", {"data"}),
 ])
 def test_imports_point_downwards_only(name, allowed):
     ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}

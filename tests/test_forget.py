@@ -15,13 +15,13 @@ import train
 from data import corpus as corpora
 from data.config import Config, parse_args
 from forget import (Forgetting, GrownEmbedding, GrownHead, assemble, expand_vocabulary, first_rows, merge,
-                    new_rows)
+                    new_rows, recovery)
 from model import GPT, Shape, learning_rate, lm_loss
 from test_train import SMALL, flags, log_without_speed, run_recipe, same_weights
 
 V, N, D = 400, 100, 32                                             # old tokens, new tokens, width
 SHORT = dict(method="forget", steps=12, reset_every=4, reset_until=1.0, adapt_steps=8, adapt_tokens=5000,
-             adapt_batch=2, log_every=2)                           # resets before steps 4 and 8
+             adapt_batch=2, adapt_replay=0, instruct_steps=0, log_every=2)  # resets before steps 4 and 8
 
 
 def small_model(tied=False, seed=0, vocab_size=V):
@@ -281,7 +281,7 @@ def test_adapting_leaves_all_but_the_new_rows_as_they_were(cache, tmp_path, whol
         grown = 3 / 2 if name in ("embed.weight", "head.weight") else 1
         assert len(after[name]) == grown * len(was)
     rows = [row for row in log_without_speed(whole) if row["stage"] == "adapt"]
-    assert [row["step"] for row in rows] == [*range(1, 9)]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert rows[-1]["val"]["clone2"] < rows[0]["val"]["clone2"]
 
 
@@ -294,6 +294,64 @@ def test_exercises_at_the_end_train_the_body_alone_and_are_resumed_exactly(cache
     run_recipe(cache, tmp_path / "parts", stop_after=("instruct", 2), **long)
     parts = run_recipe(cache, tmp_path / "parts", **long)
     assert same_weights(taught, parts) and log_without_speed(taught) == log_without_speed(parts)
+
+
+def test_text_of_old_languages_stands_beside_the_new_one_in_its_share(cache, tmp_path):
+    run = train.Run(Config(**(SMALL | SHORT | dict(method="baseline", adapt_to="clone2", adapt_batch=8,
+                                                   adapt_replay=0.25))), tmp_path / "a", cache, quiet=True)
+    base = run.corpus.base_vocab
+    run.corpus.add_language("clone2", 3000, 0)
+    seen = []
+    train.lm_parts, keep = (lambda run, model, inputs, targets: seen.append(inputs)), train.lm_parts
+    try:
+        train.adapt(run, 0)
+        train.adapt(run, 1)
+    finally:
+        train.lm_parts = keep
+    for rows in seen:
+        assert rows.shape[0] == 8 and (rows[:6] // base == 2).all() and (rows[6:] // base < 2).all()
+    assert not np.array_equal(*seen)
+
+
+def test_replay_keeps_the_share_that_old_text_gives_to_new_tokens_small(cache, tmp_path, baseline):
+    def loss_on_english(replay):
+        run = run_recipe(cache, tmp_path / str(replay), **SHORT | dict(
+            method="baseline", adapt_to="clone2", from_run=str(baseline.out), adapt_steps=20,
+            adapt_replay=replay))
+        return log_without_speed(run)[-1]["val"]["en"]
+    assert loss_on_english(0.5) < loss_on_english(0.0)
+
+
+def test_a_tuned_body_goes_under_the_embeddings_of_a_new_language(cache, tmp_path, baseline, capsys):
+    """The life of a model in Chen et al., in two runs."""
+    start = SHORT | dict(method="baseline", from_run=str(baseline.out))
+    tuned = run_recipe(cache, tmp_path / "tuned", **start | dict(adapt_to="none", instruct_steps=4))
+    learned = run_recipe(cache, tmp_path / "learned", **start | dict(adapt_to="clone2", adapt_rows="all"))
+    both = run_recipe(cache, tmp_path / "both", **start | dict(
+        adapt_to="clone2", adapt_rows="all", body_from=str(tuned.out)))
+    for name, found in both.model.state_dict().items():
+        source = learned if name.startswith(("embed", "head")) else tuned
+        assert torch.equal(found, source.model.state_dict()[name]), name
+    assert train.main(["--from_run", str(baseline.out), "--adapt_to", "clone2", "--body_from",
+                       str(baseline.out), "--cache", str(cache), "--out", str(tmp_path / "no")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "last stage is pretrain" in error
+
+
+# --- the saw-tooth ------------------------------------------------------------------------------------------
+
+def test_recovery_reads_the_rise_and_the_steps_back_off_the_loss():
+    losses = {10: 5.0, 20: 4.0, 30: 6.0, 40: 4.5, 50: 4.05, 60: 3.0, 70: 5.0, 80: 4.0}
+    first, second = recovery(losses, [20, 60])
+    assert first == dict(step=20, before=4.0, after=6.0, rise=2.0, steps=30)
+    assert second == dict(step=60, before=3.0, after=5.0, rise=2.0)         # never back
+    assert recovery(losses, []) == []
+
+
+def test_a_forgetting_run_reports_its_recovery(cache, tmp_path, whole):
+    resets = whole.forgetting.at
+    found = recovery({row["step"]: row["lm"] for row in whole.rows() if row["stage"] == "pretrain"}, resets)
+    assert [r["step"] for r in found] == resets
 
 
 # --- expansion ----------------------------------------------------------------------------------------------
@@ -445,7 +503,7 @@ def test_assembling_takes_the_body_of_one_model_and_the_rows_of_the_other(grown)
     other = other if grown else merge(other)
     parts = {name: p.detach().clone() for name, p in other.named_parameters()}
     was = {name: p.detach().clone() for name, p in english.named_parameters()}
-    assert assemble(english, other) is other
+    assert assemble(english.state_dict(), other) is other
     for name, p in other.named_parameters():
         wanted = parts[name] if name.startswith(("embed", "head")) else was[name]
         assert torch.equal(p, wanted), name

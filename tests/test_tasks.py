@@ -2,13 +2,15 @@
 import json
 import math
 import random
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
-from data import measure, report, tasks
+from data import measure, report, studies, tasks
+from data.config import parse_args
 from data.corpus import Dictionary
 from data.synthetic import Item
 from data.tasks import IGNORE, accuracy, answer_rows, choices
@@ -314,7 +316,7 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(model, corpu
     ([-0.2], 1, 0.05, "opposite"),
 ])
 def test_the_verdict_follows_the_rule(differences, sign, least, verdict):
-    assert report.judge(differences, sign, least) == verdict
+    assert studies.judge(differences, sign, least) == verdict
 
 
 def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
@@ -347,11 +349,11 @@ def run(clone_perplexity, knowledge=0.5):
 
 
 def test_verdicts_compare_seed_by_seed_and_leave_out_what_was_not_measured():
-    summaries = {name: [run(math.e ** 3), run(math.e ** 4)] for name in report.SYSTEMS["prealign"]}
+    summaries = {name: [run(math.e ** 3), run(math.e ** 4)] for name in studies.SYSTEMS["prealign"]}
     # one nat lower in each seed, knowledge the same
     summaries["prealign"] = [run(math.e ** 2, 0.5), run(math.e ** 3, 0.5)]
     summaries["skyline"] = [run(math.e ** 1), run(math.e ** 2)]             # two nats lower
-    text = report.verdicts("prealign", summaries)
+    text = studies.verdicts("prealign", summaries)
     rows = {tuple(cell.strip() for cell in line.strip("|").split("|"))
             for line in text.splitlines() if line.startswith("| P")}
     assert ("P1 clone perplexity lower than joint (log ratio)",
@@ -366,9 +368,43 @@ def test_verdicts_compare_seed_by_seed_and_leave_out_what_was_not_measured():
 
 
 def test_every_claim_compares_systems_that_the_reproduction_runs():
-    for paper, claims in report.CLAIMS.items():
+    for paper, claims in studies.CLAIMS.items():
         for _, _, method, other, _, sign, least in claims:
-            assert {method, other} <= report.SYSTEMS[paper].keys() and sign in (-1, 0, 1) and least >= 0
+            named = set(method.split(" - ")) | set(other.split(" - ")) - {""}
+            assert named <= studies.SYSTEMS[paper].keys() and sign in (-1, 0, 1) and least >= 0
+
+
+def test_a_claim_may_compare_differences_of_systems_and_of_numbers():
+    summaries = {"a": [run(8.0, 0.7), run(9.0)], "b": [run(3.0, 0.4), run(5.0)]}
+    assert studies.measured(summaries, "a - b", "perplexity.clone").tolist() == [5, 4]
+    assert studies.measured(summaries, "a", "perplexity.clone - perplexity.en").tolist() == [3, 4]
+    assert np.isnan(studies.measured(summaries, "a", "perplexity.nowhere")).all()
+
+
+def test_updates_needed_are_a_share_of_those_of_the_other_run():
+    def adapted(*perplexities):
+        found = {str(10 * i + 10): p for i, p in enumerate(perplexities)}
+        return {"adapt": {"clone2": {"perplexity": found}}}
+    assert studies.updates_needed(adapted(9, 5, 4, 3), adapted(20, 10, 7, 5)) == 0.5
+    assert studies.updates_needed(adapted(9, 8, 7, 6), adapted(20, 10, 7, 5)) == math.inf
+
+
+def test_every_system_of_a_study_is_a_configuration_and_comes_after_the_run_it_starts_from():
+    for systems in studies.SYSTEMS.values():
+        seen = []
+        for name, flags in systems.items():
+            needed = re.findall(r"{(.+?)}", flags)
+            assert set(needed) <= set(seen), name
+            if not needed:
+                parse_args(flags.split())
+            seen.append(name)
+
+
+def test_new_is_the_language_attached_after_pretraining():
+    summary = {"perplexity": {"en": 2.0, "clone2": 7.0}, "adapt": {"clone2": {"perplexity": {"50": 9.0}}}}
+    assert report.value(summary, "perplexity.new") == 7.0
+    assert report.value(summary, "adapt.new.perplexity.50") == 9.0
+    assert report.value({"perplexity": {"en": 2.0}}, "perplexity.new") is None
 
 
 LOG = [{"stage": "align", "step": 10, "word_cosine": [0.9, 0.9, 0.9]},
@@ -396,6 +432,17 @@ def test_curves_are_an_svg_with_english_clone_and_cosine_of_every_run():
     assert english[1] == (460.0, 300.0) and clone[0][1] == 40.0
 
 
+def test_resets_and_a_new_language_have_charts_of_their_own():
+    log = [row | {"lm": 2.0 + i} for i, row in enumerate(LOG)]
+    log += [{"stage": "adapt", "step": s, "lm": 9.0, "val": {"en": 9.0, "clone": 9.0, "clone2": 5.0 - s / 10}}
+            for s in (10, 20, 30)]
+    lines = lines_of(report.curves([("one", log)]))
+    assert [len(points) for _, points in lines] == [2, 2, 2, 2, 3]          # en, clone, cosine, training, new
+    *_, training, new = (points for _, points in lines)
+    assert training[0][1] > training[1][1] and new[0][1] < new[-1][1]
+    assert min(y for _, y in training) > 340                                # in the second row of charts
+
+
 def test_curves_of_a_run_without_rows_are_still_an_svg():
     assert lines_of(report.curves([("empty", [])])) == []
 
@@ -414,6 +461,7 @@ def test_the_comparison_of_runs_is_written_as_text_and_picture(tmp_path):
     head, _, *rows = [[cell.strip() for cell in line.split("|")]
                       for line in text.splitlines() if line.startswith("|")]
     assert [row[head.index("ppl clone")] for row in rows] == ["7.000", "8.000"]
+    assert "ppl new" not in head and "word P@1" not in head                 # columns that no run fills
     assert len(lines_of((tmp_path / "out" / "report.svg").read_text(encoding="utf-8"))) == 6
     assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8").strip() == text.split("\n\n")[0]
 

@@ -221,7 +221,8 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
         "knowledge_told_in_both", "knowledge_mixed", "transfer", "tasks", "tasks_average", "chance",
         "word_cosine",
         "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine", "sentence_retrieval", "alignment",
-        "uniformity", "self_similarity", "foreign_mass_in_english"} == set(summary)
+        "uniformity", "self_similarity", "foreign_mass_in_english",
+        "perplexity_in_other_order"} == set(summary)
     assert len(summary["word_cosine"]) == cfg.n_layer + 2
     assert set(summary["tasks"]["nli"]["lexical"]["clone"]) == {"0", "2"}
     assert summary["tasks"]["nli"]["lexical"]["clone"]["0"]["n"] == cfg.eval_items

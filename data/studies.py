@@ -1,0 +1,238 @@
+"""What `--reproduce` runs for each paper, and how its claims are judged.
+
+  SYSTEMS   the runs, by name: flags of train.py
+  CLAIMS    the papers' claims as differences of measured numbers, with the rule that judges them
+  judge, verdicts, conclude
+"""
+import json
+
+import numpy as np
+
+from data.report import COLUMNS, columns, table, value
+
+# adaptation tokens beside the default of 10,000: updates
+AMOUNTS = {3_000: 200, 30_000: 200, 100_000: 300, 300_000: 300, 1_000_000: 600}
+
+
+def forgetting_study():
+    """BA and AFA side by side, and what each needs: {name: flags}, where {name} is the folder of that run."""
+    systems = {
+        "standard": "--method baseline --log_every 25",
+        "forgetting": "--method forget --log_every 25",
+        "weights only": "--method forget --no-reset_moments --no-reset_clock",
+        # as many rows in all, a quarter of them four times as often
+        "gradual": "--method forget --reset_every 50 --reset_fraction 0.25",
+        "twice as often": "--method forget --reset_every 100 --reset_until 0.5",
+        "prealign": "--method prealign",
+        "prealign+forget": "--method prealign+forget",
+    }
+    systems = {name: flags + " --adapt_to none --transfer_steps 0" for name, flags in systems.items()}
+    for name, base in (("BA", "standard"), ("AFA", "forgetting")):
+        plain, tuned = " --instruct_steps 0", " --instruct_steps 100"
+        quick, adapted = plain + " --eval_items 25", f"--from_run {{{base}}} --adapt_to "
+        systems[name] = adapted + "clone2" + plain
+        for tokens, steps in AMOUNTS.items():
+            systems[f"{name}, {tokens:,} tokens"] = (
+                adapted + f"clone2 --adapt_tokens {tokens} --adapt_steps {steps}" + quick)
+        for language in ("shuffled-2", "shuffled-4", "reversed"):
+            systems[f"{name}, {language}"] = adapted + language + quick
+        systems[f"{name}, no replay"] = adapted + "clone2 --adapt_replay 0" + quick
+        systems[f"{name}, whole head"] = adapted + "clone2 --adapt_rows head" + quick
+        systems[f"{name}, tuned"] = adapted + "clone2" + tuned
+        systems[f"{base}, tuned"] = adapted + "none" + tuned
+        # as in Chen et al.: embeddings learned under the body as pretrained, then the body tuned in English
+        systems[f"{name}, assembled"] = (
+            adapted + f"clone2 --adapt_rows all --adapt_replay 0{plain} --body_from {{{base}, tuned}}")
+    for base in ("weights only", "gradual", "twice as often", "prealign", "prealign+forget"):
+        systems[f"{base}, adapted"] = f"--from_run {{{base}}} --adapt_to clone2" + quick
+    return systems
+
+
+PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
+SYSTEMS = {
+    "prealign": {
+        # for joint, the coverage only says which words count as unseen
+        "joint": "--method baseline --dictionary_coverage 0.75",
+        "prealign": "--method prealign",
+        "published": PUBLISHED,
+        "init only": PUBLISHED + " --code_switch 0 --transfer_steps 0",
+        "switching only": PUBLISHED + " --align_steps 0 --transfer_steps 0",
+        "vanilla": PUBLISHED + " --vanilla --transfer_steps 0",
+        "shuffled": "--method prealign --dictionary shuffled --transfer_steps 0",
+        "dictionary 75 %": "--method prealign --dictionary_coverage 0.75 --transfer_steps 0",
+        # and with as much clone text as English text, which --reproduce adds
+        "skyline": "--method baseline --transfer_steps 0",
+    },
+    "forget": forgetting_study(),
+}
+
+# claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
+# that counts.  "A - B", of systems or of numbers, is a difference of its own; "" is zero.
+CLAIMS = {
+    "prealign": [
+        ("P1", "clone perplexity lower than joint (log ratio)",
+         "prealign", "joint", "log perplexity.clone", -1, 0.05),
+        ("P1", "clone perplexity lower than joint (log ratio)",
+         "published", "joint", "log perplexity.clone", -1, 0.05),
+        ("P1", "English perplexity not worse (log ratio)",
+         "prealign", "joint", "log perplexity.en", 0, 0.02),
+        ("P1", "English perplexity not worse (log ratio)",
+         "published", "joint", "log perplexity.en", 0, 0.02),
+        ("P2", "zero-shot transfer of nli, clone",
+         "prealign", "joint", "transfer.nli.clone", 1, 0.05),
+        ("P2", "zero-shot transfer of nli, clone",
+         "published", "joint", "transfer.nli.clone", 1, 0.05),
+        ("P3", "knowledge told in English, asked in the clone",
+         "prealign", "joint", "knowledge.clone", 1, 0.05),
+        ("P3", "knowledge told in English, asked in the clone",
+         "published", "joint", "knowledge.clone", 1, 0.05),
+        ("P4", "both parts better than one (log clone perplexity)",
+         "published", "init only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than one (log clone perplexity)",
+         "published", "switching only", "log perplexity.clone", -1, 0.0),
+        ("P4", "both parts better than one (knowledge)",
+         "published", "init only", "knowledge.clone", 1, 0.0),
+        ("P4", "both parts better than one (knowledge)",
+         "published", "switching only", "knowledge.clone", 1, 0.0),
+        ("P5", "input-only switching writes less clone in English",
+         "published", "vanilla", "log foreign_mass_in_english", -1, 0.0),
+        ("P5", "input-only >= vanilla (log clone perplexity)",
+         "published", "vanilla", "log perplexity.clone", -1, 0.0),
+        ("P5", "input-only >= vanilla (knowledge)",
+         "published", "vanilla", "knowledge.clone", 1, 0.0),
+        ("P6", "cosine of pairs above joint (middle level)",
+         "published", "joint", "word_cosine.middle", 1, 0.05),
+        ("P6", "without switching the cosine decays further",
+         "init only", "published", "word_cosine.middle", -1, 0.05),
+        ("P7", "words left out are better aligned than under joint",
+         "dictionary 75 %", "joint", "unseen_word_retrieval", 1, 0.05),
+        ("P8", "a shuffled dictionary does not help (log clone perplexity)",
+         "shuffled", "joint", "log perplexity.clone", 1, 0.0),
+        ("P8", "a shuffled dictionary does not help (knowledge)",
+         "shuffled", "joint", "knowledge.clone", -1, 0.0),
+    ],
+    "forget": [
+        ("F1", "new language after the same adaptation (log perplexity)",
+         "AFA", "BA", "log perplexity.new", -1, 0.05),
+        ("F1", "the same with 3,000 tokens",
+         "AFA, 3,000 tokens", "BA, 3,000 tokens", "log perplexity.new", -1, 0.05),
+        ("F1", "the same without text of the old languages",
+         "AFA, no replay", "BA, no replay", "log perplexity.new", -1, 0.05),
+        ("F2", "faster: new language after 50 updates (log perplexity)",
+         "AFA", "BA", "log adapt.new.perplexity.50", -1, 0.05),
+        ("F3", "English not worse after pretraining (log perplexity)",
+         "forgetting", "standard", "log perplexity.en", 0, 0.05),
+        ("F3", "English not worse after adapting (log perplexity)",
+         "AFA", "BA", "log perplexity.en", 0, 0.05),
+        ("F3", "English not worse after adapting, without text of the old languages",
+         "AFA, no replay", "BA, no replay", "log perplexity.en", 0, 0.05),
+        ("F4", "self-similarity lower, English", "forgetting", "standard", "self_similarity.en", -1, 0.0),
+        ("F4", "self-similarity lower, new language", "AFA", "BA", "self_similarity.new", -1, 0.0),
+        ("F5", "with a million tokens the advantage is smaller (log perplexity)",
+         "AFA, 1,000,000 tokens - BA, 1,000,000 tokens", "AFA - BA", "log perplexity.new", 1, 0.05),
+        ("F5", "with a million tokens none is left (log perplexity)",
+         "BA, 1,000,000 tokens", "AFA, 1,000,000 tokens", "log perplexity.new", 0, 0.02),
+        ("F6", "a saw-tooth: training loss rises at the last reset (nats)",
+         "forgetting", "", "recovery.-1.rise", 1, 0.1),
+        ("F6", "recovery gets faster: loss just after the last reset against the first (nats)",
+         "forgetting", "", "recovery.-1.after - recovery.0.after", -1, 0.1),
+        ("F7", "gain grows with distance: reversed against the same order (log perplexity)",
+         "AFA, reversed - BA, reversed", "AFA - BA", "log perplexity.new", -1, 0.05),
+        ("F7", "gain grows with distance: shuffled-4 against the same order (log perplexity)",
+         "AFA, shuffled-4 - BA, shuffled-4", "AFA - BA", "log perplexity.new", -1, 0.05),
+        ("F8", "weights without moments and clock are worse, new language (log perplexity)",
+         "weights only, adapted", "AFA", "log perplexity.new", 1, 0.02),
+        ("F8", "weights without moments and clock are worse, English (log perplexity)",
+         "weights only", "forgetting", "log perplexity.en", 1, 0.02),
+        ("F9", "another language, of English words, suffers less than under BA (log perplexity)",
+         "AFA", "BA", "log perplexity_in_other_order.en", -1, 0.02),
+        ("tasks", "tuned in English, tasks in the new language",
+         "AFA, tuned", "BA, tuned", "tasks_average.new", 1, 0.02),
+        ("tasks", "tuned in English, knowledge in the new language",
+         "AFA, tuned", "BA, tuned", "knowledge.new", 1, 0.02),
+        ("tasks", "assembled as in Chen et al., tasks in the new language",
+         "AFA, assembled", "BA, assembled", "tasks_average.new", 1, 0.02),
+        ("ours", "gradual resets: new language (log perplexity)",
+         "gradual, adapted", "AFA", "log perplexity.new", -1, 0.02),
+        ("ours", "gradual resets: English (log perplexity)",
+         "gradual", "forgetting", "log perplexity.en", -1, 0.02),
+        ("ours", "resets do not undo alignment: knowledge in the clone",
+         "prealign+forget", "prealign", "knowledge.clone", 1, 0.02),
+        ("ours", "resets do not undo alignment: words found",
+         "prealign+forget", "prealign", "word_retrieval", 1, 0.02),
+        ("ours", "forgetting on top of prealign: new language (log perplexity)",
+         "prealign+forget, adapted", "prealign, adapted", "log perplexity.new", -1, 0.05),
+    ],
+}
+
+
+def judge(differences, sign, least):
+    """The rule, fixed before any run: seeds are paired, d = (method - other) * sign of the claim.
+
+    reproduced      every seed has d > 0 and the mean is at least `least`
+    same direction  the mean is above one standard error, but not the above
+    no difference   |mean| within one standard error or below a quarter of `least`
+    opposite        the mean is below minus one standard error
+    sign 0 claims "not worse": reproduced if the mean difference is below `least`, else opposite
+    """
+    d = np.array(differences) * (sign or 1)
+    if sign == 0:
+        return "reproduced" if d.mean() < least else "opposite"
+    error = d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else 0.0
+    if (d > 0).all() and d.mean() >= least:
+        return "reproduced"
+    if abs(d.mean()) <= max(error, least / 4):
+        return "no difference"
+    return "same direction" if d.mean() > 0 else "opposite"
+
+
+def measured(summaries, system, path):
+    """A number of a system in every seed: -> (seeds,), nan where it was not measured.
+
+    "A - B", of systems or of numbers, is the difference.
+    """
+    for names, parts in ((system.split(" - "), lambda name: (name, path)),
+                         (path.split(" - "), lambda name: (system, name))):
+        if len(names) == 2:
+            return np.subtract(*(measured(summaries, *parts(name)) for name in names))
+    return np.array([value(s, path) for s in summaries[system]], float)          # None becomes nan
+
+
+def verdicts(paper, summaries):
+    """The report of a paper: a row per system and a row per claim."""
+    n = min(map(len, summaries.values()))
+    text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", summaries, COLUMNS[paper]) + "\n\n"
+    claims = []
+    for claim, words, method, other, path, sign, least in CLAIMS[paper]:
+        d = measured(summaries, method, path) - (measured(summaries, other, path) if other else 0)
+        if np.isnan(d).any():
+            continue
+        sd = f" ± {np.std(d, ddof=1):.3f}" if len(d) > 1 else ""
+        claims.append([f"{claim} {words}", method, other, f"{np.mean(d):+.3f}{sd}", judge(d, sign, least)])
+    if {"skyline", "prealign", "joint"} <= summaries.keys():
+        closed = [(value(j, p) - value(a, p)) / (value(j, p) - value(s, p)) for p in ["log perplexity.clone"]
+                  for j, a, s in zip(summaries["joint"], summaries["prealign"], summaries["skyline"])]
+        text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
+                 f"{np.mean(closed):.2f}\n\n")
+    if paper == "forget":
+        shares = [updates_needed(a, b) for a, b in zip(summaries["AFA"], summaries["BA"])]
+        text += ("Updates that AFA needs to reach BA's last perplexity, as a share of BA's: "
+                 + ", ".join(f"{share:.2f}" for share in shares) + " (a seed each)\n\n")
+    return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
+
+
+def updates_needed(summary, other):
+    """Updates until the perplexity of the new language is what it is at the end of another run, as a share of
+    that run's updates; infinite if it never is."""
+    ours, theirs = ({int(step): p for step, p in next(iter(s["adapt"].values()))["perplexity"].items()}
+                    for s in (summary, other))
+    last = max(theirs)
+    return min((step for step, found in ours.items() if found <= theirs[last]), default=np.inf) / last
+
+
+def conclude(paper, summaries, folder):
+    """The report of a paper, written to folder/report-<paper>.md; returns the text to print."""
+    text, path = verdicts(paper, summaries), folder / f"report-{paper}.md"
+    path.write_text(text, encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(summaries), encoding="utf-8")
+    return f"\n{text}\nwritten to {path}; every number behind it to {path.with_suffix('.json')}"
