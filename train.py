@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import corpus as corpora, measure, report, studies, tasks
+from data import corpus as corpora, generation, measure, report, studies, tasks
 from data.config import flags_of, parse_args
 from data.report import data_name, default_out
 from data.runs import FILES, Folder, load_checkpoint
@@ -330,6 +330,10 @@ def evaluate(run):
     if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
         losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
         result["recovery"] = recovery(losses, run.forgetting.at)
+    if cfg.written_items:
+        def write(prompts, max_new_tokens, stop):
+            return generate(model, prompts, max_new_tokens, temperature=0, stop=stop)
+        result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
         val = {row["step"]: row["val"][cfg.new_language] for row in run.rows() if row["stage"] == "adapt"}
         learned = {str(step): math.exp(loss) for step, loss in val.items()}

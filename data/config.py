@@ -99,6 +99,8 @@ class Config:
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
     eval_items: int = option(200, "test items per task and rung", 1, 10**6)
     shots: str = option("0", "numbers of solved examples in task prompts, as in 0,5")
+    generate_items: int = option(-1, "items per measure of written text; 0: off; -1: 50 with align, else 0",
+                                 -1, 10**4)
     transfer_steps: int = option(300, "fine-tuning steps on English for zero-shot transfer; 0: off", 0, MANY)
     device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
     dtype: str = option("auto", "of matrix products in training", choices=("auto", "float32", "bfloat16"))
@@ -142,6 +144,11 @@ class Config:
     def tuning_steps(self):
         """Steps of English exercises at the end."""
         return self.instruct_steps if self.instruct_steps >= 0 else 100 if self.new_language else 0
+
+    @property
+    def written_items(self):
+        """generate_items, resolved."""
+        return self.generate_items if self.generate_items >= 0 else 50 * ("align" in self.methods)
 
     @property
     def pretrain_steps(self):

@@ -28,7 +28,7 @@ def forgetting_study():
     }
     systems = {name: flags + " --adapt_to none --transfer_steps 0" for name, flags in systems.items()}
     for name, base in (("BA", "standard"), ("AFA", "forgetting")):
-        plain, tuned = " --instruct_steps 0", " --instruct_steps 100"
+        plain, tuned = " --instruct_steps 0", " --instruct_steps 100 --generate_items 50"
         quick, adapted = plain + " --eval_items 25", f"--from_run {{{base}}} --adapt_to "
         systems[name] = adapted + "clone2" + plain
         for tokens, steps in AMOUNTS.items():
