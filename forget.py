@@ -160,21 +160,22 @@ def assemble(body, model):
     return model
 
 
-def recovery(losses, resets):
-    """How far each reset throws the training loss back, and for how long [Chen et al.: the saw-tooth].
+def recovery(losses, resets, delay=50):
+    """How far each reset throws the training loss back, and how much of that is left later.
 
-    losses: {step: mean loss of the steps since the last entry}; resets: steps before which rows were reset
-    -> for each reset dict(step, before, after: loss of the entries around it, rise: their difference, steps:
-       until the loss is within 0.1 nats of `before`; absent if that takes until the next reset or the end)
+    [Chen et al.: the saw-tooth]  losses: {step: mean loss of the steps since the last entry};
+    resets: the steps before which rows were reset
+    -> for each reset dict(step, before: loss of the last entry before it, rise: what the first entry after it
+       has more, excess: what the first entry at least `delay` steps later has more), in nats; excess is absent
+       if the cycle is shorter
     """
     found, steps = [], sorted(losses)
     for reset, end in zip(resets, [*resets[1:], math.inf]):
         before = losses[max(s for s in steps if s <= reset)]
         cycle = [s for s in steps if reset < s <= end]
-        after = losses[cycle[0]]
-        back = [s - reset for s in cycle if losses[s] <= before + 0.1]
-        found.append(dict(step=reset, before=before, after=after, rise=after - before)
-                     | (dict(steps=back[0]) if back else {}))
+        later = [s for s in cycle if s >= reset + delay]
+        found.append(dict(step=reset, before=before, rise=losses[cycle[0]] - before)
+                     | (dict(excess=losses[later[0]] - before) if later else {}))
     return found
 
 

@@ -340,11 +340,11 @@ def test_a_tuned_body_goes_under_the_embeddings_of_a_new_language(cache, tmp_pat
 
 # --- the saw-tooth ------------------------------------------------------------------------------------------
 
-def test_recovery_reads_the_rise_and_the_steps_back_off_the_loss():
-    losses = {10: 5.0, 20: 4.0, 30: 6.0, 40: 4.5, 50: 4.05, 60: 3.0, 70: 5.0, 80: 4.0}
-    first, second = recovery(losses, [20, 60])
-    assert first == dict(step=20, before=4.0, after=6.0, rise=2.0, steps=30)
-    assert second == dict(step=60, before=3.0, after=5.0, rise=2.0)         # never back
+def test_recovery_reads_the_rise_and_what_is_left_of_it_off_the_loss():
+    losses = {10: 5.0, 20: 4.0, 30: 6.0, 40: 4.5, 50: 4.25, 60: 3.0, 70: 5.0, 80: 4.0}
+    first, second = recovery(losses, [20, 60], delay=30)
+    assert first == dict(step=20, before=4.0, rise=2.0, excess=0.25)
+    assert second == dict(step=60, before=3.0, rise=2.0)                    # ends before the delay is over
     assert recovery(losses, []) == []
 
 
