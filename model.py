@@ -311,21 +311,21 @@ def exponentials(z, I, J):
 
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, generator=None, stop=None):
+def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, generator=None, stop=()):
     """Continue each prompt: list of lists of token ids -> list of lists with only the new ids.
 
-    temperature 0 is greedy; top_k keeps the k best tokens; stop ends a continuation when drawn (it is
-    not returned).  Prompts of different lengths share a batch by padding on the right: attention is
+    temperature 0 is greedy; top_k keeps the k best tokens; any token of stop ends a continuation when drawn
+    (it is not returned).  Prompts of different lengths share a batch by padding on the right: attention is
     causal, so padding is never seen.  Text beyond context_len slides out on the left.
     """
     device = model.embed.weight.device
-    texts, alive = [list(p) for p in prompts], [True] * len(prompts)
+    texts, alive = [list(p) for p in prompts], list(range(len(prompts)))
     for _ in range(max_new_tokens):
-        windows = [text[-model.shape.context_len:] for text in texts]
+        windows = [texts[i][-model.shape.context_len:] for i in alive]
         width = max(map(len, windows))
         tokens = torch.tensor([w + [0] * (width - len(w)) for w in windows], device=device)          # (B, T)
         last = torch.tensor([len(w) - 1 for w in windows], device=device)                            # (B,)
-        states = model.hidden(tokens)[-1][torch.arange(len(texts), device=device), last]             # (B, D)
+        states = model.hidden(tokens)[-1][torch.arange(len(alive), device=device), last]             # (B, D)
         scores = model.head(states).float()                                                          # (B, V)
         if temperature == 0:
             drawn = scores.argmax(dim=-1)                                                            # (B,)
@@ -335,10 +335,10 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
                 scores = scores.masked_fill(scores < weakest, float("-inf"))
             drawn = torch.multinomial(
                 (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
-        for i, token in enumerate(drawn.tolist()):
-            alive[i] = alive[i] and token != stop
-            if alive[i]:
-                texts[i].append(token)
-        if not any(alive):
+        going_on = [(i, token) for i, token in zip(alive, drawn.tolist()) if token not in stop]
+        for i, token in going_on:
+            texts[i].append(token)
+        alive = [i for i, _ in going_on]                       # what has ended is not computed any further
+        if not alive:
             break
     return [text[len(p):] for text, p in zip(texts, prompts)]

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import corpus as corpora, measure, report, tasks
+from data import corpus as corpora, generation, measure, report, tasks
 from data.config import flags_of, parse_args
 from data.report import data_name, default_out
 from data.runs import FILES, Folder, load_checkpoint
@@ -304,6 +304,10 @@ def evaluate(run):
     result |= measure.in_context(model, corpus, cfg.eval_items, [*map(int, cfg.shots.split(","))], cfg.seed)
     result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
     result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
+    if cfg.written_items:
+        def write(prompts, max_new_tokens, stop):
+            return generate(model, prompts, max_new_tokens, temperature=0, stop=stop)
+        result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
         val = {row["step"]: row["val"][cfg.new_language] for row in run.rows() if row["stage"] == "adapt"}
         learned = {str(step): math.exp(loss) for step, loss in val.items()}

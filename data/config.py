@@ -95,6 +95,8 @@ class Config:
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
     eval_items: int = option(200, "test items per task and rung", 1, 10**6)
     shots: str = option("0", "numbers of solved examples in task prompts, as in 0,5")
+    generate_items: int = option(-1, "items per measure of written text; 0: off; -1: 50 with align, else 0",
+                                 -1, 10**4)
     transfer_steps: int = option(300, "fine-tuning steps on English for zero-shot transfer; 0: off", 0, MANY)
     device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
     dtype: str = option("auto", "of matrix products in training", choices=("auto", "float32", "bfloat16"))
@@ -133,6 +135,11 @@ class Config:
         """The language attached after pretraining, or ""."""
         name = self.adapt_to or ("clone2" if "forget" in self.methods else "none")
         return "" if name == "none" else name
+
+    @property
+    def written_items(self):
+        """generate_items, resolved."""
+        return self.generate_items if self.generate_items >= 0 else 50 * ("align" in self.methods)
 
     @property
     def pretrain_steps(self):

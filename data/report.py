@@ -163,6 +163,8 @@ def show(summary):
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
     text = table(["measure", *languages, "chance"], rows)
+    if "answer_language" in summary:
+        text += "\n\n" + written(summary)
     for name, found in summary.get("adapt", {}).items():
         steps = list(found["perplexity"])
         shown = [steps[round(i * (len(steps) - 1) / 5)] for i in range(6)]
@@ -174,6 +176,16 @@ def show(summary):
         if key in summary:
             text += f"\n{key.replace('_', ' ')}: {summary[key]:.4f}"
     return text + f"\nminutes: {summary['minutes']}"
+
+
+def written(summary):
+    """Table of what the model wrote: a row per direction, a column per measure and number of examples."""
+    columns = [(name, key, k) for name, key in (
+        ("BLEU", "translation"), ("in the language", "answer_language"), ("right", "answer_right"))
+        for k in next(iter(summary.get(key, {}).values()), {})]
+    rows = [[pair, *(number(value(summary, f"{key}.{pair}.{k}"), 2) for _, key, k in columns),
+             number(value(summary, f"summary_rouge1.{pair}"), 2)] for pair in summary["answer_language"]]
+    return table(["asked-answered", *(f"{name}, {k} shots" for name, _, k in columns), "ROUGE-1"], rows)
 
 
 def read_run(folder):

@@ -7,6 +7,7 @@ them is scored given each of them.
 
   choices, accuracy  k-shot multiple choice by log-probability, plain and per token
   answer_rows        the same texts as training rows with loss on the answer only (fine-tuning for ZS-CLT)
+  exchange           a question in one language, the answer in another (AFP)
 """
 import numpy as np
 
@@ -21,6 +22,9 @@ IN_CONTEXT = tuple((task, rung) for task in TASKS if task not in ("knowledge", "
 # What the preset tiny can do in English (accuracy >= 0.8 on dev under joint training): only these speak of
 # transfer.
 HEADLINE = (("cause", "lexical"), ("ending", "lexical"), ("coreference", "lexical"), ("question", "lexical"))
+
+# Between question and answer, what asks for a language [AFP, official code]; EQUALS only hints at it.
+ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
 
 
 def text(item, candidate, demonstrations=()):
@@ -112,3 +116,19 @@ def answer_rows(corpus, items, language, limit=None):
     place = np.arange(tokens.shape[1])
     scored = (place >= np.array(starts)[:, None]) & (place < np.array([len(r) for r in rows])[:, None])
     return tokens[:, :-1], np.where(scored, tokens, IGNORE)[:, 1:]
+
+
+def exchange(corpus, item, asked, told, form=ANSWER):
+    """Question and phrase in the language `asked`, right answer and newline in the language `told`.
+
+    -> token ids (n,), (m,)
+
+    form: ANSWER, TRANSLATE or EQUALS.  Languages share no token, so the phrase is written in the question's
+    tokens, too, its words and the language's name in the tokenizer's pieces: " cl" "one", " E" "n" "g" ...
+    The phrase is encoded by itself: in another word order, it stays behind the question.
+    """
+    phrase = form.format("English" if told == corpus.languages[0] else told)
+    newline = np.array([corpus.tokenizer.token_to_id("Ċ")])                      # (1,)
+    question = [corpus.encode(part, asked, opening=False) for part in (item.prompt, phrase)]
+    answer = corpus.encode(item.candidates[item.answer], told, opening=False)
+    return np.concatenate(question), np.concatenate((answer, corpus.translate(newline, told)))

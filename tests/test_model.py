@@ -357,12 +357,17 @@ def test_a_stop_token_ends_its_own_continuation_and_is_not_returned():
     free = generate(model, PROMPTS, 8, temperature=0)
     stop = free[0][3]
     cut = [text[:text.index(stop)] if stop in text else text for text in free]
-    assert generate(model, PROMPTS, 8, temperature=0, stop=stop) == cut != free
+    assert generate(model, PROMPTS, 8, temperature=0, stop={stop}) == cut != free
 
 
-def test_a_continuation_that_has_stopped_stays_stopped():
+def test_a_continuation_that_has_stopped_stays_stopped_and_others_go_on():
     model = loud_model()
     torch.nn.init.zeros_(model.head.weight)                     # what is drawn depends on the generator alone
-    draw = lambda stop: generate(                                           # noqa: E731
-        model, PROMPTS, 200, generator=torch.Generator().manual_seed(0), stop=stop)
-    assert draw(7) == [text[:text.index(7)] for text in draw(None)]
+
+    def draw(prompts, stop):
+        return generate(model, prompts, 200, generator=torch.Generator().manual_seed(0), stop=stop)
+    for prompt in PROMPTS:
+        [free], [cut] = draw([prompt], ()), draw([prompt], {7, 8})
+        assert cut == free[:next(i for i, token in enumerate(free) if token in (7, 8))]
+    together = draw(PROMPTS, {7})
+    assert not any(7 in text for text in together) and len(set(map(len, together))) > 1

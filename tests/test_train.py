@@ -229,6 +229,15 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
     assert not list((tmp_path / "a").glob("*.tmp"))
 
 
+def test_what_a_model_writes_is_measured_when_asked_for(cache, tmp_path):
+    cfg = Config(**(SMALL | dict(method="baseline", generate_items=4, context_len=128, steps=4)))
+    summary = train.train(cfg, tmp_path / "a", cache, quiet=True)
+    assert set(summary["translation"]["clone-en"]) == {"0", "1"}
+    assert set(summary["answer_language"]) == set(summary["answer_right"]) == {"en-clone", "clone-en"}
+    assert 0 <= summary["summary_rouge1"]["en-clone"] <= 1
+    assert "| clone-en" in train.report.show(summary)
+
+
 def test_a_baseline_with_a_whole_dictionary_has_no_unseen_words(cache, tmp_path):
     summary = train.train(Config(**(SMALL | dict(method="baseline"))), tmp_path / "a", cache, quiet=True)
     assert not {"unseen_word_retrieval", "transfer"} & set(summary)
