@@ -3,9 +3,10 @@
   SYSTEMS    what --reproduce runs for each paper
   CLAIMS     the papers' claims as differences of measured numbers, with the rule that judges them
   default_out, plan    where a run writes, and what it is about to do
-  show, compare, verdicts, conclude, curves
+  show, compare, verdicts, conclude, curves, scatter
 """
 import html
+import itertools
 import json
 from pathlib import Path
 
@@ -340,3 +341,34 @@ def curves(runs):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" '
             'font-family="sans-serif" font-size="12">'
             f'<rect width="960" height="{height}" fill="white"/>' + "".join(parts) + "</svg>\n")
+
+
+def principal_plane(states):
+    """Coordinates along the two directions of largest variance: (N, D) -> (N, 2)."""
+    centred = states - states.mean(axis=0)                                       # (N, D)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T                                                  # (N, 2)
+
+
+def scatter(states, title):
+    """Sentences on their principal plane as SVG, a colour per language: {language: (N, D)}; row i of every
+    language is the same sentence, and thin lines join it to the first language's."""
+    size, top = 400, 40
+    points = principal_plane(np.concatenate(list(states.values())))              # (languages * N, 2)
+    low, high = points.min(axis=0), points.max(axis=0)
+    points = 10 + (points - low) / np.maximum(high - low, 1e-9) * (size - 20)
+    groups = dict(zip(states, np.split(points, len(states))))
+    first, *others = groups.values()
+    parts = [f'<line x1="{x:.1f}" y1="{y + top:.1f}" x2="{u:.1f}" y2="{v + top:.1f}" stroke="#ddd"/>'
+             for group in others for (x, y), (u, v) in zip(first, group)]
+    for colour, (name, group) in zip(itertools.cycle(COLOURS), groups.items()):
+        parts += [f'<circle cx="{x:.1f}" cy="{y + top:.1f}" r="3" fill="{colour}" fill-opacity="0.7"/>'
+                  for x, y in group]
+        at = top + size + 20 + 18 * list(groups).index(name)
+        parts.append(f'<circle cx="16" cy="{at - 4}" r="4" fill="{colour}"/>'
+                     f'<text x="28" y="{at}">{html.escape(name)}</text>')
+    height = top + size + 30 + 18 * len(groups)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {height}" '
+            f'font-family="sans-serif" font-size="12"><rect width="{size}" height="{height}" fill="white"/>'
+            f'<text x="10" y="25" font-weight="bold">{html.escape(title)}</text>' + "".join(parts)
+            + "</svg>\n")
