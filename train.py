@@ -363,7 +363,7 @@ def evaluate(run):
         result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
         result["instructed"] = measure.instructed(model, corpus, cfg.eval_items, shots, cfg.seed)
     if "align" in cfg.methods:
-        tokens = len(corpus.languages) * sum(
+        tokens = (1 + len(run.aligned)) * sum(
             len(corpus.encode(tasks.text(item, item.answer))) for item in run.lessons)
         result["align"] = dict(samples=len(run.lessons), tokens=tokens,
                                share=tokens / (cfg.steps * cfg.batch_size * cfg.context_len))

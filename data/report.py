@@ -104,12 +104,13 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     if why and summary["device"] == "cpu":
         why = ", by a timed product"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
+    sentences = f", {cfg.afp_steps} steps on sentences" if "align" in cfg.methods else ""
     aligning = f"{cfg.align_steps} alignment steps, " if "prealign" in cfg.methods else ""
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
             f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} "
-            f"tokens ({summary['tokens']:,} in all); writes {out}/")
+            f"tokens ({summary['tokens']:,} in all){sentences}; writes {out}/")
 
 
 def value(summary, path):
@@ -161,6 +162,14 @@ def show(summary):
                 rows.append(line(name, {lang: s[k]["accuracy"] for lang, s in scores.items()},
                                  summary["chance"][task]))
     rows.append(line("tasks within reach, average", summary["tasks_average"]))
+    for k in summary.get("families_average", {}).get("en", {}):
+        rows.append(line(f"five families, lexical, {k} shots, average",
+                         {name: by_shots[k] for name, by_shots in summary["families_average"].items()}))
+        for key, words in (("en", "in English"), ("own", "in the language")):
+            asked = summary.get("instructed", {}).get(key, {}).values()
+            if asked:
+                rows.append(line(f'the same after "Answer in" {words}', {
+                    name: float(np.mean([scores[name][k] for scores in asked])) for name in languages}))
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
     text = table(["measure", *languages, "chance"], rows)
