@@ -3,6 +3,8 @@
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
   python train.py --method forget          resets embeddings in pretraining, then attaches a new language
   python train.py --method baseline        joint training on the same mixture of languages
+  python train.py --method align           after pretraining, aligns sentences and learns to answer across
+                                           languages; --from_run RUN --method align goes on from a run
   python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
   python train.py --report RUN RUN ...     the comparison table and the curves of finished runs
 
@@ -25,17 +27,18 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import corpus as corpora, generation, measure, report, studies, tasks
+from align import directions, instruction_rows, multilingual_contrast, sentence_states
+from data import corpus as corpora, measure, report, studies, tasks
 from data.config import flags_of, parse_args
 from data.report import data_name, default_out
 from data.runs import FILES, Folder, load_checkpoint
-from data.synthetic import RUNGS
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
 
 # the streams of random numbers: every draw is default_rng((seed, stream, step))
-ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY = range(1, 9)
+(ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY, SENTENCES,
+ SENTENCE_TEXT) = range(1, 11)
 
 
 # --- a run: its files and its loop --------------------------------------------------------------------------
@@ -77,9 +80,19 @@ class Run(Folder):
 
     @cached_property
     def exercises(self):
-        """English training items of every task and rung."""
-        return [item for task, rungs in RUNGS.items() for rung in rungs
-                for item in self.corpus.world.items(task, "train", 500, rung)]
+        """Training items of every task and rung, for English instruction tuning."""
+        return tasks.lessons(self.corpus.world, 6000, 0)
+
+    @cached_property
+    def lessons(self):
+        """What AFP learns from."""
+        return tasks.lessons(self.corpus.world, self.cfg.afp_samples, self.cfg.translations)
+
+    @property
+    def aligned(self):
+        """Indices of the languages that AFP aligns with English."""
+        left_out = self.cfg.leave_out.split(",")
+        return [i for i, name in enumerate(self.corpus.languages) if i and name not in left_out]
 
     def groups(self, model, lr):
         return model.groups(lr, lr * self.cfg.embed_lr, lr * self.cfg.head_lr, self.cfg.weight_decay)
@@ -179,7 +192,8 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
                        tok_s=round(tokens / seconds))
             with run.uncompiled():
                 run.log(row | means | probe(run, stage, step + 1 == steps))
-            bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align") if k in means}, tok_s=row["tok_s"])
+            bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align", "mcl", "cit") if k in means},
+                            tok_s=row["tok_s"])
             sums = {}
         run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
                  sums=sums, seconds=run.seconds)
@@ -222,15 +236,24 @@ def recipe(run):
         merge(model)
         if cfg.body_from:
             run.take_body(cfg.body_from)
+    if "align" in cfg.methods and (cfg.mcl_weight or cfg.cit_weight):   # after: AFP, Li et al. 2024
+        if not run.checkpoint and not run.look:
+            draw_sentences(run, "sentences-before.svg")
+        fit(run, model, "align sentences", lambda step: align_sentences(run, step), cfg.afp_steps,
+            run.groups(model, cfg.afp_lr))
     if cfg.tuning_steps:                                       # at the end: English exercises, for the body
         body = [group for group in run.groups(model, cfg.lr / 3) if group["part"] in ("body", "norms")]
         fit(run, model, "instruct", lambda step: instruct(run, step), cfg.tuning_steps, body)
 
 
-def text_rows(run, stream, step, n):
-    """n rows of text, one token longer than the context, and the language of each: (n, T + 1), (n,)."""
+def text_rows(run, stream, step, n, clone_share=None):
+    """n rows of text, one token longer than the context, and the language of each: (n, T + 1), (n,).
+
+    clone_share: of all languages but English, None for pretraining's
+    """
     cfg, others = run.cfg, len(run.languages) - 1
-    shares = [1 - cfg.clone_share] + [cfg.clone_share / others] * others
+    share = cfg.clone_share if clone_share is None else clone_share
+    shares = [1 - share] + [share / others] * others
     languages = run.corpus.languages_of_rows(step * n, n, shares)
     rng = np.random.default_rng((cfg.seed, stream, step))
     return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
@@ -285,6 +308,34 @@ def adapt(run, step):
     return lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
 
 
+def align_sentences(run, step):
+    """L = L_MCL + 1.5 L_CIT of a batch of samples [AFP: total loss], in parts that add up.
+
+    differs from the paper: rows of plain text join in, half of them not English, because a model of this size
+    forgets its languages otherwise, and those with little text first.
+    """
+    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, SENTENCES, step))
+    chosen = rng.integers(0, len(run.lessons), cfg.sentence_batch)
+    items = [run.lessons[i] for i in chosen]
+    partner, asked, told = directions(rng, run.aligned, len(items), cfg.cross)
+    equals = rng.random(len(items)) < 0.5                      # which format, for sentences to translate
+    if cfg.mcl_weight:
+        tokens, mask = map(run.tensor, tasks.parallel(run.corpus, items, partner, cfg.context_len))
+        with run.autocast():
+            states = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)       # (2n, D)
+        mcl = multilingual_contrast(states, torch.from_numpy(chosen).repeat(2), cfg.mcl_tau,
+                                    cfg.mcl_both_ways, cfg.mcl_same_language)
+        yield cfg.mcl_weight * mcl, {"mcl": mcl}, 0
+    if cfg.cit_weight:
+        samples = tasks.dialogues(run.corpus, items, partner, asked, told, equals)
+        rows = instruction_rows(*samples, cfg.context_len + 1, cfg.answer_only)
+        for cit, _, n in lm_parts(run, run.model, *rows):
+            yield cfg.cit_weight * cit, {"cit": cit}, n
+    if cfg.afp_rows:
+        rows, _ = text_rows(run, SENTENCE_TEXT, step, cfg.afp_rows, cfg.afp_clone_share)
+        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
+
+
 def instruct(run, step):
     """English exercises of every kind, with loss on the answers."""
     rng = np.random.default_rng((run.cfg.seed, INSTRUCT, step))
@@ -322,18 +373,17 @@ def fine_tuned(run, task):
 
 def evaluate(run):
     """summary.json but for the run's own data (README: glossary).  A key that is not measured is absent."""
-    cfg, model, corpus, middle = run.cfg, run.model.eval(), run.corpus, run.cfg.n_layer // 2
-    result = measure.language_model(model, corpus) | measure.knowledge(model, corpus, cfg.eval_items)
-    result |= measure.in_context(model, corpus, cfg.eval_items, [*map(int, cfg.shots.split(","))], cfg.seed)
-    result |= measure.words(model, word_states, run.dictionary, run.unseen, middle)
-    result |= measure.sentences(model, corpus, corpus.world.sentences("test", 300), middle)
+    cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
+    def write(prompts, max_new_tokens, stop):
+        return generate(model, prompts, max_new_tokens, temperature=0, stop=stop)
+    result = measure.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
     if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
         losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
         result["recovery"] = recovery(losses, run.forgetting.at)
-    if cfg.written_items:
-        def write(prompts, max_new_tokens, stop):
-            return generate(model, prompts, max_new_tokens, temperature=0, stop=stop)
-        result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
+    if "align" in cfg.methods:
+        tokens = tasks.count_tokens(corpus, run.lessons) * (1 + len(run.aligned))
+        result["align"] = dict(samples=len(run.lessons), tokens=tokens,
+                               share=tokens / (cfg.steps * cfg.batch_size * cfg.context_len))
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
         val = {row["step"]: row["val"][cfg.new_language] for row in run.rows() if row["stage"] == "adapt"}
         learned = {str(step): math.exp(loss) for step, loss in val.items()}
@@ -355,11 +405,22 @@ def sample(run, prompt, n_tokens=60):
     return "\n".join(f"{name}: {run.corpus.decode(p + c)}" for name, p, c in zip(languages, prompts, new))
 
 
+@torch.no_grad()
+def draw_sentences(run, name):
+    """A picture of 100 test sentences in every language, by the states that MCL compares."""
+    cfg, corpus, states = run.cfg, run.corpus, {}
+    items = corpus.world.items("translate", "test", 100)
+    for i, language in enumerate(corpus.languages):
+        texts = tasks.parallel(corpus, items, [i] * len(items), cfg.context_len)
+        tokens, mask = (run.tensor(table[len(items):]) for table in texts)
+        states[language] = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool).cpu().numpy()
+    run.write(name, report.scatter(states, f"100 sentences in each language, level {cfg.mcl_layer}, "
+                                           f"{cfg.mcl_pool} token" + "s" * (cfg.mcl_pool != "last")))
+
+
 # --- commands -----------------------------------------------------------------------------------------------
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
-    if cfg.from_run and not cfg.new_language and not cfg.tuning_steps:
-        raise ValueError("--from_run leaves nothing to do: add --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet)
     run.enter()
     summary = run.read("summary.json")
@@ -387,6 +448,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
                                  parameters=sum(p.numel() for p in run.model.parameters()),
                                  minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
         run.write("samples.txt", sample(run, "") + "\n")
+        draw_sentences(run, "sentences.svg")
         run.write("summary.json", json.dumps(summary, indent=1))
     if not quiet:
         print(report.show(summary))
@@ -441,7 +503,7 @@ def main(argv=None):
             recipe(run)
             print(sample(run, modes.sample))
         else:
-            for name in FILES if modes.fresh else ():
+            for name in (*FILES, "sentences-before.svg") if modes.fresh else ():
                 (out / name).unlink(missing_ok=True)
             train(cfg, out, modes.cache, eval_only=modes.eval_only)
         return 0

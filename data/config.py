@@ -2,6 +2,7 @@
 import argparse
 import difflib
 from dataclasses import asdict, dataclass, field, fields
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from data.report import default_out
 from data.runs import Folder
 from data.studies import SYSTEMS
 
-METHODS = ("baseline", "prealign", "forget", "prealign+forget")
+MOMENTS = ("prealign", "forget", "align")                      # of a model's life, in their order
+METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(MOMENTS, n)))
 MANY = 2**40   # steps: as good as no limit
 PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0,
              code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000, align_words=256,
@@ -74,7 +76,7 @@ class Config:
     # active forgetting
     reset_every: int = option(200, "steps between resets of the embeddings (k); 0: never any", 0, MANY)
     reset_from: float = option(0.0, "share of the steps before the first reset", 0, 1)
-    reset_until: float = option(0.75, "share of the steps after which none is reset", 0, 1)
+    reset_until: float = option(0.5, "share of the steps after which none is reset", 0, 1)
     reset_fraction: float = option(1.0, "share of the rows that each reset draws", 0, 1)
     reset_blend: float = option(1.0, "how far a row moves towards fresh noise", 0, 1)
     reset_weights: bool = option(True, "a reset draws the rows anew")
@@ -95,6 +97,25 @@ class Config:
     body_from: str = option("", "folder of a run with --instruct_steps whose body takes this one's place")
     instruct_steps: int = option(-1, "steps of English exercises for the body, at the end; "
                                  "-1: 100 after a new language, else none", -1, MANY)
+    # AFP
+    afp_steps: int = option(300, "steps of aligning sentences after pretraining", 1, MANY)
+    afp_lr: float = option(3e-4, "peak learning rate of these steps", 1e-9, 1e3)
+    afp_samples: int = option(1000, "translated samples to learn from: training items of the tasks", 2, 10**6)
+    afp_rows: int = option(8, "sequences of plain text per step beside; 0: as published", 0, 2**20)
+    afp_clone_share: float = option(0.5, "share of the other languages in that text", 0, 1)
+    sentence_batch: int = option(32, "samples per step; for MCL the pool of negatives", 2, 2**20)
+    mcl_weight: float = option(1.0, "weight of the contrastive loss; 0 with --cit_weight 0: no stage", 0, 1e6)
+    mcl_layer: int = option(1, "level of the states compared; 0: embeddings, 1: the first block", 0, 999)
+    mcl_pool: str = option("last", "one vector per sentence: its last token, or over all tokens",
+                           choices=("last", "mean", "max"))
+    mcl_tau: float = option(0.05, "temperature of the contrastive loss of sentences", 0.005, 1e3)
+    mcl_both_ways: bool = option(True, "the translations look for their sentences, too")
+    mcl_same_language: bool = option(False, "sentences of the same language are negatives, too")
+    cit_weight: float = option(1.5, "weight of the loss on answers", 0, 1e6)
+    cross: float = option(0.5, "probability that the answer's language is not the question's; 0: MIT", 0, 1)
+    translations: float = option(0.0, "share of the samples that are sentences to translate", 0, 1)
+    answer_only: bool = option(True, "only answers carry loss; not: plain LM of questions, too (FT)")
+    leave_out: str = option("", "languages that sentence alignment never meets, separated by commas")
     # evaluation and machine
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
     eval_items: int = option(200, "test items per task and rung", 1, 10**6)
@@ -120,6 +141,15 @@ class Config:
             raise ValueError(f"--adapt_to {self.new_language}: a language of pretraining (--languages)")
         if not all(part.isdigit() for part in self.shots.split(",")):
             raise ValueError(f"--shots {self.shots}: numbers separated by commas, as in 0,5")
+        left_out, others = set(self.leave_out.split(",")) - {""}, set(names[1:] + [self.new_language])
+        if not left_out <= others or left_out >= others - {""}:
+            raise ValueError(f"--leave_out {self.leave_out}: languages of the run beside English, not all of "
+                             f"them ({', '.join(sorted(others - {''}))})")
+        if self.mcl_layer > self.n_layer:
+            raise ValueError(f"--mcl_layer {self.mcl_layer}: the model has --n_layer {self.n_layer} blocks")
+        if self.from_run and not (self.new_language or self.tuning_steps or "align" in self.methods):
+            raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
+                             "--instruct_steps")
         if self.accumulate > self.batch_size:
             raise ValueError(f"--accumulate {self.accumulate} is more parts than "
                              f"--batch_size {self.batch_size} has rows")
@@ -195,6 +225,12 @@ def parse_args(argv, description=""):
         if found is None:
             raise ValueError(f"--from_run {modes.given['from_run']} has no config.json: give a run's folder")
         known = {f.name: found[f.name] for f in fields(Config) if f.name in found}
+        before, wanted = (set(name.split("+")) - {"baseline", "align"}
+                          for name in (known["method"], modes.given.get("method", known["method"])))
+        if before != wanted:                                   # what came before stays as it was
+            raise ValueError(f"--from_run {modes.given['from_run']} was trained with --method "
+                             f"{known['method']}: only +align can be added, not --method "
+                             f"{modes.given['method']}")
     return Config(**(known | modes.given)), modes
 
 

@@ -86,13 +86,6 @@ def enders(corpus):
     return {int(t) + i * corpus.base_vocab for t in ends for i in range(len(corpus.languages))}
 
 
-def prompt(corpus, item, asked, told, solved=(), form=tasks.ANSWER):
-    """k solved items, one a line, then the item's question, as token ids (n,): see tasks.exchange."""
-    lines = [part for d in solved for part in tasks.exchange(corpus, d, asked, told, form)]
-    opening = corpus.translate(np.zeros(1, np.int64), asked)                     # (1,) the separator
-    return np.concatenate([opening, *lines, tasks.exchange(corpus, item, asked, told, form)[0]])
-
-
 def continuations(write, corpus, items, dev_items, asked, told, shots, seed, context_len, form=tasks.ANSWER,
                   batch_size=128):
     """Write an answer to every item after `shots` solved ones from dev.
@@ -105,7 +98,8 @@ def continuations(write, corpus, items, dev_items, asked, told, shots, seed, con
         answer = tasks.exchange(corpus, item, asked, told, form)[1].tolist()
         references.append(answer[:next(i for i, token in enumerate(answer) if token in stop)])
     solved = [tasks.demonstrations(dev_items, shots, i, seed) for i in range(len(items))]
-    prompts = [prompt(corpus, item, asked, told, some, form).tolist() for item, some in zip(items, solved)]
+    prompts = [tasks.prompt(corpus, item, asked, told, some, form).tolist()
+               for item, some in zip(items, solved)]
     most = max(map(len, references)) + 4                       # room to say a little too much
     if max(map(len, prompts)) + most > context_len:
         return None

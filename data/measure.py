@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data import tasks
+from data import generation, tasks
 from data.synthetic import CHANCE
 
 
@@ -177,10 +177,32 @@ def in_context(model, corpus, n_items, shots, seed):
         by_shots = {str(k): score(model, corpus, items, shots=k, dev_items=dev, seed=seed) for k in shots}
         result["tasks"].setdefault(task, {})[rung] = {
             name: {k: s[name] for k, s in by_shots.items()} for name in corpus.languages}
+    families = [result["tasks"][task]["lexical"] for task in tasks.FAMILIES]
     headline = [result["tasks"][task][rung] for task, rung in tasks.HEADLINE]
     return result | dict(tasks_average={
         name: float(np.mean([s[name][str(shots[0])]["accuracy"] for s in headline]))
+        for name in corpus.languages}, families_average={
+        name: {str(k): float(np.mean([s[name][str(k)]["accuracy"] for s in families])) for k in shots}
         for name in corpus.languages})
+
+
+def instructed(model, corpus, n_items, shots, seed):
+    """The lexical rung of AFP's families in its own format: "Answer in ...:" stands before the answer, in
+    English (as the paper's prompts) or in the item's own language.
+
+    -> {"en" or "own": {task: {language: {k: accuracy}}}}
+    """
+    result = {}
+    for task in tasks.FAMILIES:
+        items, dev = (corpus.world.items(task, split, n, "lexical")
+                      for split, n in (("test", n_items), ("dev", 50)))
+        for name in corpus.languages:
+            for key, instruction in (("en", corpus.languages[0]), ("own", name)):
+                scores = {str(k): tasks.accuracy(
+                    corpus, items, name, lambda t: log_probs(model, t), k, dev, seed,
+                    limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
+                result.setdefault(key, {}).setdefault(task, {})[name] = scores
+    return result
 
 
 def classify(model, corpus, task, n_items):
@@ -231,3 +253,20 @@ def sentences(model, corpus, texts, level):
     source, target = (sentence_states(model, corpus, name, texts, level) for name in corpus.languages[:2])
     return dict(sentence_retrieval=retrieval(source, target), alignment=alignment(source, target),
                 uniformity=uniformity(torch.cat((source, target))))
+
+
+def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
+    """All measures that need neither training nor a log.
+
+    dictionary, unseen: words listed and left out (or None); word_states: see dictionary_states
+    write:              see data/generation.py;  cfg: the run's Config
+    """
+    shots, middle = [*map(int, cfg.shots.split(","))], cfg.n_layer // 2
+    result = language_model(model, corpus) | knowledge(model, corpus, cfg.eval_items)
+    result |= in_context(model, corpus, cfg.eval_items, shots, cfg.seed)
+    result |= words(model, word_states, dictionary, unseen, middle)
+    result |= sentences(model, corpus, corpus.world.sentences("test", 300), middle)
+    if cfg.written_items:
+        result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
+        result["instructed"] = instructed(model, corpus, cfg.eval_items, shots, cfg.seed)
+    return result

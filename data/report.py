@@ -2,9 +2,10 @@
 
   default_out, plan    where a run writes, and what it is about to do
   value, columns       a number of a summary by its path; the table of several runs
-  show, compare, curves
+  show, compare, curves, scatter
 """
 import html
+import itertools
 import json
 from pathlib import Path
 
@@ -48,12 +49,13 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     if why and summary["device"] == "cpu":
         why = ", by a timed product"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
+    sentences = f", {cfg.afp_steps} steps on sentences" if "align" in cfg.methods else ""
     aligning = f"{cfg.align_steps} alignment steps, " if "prealign" in cfg.methods else ""
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
             f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} "
-            f"tokens ({summary['tokens']:,} in all); writes {out}/")
+            f"tokens ({summary['tokens']:,} in all){sentences}; writes {out}/")
 
 
 def value(summary, path):
@@ -107,6 +109,14 @@ def show(summary):
                 rows.append(line(name, {lang: s[k]["accuracy"] for lang, s in scores.items()},
                                  summary["chance"][task]))
     rows.append(line("tasks within reach, average", summary["tasks_average"]))
+    for k in summary.get("families_average", {}).get("en", {}):
+        rows.append(line(f"five families, lexical, {k} shots, average",
+                         {name: by_shots[k] for name, by_shots in summary["families_average"].items()}))
+        for key, words in (("en", "in English"), ("own", "in the language")):
+            asked = summary.get("instructed", {}).get(key, {}).values()
+            if asked:
+                rows.append(line(f'the same after "Answer in" {words}', {
+                    name: float(np.mean([scores[name][k] for scores in asked])) for name in languages}))
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
     text = table(["measure", *languages, "chance"], rows)
@@ -271,3 +281,34 @@ def curves(runs):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}" '
             'font-family="sans-serif" font-size="12">'
             f'<rect width="960" height="{height}" fill="white"/>' + "".join(parts) + "</svg>\n")
+
+
+def principal_plane(states):
+    """Coordinates along the two directions of largest variance: (N, D) -> (N, 2)."""
+    centred = states - states.mean(axis=0)                                       # (N, D)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T                                                  # (N, 2)
+
+
+def scatter(states, title):
+    """Sentences on their principal plane as SVG, a colour per language: {language: (N, D)}; row i of every
+    language is the same sentence, and thin lines join it to the first language's."""
+    size, top = 400, 40
+    points = principal_plane(np.concatenate(list(states.values())))              # (languages * N, 2)
+    low, high = points.min(axis=0), points.max(axis=0)
+    points = 10 + (points - low) / np.maximum(high - low, 1e-9) * (size - 20)
+    groups = dict(zip(states, np.split(points, len(states))))
+    first, *others = groups.values()
+    parts = [f'<line x1="{x:.1f}" y1="{y + top:.1f}" x2="{u:.1f}" y2="{v + top:.1f}" stroke="#ddd"/>'
+             for group in others for (x, y), (u, v) in zip(first, group)]
+    for colour, (name, group) in zip(itertools.cycle(COLOURS), groups.items()):
+        parts += [f'<circle cx="{x:.1f}" cy="{y + top:.1f}" r="3" fill="{colour}" fill-opacity="0.7"/>'
+                  for x, y in group]
+        at = top + size + 20 + 18 * list(groups).index(name)
+        parts.append(f'<circle cx="16" cy="{at - 4}" r="4" fill="{colour}"/>'
+                     f'<text x="28" y="{at}">{html.escape(name)}</text>')
+    height = top + size + 30 + 18 * len(groups)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {height}" '
+            f'font-family="sans-serif" font-size="12"><rect width="{size}" height="{height}" fill="white"/>'
+            f'<text x="10" y="25" font-weight="bold">{html.escape(title)}</text>' + "".join(parts)
+            + "</svg>\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 CHECKPOINT_VERSION = 1
-FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "summary.json")
+FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "sentences.svg", "summary.json")
 
 
 class Folder:

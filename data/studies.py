@@ -19,6 +19,7 @@ def forgetting_study():
     systems = {
         "standard": "--method baseline --log_every 25",
         "forgetting": "--method forget --log_every 25",
+        "longer": "--method forget --reset_until 0.75 --log_every 25",
         "weights only": "--method forget --no-reset_moments --no-reset_clock --eval_items 25",
         # as many rows in all, a quarter of them four times as often
         "gradual": "--method forget --reset_every 50 --reset_fraction 0.25 --eval_items 25",
@@ -42,7 +43,7 @@ def forgetting_study():
         # as in Chen et al.: embeddings learned under the body as pretrained, then the body tuned in English
         systems[f"{name}, assembled"] = (
             adapted + f"clone2 --adapt_rows all --adapt_replay 0{plain} --body_from {{{base}, tuned}}")
-    for base in ("weights only", "gradual", "prealign", "prealign+forget"):
+    for base in ("longer", "weights only", "gradual", "prealign", "prealign+forget"):
         systems[f"{base}, adapted"] = f"--from_run {{{base}}} --adapt_to clone2" + quick
     return systems
 
@@ -151,6 +152,10 @@ CLAIMS = {
          "AFA, tuned", "BA, tuned", "knowledge.new", 1, 0.02),
         ("tasks", "assembled as in Chen et al., tasks in the new language",
          "AFA, assembled", "BA, assembled", "tasks_average.new", 1, 0.02),
+        ("ours", "resets for longer: new language (log perplexity)",
+         "longer, adapted", "AFA", "log perplexity.new", -1, 0.02),
+        ("ours", "resets for longer: English (log perplexity)",
+         "longer", "forgetting", "log perplexity.en", -1, 0.02),
         ("ours", "gradual resets: new language (log perplexity)",
          "gradual, adapted", "AFA", "log perplexity.new", -1, 0.02),
         ("ours", "gradual resets: English (log perplexity)",

@@ -7,7 +7,8 @@ them is scored given each of them.
 
   choices, accuracy  k-shot multiple choice by log-probability, plain and per token
   answer_rows        the same texts as training rows with loss on the answer only (fine-tuning for ZS-CLT)
-  exchange           a question in one language, the answer in another (AFP)
+  exchange, prompt   a question in one language, the answer in another; the same after k solved ones (AFP)
+  lessons, parallel, dialogues   the training samples of AFP, their two sides for MCL, their texts for CIT
 """
 import numpy as np
 
@@ -19,6 +20,8 @@ IGNORE = -100   # as in model.py: a target without loss
 # pretraining).
 IN_CONTEXT = tuple((task, rung) for task in TASKS if task not in ("knowledge", "translate")
                    for rung in RUNGS[task])
+# The families of AFP's in-context evaluation.
+FAMILIES = ("nli", "paraphrase", "cause", "ending", "coreference")
 # What the preset tiny can do in English (accuracy >= 0.8 on dev under joint training): only these speak of
 # transfer.
 HEADLINE = (("cause", "lexical"), ("ending", "lexical"), ("coreference", "lexical"), ("question", "lexical"))
@@ -33,7 +36,7 @@ def text(item, candidate, demonstrations=()):
     return "\n".join(solved + [f"{item.prompt} {item.candidates[candidate]}"])
 
 
-def choices(corpus, item, language, demonstrations=(), answer_language=None, limit=None):
+def choices(corpus, item, language, demonstrations=(), answer_language=None, limit=None, instruction=None):
     """Token ids of each candidate's text and the length of the start they share.
 
     -> list of (n,) int64 arrays, int
@@ -41,9 +44,14 @@ def choices(corpus, item, language, demonstrations=(), answer_language=None, lim
     answer_language: writes the candidate itself in another language than the prompt (a classifier's labels,
     say)
     limit:           longest text in tokens; a longer one loses its start, the same for all candidates
+    instruction:     a language in which "Answer in ...:" stands before each answer, as in AFP's training
     """
     texts = [text(item, i, demonstrations) for i in range(len(item.candidates))]
-    if answer_language:
+    if instruction:
+        question = prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+        rows = [np.concatenate((question, corpus.encode(candidate, language, opening=False)))
+                for candidate in item.candidates]
+    elif answer_language:
         prompts = [t[:len(t) - len(c) - 1] for t, c in zip(texts, item.candidates)]
         rows = [np.concatenate((corpus.encode(prompt, language),
                                 corpus.encode(candidate, answer_language, opening=False)))
@@ -71,7 +79,7 @@ def pad(rows):
 
 
 def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
-             limit=None, batch_size=128):
+             limit=None, instruction=None, batch_size=128):
     """Multiple choice: -> dict(accuracy, per_token, n).
 
     per_token divides each score by its number of scored tokens
@@ -81,7 +89,7 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
     rows, starts, owner = [], [], []
     for i, item in enumerate(items):
         solved = demonstrations(dev_items, shots, i, seed) if shots else ()
-        candidates, start = choices(corpus, item, language, solved, answer_language, limit)
+        candidates, start = choices(corpus, item, language, solved, answer_language, limit, instruction)
         rows += candidates
         starts += [start] * len(candidates)
         owner += [i] * len(candidates)
@@ -118,17 +126,68 @@ def answer_rows(corpus, items, language, limit=None):
     return tokens[:, :-1], np.where(scored, tokens, IGNORE)[:, 1:]
 
 
-def exchange(corpus, item, asked, told, form=ANSWER):
+def exchange(corpus, item, asked, told, form=ANSWER, instruction=None):
     """Question and phrase in the language `asked`, right answer and newline in the language `told`.
 
     -> token ids (n,), (m,)
 
-    form: ANSWER, TRANSLATE or EQUALS.  Languages share no token, so the phrase is written in the question's
-    tokens, too, its words and the language's name in the tokenizer's pieces: " cl" "one", " E" "n" "g" ...
+    form:        ANSWER, TRANSLATE or EQUALS
+    instruction: language of the phrase, None for the question's.  Languages share no token, so its words and
+                 the name in it are that language's pieces of words: " cl" "one", " E" "n" "g" "l" "ish"
     The phrase is encoded by itself: in another word order, it stays behind the question.
     """
     phrase = form.format("English" if told == corpus.languages[0] else told)
     newline = np.array([corpus.tokenizer.token_to_id("Ċ")])                      # (1,)
-    question = [corpus.encode(part, asked, opening=False) for part in (item.prompt, phrase)]
+    question = [corpus.encode(part, name, opening=False)
+                for part, name in ((item.prompt, asked), (phrase, instruction or asked))]
     answer = corpus.encode(item.candidates[item.answer], told, opening=False)
     return np.concatenate(question), np.concatenate((answer, corpus.translate(newline, told)))
+
+
+def prompt(corpus, item, asked, told, solved=(), form=ANSWER, instruction=None):
+    """A document of k solved items, one a line, and the item's question, as token ids (n,): see exchange."""
+    lines = [part for d in solved for part in exchange(corpus, d, asked, told, form, instruction)]
+    opening = corpus.translate(np.zeros(1, np.int64), asked)                     # (1,) the separator
+    return np.concatenate([opening, *lines, exchange(corpus, item, asked, told, form, instruction)[0]])
+
+
+def lessons(world, n, translations):
+    """n items of the training split, the given share of them sentences to translate, the rest from all tasks
+    and rungs in turn but `knowledge`, whose items are all tests."""
+    n_translations = round(n * translations)
+    each = -(-(n - n_translations) // len(IN_CONTEXT))
+    kinds = [world.items(task, "train", each, rung) for task, rung in IN_CONTEXT]
+    return ([item for turn in zip(*kinds) for item in turn][:n - n_translations]
+            + world.items("translate", "train", n_translations))
+
+
+def count_tokens(corpus, items):
+    """Tokens of items with their right answers, in one language."""
+    return sum(len(corpus.encode(text(item, item.answer))) for item in items)
+
+
+def parallel(corpus, items, partner, limit):
+    """The questions of n items in English, then each in its partner language (an index): the pairs of MCL.
+
+    -> tokens (2n, W), mask (2n, W) bool, true on tokens that are not padding
+    """
+    texts = [corpus.encode(item.prompt, opening=False)[-limit:] for item in items]
+    texts += [corpus.translate(text, corpus.languages[p]) for text, p in zip(texts, partner)]
+    tokens = pad(texts)
+    return tokens, np.arange(tokens.shape[1]) < np.array([[len(text)] for text in texts])
+
+
+def dialogues(corpus, items, partner, asked, told, equals):
+    """Questions and answers of n items, the samples of CIT: -> two lists of (n_i,) arrays.
+
+    partner, asked, told (n,) are indices of languages.  A sentence to translate always changes between
+    English and its partner, and stands in the format EQUALS where equals (n,) is true, else TRANSLATE.
+    """
+    questions, answers = [], []
+    for item, p, a, t, e in zip(items, partner, asked, told, equals):
+        translate = item.task == "translate"
+        form = (EQUALS if e else TRANSLATE) if translate else ANSWER
+        a, t = (corpus.languages[i] for i in (a, p - a if translate else t))
+        questions.append(prompt(corpus, item, a, t, form=form))
+        answers.append(exchange(corpus, item, a, t, form)[1])
+    return questions, answers

@@ -33,13 +33,13 @@ def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
     for path in SOURCES:
         if path.parent.name != "tests":
             text = path.read_text(encoding="utf-8")
-            tags = re.findall(r"\[((?:PreAlign|forgetting): [^\]]+|InfoNCE)\]", text)
+            tags = re.findall(r"\[((?:PreAlign|forgetting|AFP): [^\]]+|InfoNCE)\]", text)
             assert len(tags) == len(set(tags)), path
             assert set(tags) <= listed, path
 
 
 def commands():
-    return re.findall(r"python (?:train|prealign|forget)\.py[^`\n|]*|python -m data\.\w+", README)
+    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+", README)
 
 
 def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_every_text_file_is_opened_as_utf_8():
 
 
 @pytest.mark.parametrize("name, allowed", [
-    ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}),
+    ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}), ("align.py", {"model"}),
     ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
     ("data/generation.py", {"data"}),
     ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", set()),

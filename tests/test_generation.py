@@ -91,7 +91,7 @@ def test_an_exchange_is_a_question_with_its_phrase_and_an_answer_with_its_newlin
 
 def test_a_prompt_is_one_document_of_solved_items_and_a_question(corpus):
     solved = Item("question", "lexical", "Who?", ("Anna.", "Ben."), 0)
-    tokens = generation.prompt(corpus, ITEM, "clone", "en", [solved])
+    tokens = tasks.prompt(corpus, ITEM, "clone", "en", [solved])
     assert tokens[0] == corpus.base_vocab and (tokens % corpus.base_vocab == 0).sum() == 1
     # the separator is not shown
     assert corpus.decode(tokens) == ("⟨Who? Answer in English:⟩ Anna.\n "

@@ -218,8 +218,8 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
     assert {
         "method", "preset", "data", "seed", "device", "dtype", "minutes", "tokens", "parameters", "languages",
         "perplexity", "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone",
-        "knowledge_told_in_both", "knowledge_mixed", "transfer", "tasks", "tasks_average", "chance",
-        "word_cosine",
+        "knowledge_told_in_both", "knowledge_mixed", "transfer", "tasks", "tasks_average", "families_average",
+        "chance", "word_cosine",
         "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine", "sentence_retrieval", "alignment",
         "uniformity", "self_similarity", "foreign_mass_in_english",
         "perplexity_in_other_order"} == set(summary)
