@@ -101,17 +101,23 @@ class GrownHead(GrownEmbedding):
         return torch.cat((F.linear(states, self.old), F.linear(states, self.new)), dim=-1)
 
 
-def first_rows(old, n, how, generator):
-    """n new rows beside old (V, D): noise N(0, 0.02²), or the old rows' mean plus that noise; (n, D)."""
+def first_rows(old, n, how, generator, pieces=None):
+    """n new rows beside old (V, D): -> (n, D).
+
+    how: noise, N(0, 0.02²); mean, the old rows' mean plus that noise; or pieces, where pieces lists for each
+         new token the old tokens that its text splits into, and their rows are averaged
+    """
+    if how == "pieces":
+        return torch.stack([old[torch.tensor(ids)].mean(dim=0) for ids in pieces])
     noise = 0.02 * torch.randn(n, old.shape[1], generator=generator).to(old.device)
     return noise if how == "noise" else old.mean(dim=0) + noise
 
 
 @torch.no_grad()
-def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0):
+def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, pieces=None):
     """Give the model n more tokens, in place, and freeze what the protocol does not train.
 
-    how:      "noise" or "mean", see first_rows
+    how:      "noise", "mean" or "pieces", see first_rows
     protocol: rows  the new rows of embedding and head learn
               head  the new rows of the embedding and the whole head learn [Aggarwal et al.]
               all   every row is drawn anew and learns [Chen et al.]; the old languages are lost until their
@@ -124,8 +130,8 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0):
     if protocol == "all":
         old_embed, old_head = (first_rows(m, len(m), "noise", generator) for m in (old_embed, old_head))
     model.requires_grad_(False)
-    model.embed = GrownEmbedding(old_embed, first_rows(old_embed, n, how, generator))
-    model.head = GrownHead(old_head, first_rows(old_head, n, how, generator))
+    model.embed = GrownEmbedding(old_embed, first_rows(old_embed, n, how, generator, pieces))
+    model.head = GrownHead(old_head, first_rows(old_head, n, how, generator, pieces))
     if model.shape.tied:
         model.head.old, model.head.new = model.embed.old, model.embed.new
     model.embed.old.requires_grad_(protocol == "all")

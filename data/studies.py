@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from data.report import COLUMNS, columns, table, value
+from data.report import COLUMNS, columns, spread, table, value
 
 # adaptation tokens beside the default of 10,000: updates
 AMOUNTS = {3_000: 200, 30_000: 200, 100_000: 300, 300_000: 300, 1_000_000: 600}
@@ -38,11 +38,11 @@ def forgetting_study():
             systems[f"{name}, {language}"] = adapted + language + quick
         systems[f"{name}, no replay"] = adapted + "clone2 --adapt_replay 0" + quick
         systems[f"{name}, whole head"] = adapted + "clone2 --adapt_rows head" + quick
-        systems[f"{name}, tuned"] = adapted + "clone2" + tuned
-        systems[f"{base}, tuned"] = adapted + "none" + tuned
+        systems[f"tuned {name}"] = adapted + "clone2" + tuned
+        systems[f"tuned {base}"] = adapted + "none" + tuned
         # as in Chen et al.: embeddings learned under the body as pretrained, then the body tuned in English
-        systems[f"{name}, assembled"] = (
-            adapted + f"clone2 --adapt_rows all --adapt_replay 0{plain} --body_from {{{base}, tuned}}")
+        systems[f"assembled {name}"] = (
+            adapted + f"clone2 --adapt_rows all --adapt_replay 0{plain} --body_from {{tuned {base}}}")
     for base in ("longer", "weights only", "gradual", "prealign", "prealign+forget"):
         systems[f"{base}, adapted"] = f"--from_run {{{base}}} --adapt_to clone2" + quick
     return systems
@@ -64,6 +64,13 @@ SYSTEMS = {
         "skyline": "--method baseline --transfer_steps 0",
     },
     "forget": forgetting_study(),
+}
+
+# Systems that are compared under many conditions, and the perplexities to compare
+PAIRS = {
+    "forget": ("BA", "AFA", [("new language", "perplexity.new", 2),
+                             ("after 50 updates", "adapt.new.perplexity.50", 1),
+                             ("English", "perplexity.en", 2)]),
 }
 
 # claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
@@ -147,11 +154,11 @@ CLAIMS = {
         ("F9", "another language, of English words, suffers less than under BA (log perplexity)",
          "AFA", "BA", "log perplexity_in_other_order.en", -1, 0.02),
         ("tasks", "tuned in English, tasks in the new language",
-         "AFA, tuned", "BA, tuned", "tasks_average.new", 1, 0.02),
+         "tuned AFA", "tuned BA", "tasks_average.new", 1, 0.02),
         ("tasks", "tuned in English, knowledge in the new language",
-         "AFA, tuned", "BA, tuned", "knowledge.new", 1, 0.02),
+         "tuned AFA", "tuned BA", "knowledge.new", 1, 0.02),
         ("tasks", "assembled as in Chen et al., tasks in the new language",
-         "AFA, assembled", "BA, assembled", "tasks_average.new", 1, 0.02),
+         "assembled AFA", "assembled BA", "tasks_average.new", 1, 0.02),
         ("ours", "resets for longer: new language (log perplexity)",
          "longer, adapted", "AFA", "log perplexity.new", -1, 0.02),
         ("ours", "resets for longer: English (log perplexity)",
@@ -202,10 +209,32 @@ def measured(summaries, system, path):
     return np.array([value(s, path) for s in summaries[system]], float)          # None becomes nan
 
 
+def side_by_side(summaries, a, b, paths):
+    """Two systems under the same conditions, "A, condition" and "B, condition": a table with a row for each,
+    and the names of the systems that it shows.  The ratio, B to A, is that of geometric means."""
+    rows, shown = [], []
+    for name in summaries:
+        other = b + name.removeprefix(a)
+        if (name == a or name.startswith(a + ", ")) and other in summaries:
+            row = [name.removeprefix(a).removeprefix(", ") or "default"]
+            for _, path, digits in paths:
+                mine, theirs = ([value(s, path) for s in summaries[system]] for system in (name, other))
+                row += [spread(summaries[name], path, digits), spread(summaries[other], path, digits)]
+                row.append("" if None in mine + theirs else
+                           f"{np.exp(np.mean(np.log(theirs) - np.log(mine))):.2f}")
+            rows.append(row)
+            shown += [name, other]
+    heads = [head for heading, _, _ in paths for head in (f"{heading}: {a}", b, "ratio")]
+    return table(["adapted with", *heads], rows), shown
+
+
 def verdicts(paper, summaries):
-    """The report of a paper: a row per system and a row per claim."""
+    """The report of a paper: a row per system, systems in pairs, and a row per claim."""
     n = min(map(len, summaries.values()))
-    text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", summaries, COLUMNS[paper]) + "\n\n"
+    pairs, shown = side_by_side(summaries, *PAIRS[paper]) if paper in PAIRS else ("", [])
+    systems = {name: found for name, found in summaries.items() if name not in shown}
+    text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", systems, COLUMNS[paper]) + "\n\n"
+    text += pairs + "\n\n" * bool(pairs)
     claims = []
     for claim, words, method, other, path, sign, least in CLAIMS[paper]:
         d = measured(summaries, method, path) - (measured(summaries, other, path) if other else 0)

@@ -476,6 +476,15 @@ def test_first_values_are_noise_or_the_mean_of_the_old_rows_plus_that_noise():
     assert torch.equal(mean, old.mean(dim=0) + noise)
 
 
+def test_first_values_can_be_the_average_of_the_pieces_of_a_token():
+    model = small_model()
+    embed, head = model.embed.weight.detach().clone(), model.head.weight.detach().clone()
+    expand_vocabulary(model, 2, how="pieces", pieces=[[3], [4, 7, 7]])
+    for grown, old in ((model.embed, embed), (model.head, head)):
+        assert torch.equal(grown.new[0], old[3])
+        torch.testing.assert_close(grown.new[1], (old[4] + 2 * old[7]) / 3)
+
+
 def test_first_values_depend_on_the_seed_and_differ_between_embedding_and_head():
     def rows(seed):
         model = expand_vocabulary(small_model(), N, seed=seed)

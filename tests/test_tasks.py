@@ -381,6 +381,16 @@ def test_a_claim_may_compare_differences_of_systems_and_of_numbers():
     assert np.isnan(studies.measured(summaries, "a", "perplexity.nowhere")).all()
 
 
+def test_systems_under_the_same_condition_stand_side_by_side():
+    summaries = {"BA": [run(8.0), run(2.0)], "BA, far": [run(9.0)], "BA only": [run(1.0)],
+                 "AFA": [run(4.0), run(1.0)], "AFA, far": [run(3.0)]}
+    text, shown = studies.side_by_side(summaries, "BA", "AFA", [("ppl", "perplexity.clone", 1)])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert rows[0] == ["adapted with", "ppl: BA", "AFA", "ratio"]
+    assert rows[2:] == [["default", "5.0 ± 4.2", "2.5 ± 2.1", "0.50"], ["far", "9.0", "3.0", "0.33"]]
+    assert shown == ["BA", "AFA", "BA, far", "AFA, far"]
+
+
 def test_updates_needed_are_a_share_of_those_of_the_other_run():
     def adapted(*perplexities):
         found = {str(10 * i + 10): p for i, p in enumerate(perplexities)}
