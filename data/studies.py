@@ -263,9 +263,25 @@ def updates_needed(summary, other):
     return min((step for step, found in ours.items() if found <= theirs[last]), default=np.inf) / last
 
 
+def shown_keys(paper):
+    """The keys of summary.json that the report of a paper reads."""
+    paths = [path for _, path, _ in COLUMNS[paper]] + [claim[4] for claim in CLAIMS[paper]]
+    return {part.removeprefix("log ").split(".")[0] for path in paths for part in path.split(" - ")} | {"seed"}
+
+
 def conclude(paper, summaries, folder):
-    """The report of a paper, written to folder/report-<paper>.md; returns the text to print."""
-    text, path = verdicts(paper, summaries), folder / f"report-{paper}.md"
+    """The report of a paper, written to folder/report-<paper>.md, and the numbers behind it, to five digits,
+    beside it; returns the text to print."""
+    def rounded(tree):
+        if isinstance(tree, dict):
+            return {key: rounded(part) for key, part in tree.items()}
+        if isinstance(tree, list):
+            return [rounded(part) for part in tree]
+        return float(f"{tree:.5g}") if isinstance(tree, float) else tree
+    keys = shown_keys(paper)
+    kept = {name: [rounded({key: s[key] for key in s if key in keys}) for s in found]
+            for name, found in summaries.items()}
+    text, path = verdicts(paper, kept), folder / f"report-{paper}.md"
     path.write_text(text, encoding="utf-8")
-    path.with_suffix(".json").write_text(json.dumps(summaries), encoding="utf-8")
-    return f"\n{text}\nwritten to {path}; every number behind it to {path.with_suffix('.json')}"
+    path.with_suffix(".json").write_text(json.dumps(kept), encoding="utf-8")
+    return f"\n{text}\nwritten to {path}; the numbers behind it to {path.with_suffix('.json')}"

@@ -381,6 +381,18 @@ def test_a_claim_may_compare_differences_of_systems_and_of_numbers():
     assert np.isnan(studies.measured(summaries, "a", "perplexity.nowhere")).all()
 
 
+def test_the_report_of_a_study_is_written_with_the_numbers_behind_it(tmp_path):
+    summaries = {name: [run(math.e ** 3 + 1 / 3) | {"seed": seed, "tasks": {}} for seed in (0, 1)]
+                 for name in studies.SYSTEMS["prealign"]}
+    summaries["skyline"] = [run(2.0), run(2.0)]
+    shown = studies.conclude("prealign", summaries, tmp_path)
+    report_text = (tmp_path / "report-prealign.md").read_text(encoding="utf-8")
+    kept = json.loads((tmp_path / "report-prealign.json").read_text(encoding="utf-8"))
+    assert report_text in shown and report_text == studies.verdicts("prealign", kept)
+    assert kept["joint"][1] == {"perplexity": {"en": 5.0, "clone": 20.419}, "seed": 1,
+                                "knowledge": {"en": 0.9, "clone": 0.5}}
+
+
 def test_systems_under_the_same_condition_stand_side_by_side():
     summaries = {"BA": [run(8.0), run(2.0)], "BA, far": [run(9.0)], "BA only": [run(1.0)],
                  "AFA": [run(4.0), run(1.0)], "AFA, far": [run(3.0)]}
