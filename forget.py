@@ -160,9 +160,13 @@ def assemble(body, model):
     """Put a body that was tuned on an English task under embeddings and head that learned a new language.
 
     [Chen et al.]  body: the tuned model's state_dict; model keeps its own embedding and head.  In place.
+    Raises ValueError for a body of another shape.
     """
+    own = model.state_dict()
     shared = {name: value for name, value in body.items() if name.startswith(("body.", "final_norm."))}
-    model.load_state_dict(model.state_dict() | shared)
+    if [(name, p.shape) for name, p in shared.items()] != [(n, p.shape) for n, p in own.items() if n in shared]:
+        raise ValueError("the tuned body has another shape than the model that learned the new language")
+    model.load_state_dict(own | shared)
     return model
 
 

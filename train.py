@@ -31,7 +31,7 @@ from align import directions, instruction_rows, multilingual_contrast, sentence_
 from data import corpus as corpora, measure, report, studies, tasks
 from data.config import flags_of, parse_args
 from data.report import data_name, default_out
-from data.runs import FILES, Folder, load_checkpoint
+from data.runs import FILES, Folder, finished, load_checkpoint
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
@@ -66,6 +66,7 @@ class Run(Folder):
         self.taught = self.dictionary.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else self.dictionary
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
+        self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.device)
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
@@ -96,25 +97,6 @@ class Run(Folder):
 
     def groups(self, model, lr):
         return model.groups(lr, lr * self.cfg.embed_lr, lr * self.cfg.head_lr, self.cfg.weight_decay)
-
-    def start_from(self, folder):
-        """Take the weights of a pretrained run."""
-        state = load_checkpoint(Path(folder) / "last.pt", self.device)
-        if state["stage"] != "pretrain" or state["step"] != self.cfg.pretrain_steps:
-            raise ValueError(f"--from_run {folder}: its last checkpoint is step {state['step']} of "
-                             f"{state['stage']}; give a finished run with --adapt_to none")
-        self.model.load_state_dict(state["model"])
-
-    def take_body(self, folder):
-        """The body of a run whose last stage was `instruct`, under the embeddings of this one."""
-        state = load_checkpoint(Path(folder) / "last.pt", self.device)
-        if state["stage"] != "instruct":
-            raise ValueError(f"--body_from {folder}: its last stage is {state['stage']}; give a finished run "
-                             "with --instruct_steps")
-        try:
-            assemble(state["model"], self.model)
-        except RuntimeError:
-            raise ValueError(f"--body_from {folder}: its body has another shape than this run's") from None
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
@@ -217,7 +199,7 @@ def recipe(run):
     """The life of a model, with its interventions."""
     cfg, model, dictionary, forgetting = run.cfg, run.model, None, None
     if cfg.from_run and not run.checkpoint:
-        run.start_from(cfg.from_run)
+        model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", run.device, cfg.pretrain_steps))
     if "prealign" in cfg.methods:                              # before and during: PreAlign, Li et al. 2024
         dictionary = run.taught
         if not cfg.from_run:
@@ -234,8 +216,8 @@ def recipe(run):
         fit(run, model, "adapt", lambda step: adapt(run, step), cfg.adapt_steps,
             new_rows(model, cfg.adapt_lr), log_every=min(cfg.log_every, 10))
         merge(model)
-        if cfg.body_from:
-            run.take_body(cfg.body_from)
+        if run.body:
+            assemble(run.body, model)
     if "align" in cfg.methods and (cfg.mcl_weight or cfg.cit_weight):   # after: AFP, Li et al. 2024
         if not run.checkpoint and not run.look:
             draw_sentences(run, "sentences-before.svg")

@@ -150,6 +150,8 @@ class Config:
         if self.from_run and not (self.new_language or self.tuning_steps or "align" in self.methods):
             raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
                              "--instruct_steps")
+        if self.body_from and not self.new_language:
+            raise ValueError("--body_from needs a new language: add --adapt_to")
         if self.accumulate > self.batch_size:
             raise ValueError(f"--accumulate {self.accumulate} is more parts than "
                              f"--batch_size {self.batch_size} has rows")

@@ -74,6 +74,18 @@ def load_checkpoint(path, device):
         if checkpoint["version"] == CHECKPOINT_VERSION:
             return checkpoint
         why = f"is of version {checkpoint['version']}, this program writes {CHECKPOINT_VERSION}"
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: give the folder of a run that was trained") from None
     except Exception as error:                                 # a damaged file raises one of many kinds
         why = f"cannot be loaded ({type(error).__name__})"
     raise ValueError(f"{path} {why}: train anew with --fresh")
+
+
+def finished(flag, folder, stage, device, steps=None):
+    """Weights of a run whose last stage, of that many steps, is done.  Raises ValueError that names the flag."""
+    state = load_checkpoint(Path(folder) / "last.pt", device)
+    if state["stage"] != stage or state["step"] != (steps or state["step"]):
+        wanted = dict(pretrain="with --adapt_to none", instruct="with --instruct_steps")[stage]
+        raise ValueError(f"{flag} {folder}: its last checkpoint is step {state['step']} of {state['stage']}; "
+                         f"give a finished run {wanted}")
+    return state["model"]

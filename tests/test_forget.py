@@ -335,7 +335,9 @@ def test_a_tuned_body_goes_under_the_embeddings_of_a_new_language(cache, tmp_pat
     assert train.main(["--from_run", str(baseline.out), "--adapt_to", "clone2", "--body_from",
                        str(baseline.out), "--cache", str(cache), "--out", str(tmp_path / "no")]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "last stage is pretrain" in error
+    assert error.count("\n") == 1 and "of pretrain; give a finished run with --instruct_steps" in error
+    with pytest.raises(ValueError, match="another shape"):
+        assemble(tuned.model.state_dict(), GPT(Shape(V, 1, 2, D, 16)))
 
 
 # --- the saw-tooth ------------------------------------------------------------------------------------------
