@@ -87,7 +87,7 @@ class Config:
     from_run: str = option("", "folder of a pretrained run to go on from, with its configuration")
     adapt_to: str = option("", "language attached after pretraining, or none; clone2 with forget")
     adapt_tokens: int = option(10_000, "tokens of its training text", 1000, MANY)
-    adapt_steps: int = option(200, "steps of learning its rows", 1, MANY)
+    adapt_steps: int = option(100, "steps of learning its rows", 1, MANY)
     adapt_batch: int = option(16, "sequences per step of adapting", 1, 2**20)
     adapt_replay: float = option(0.25, "share of these sequences that is text of the old languages", 0, 0.9)
     adapt_lr: float = option(1e-2, "peak learning rate of the new rows", 1e-9, 1e3)

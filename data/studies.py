@@ -11,7 +11,7 @@ import numpy as np
 from data.report import COLUMNS, columns, spread, table, value
 
 # adaptation tokens beside the default of 10,000: updates
-AMOUNTS = {3_000: 200, 30_000: 200, 100_000: 300, 300_000: 300, 1_000_000: 600}
+AMOUNTS = {3_000: 100, 30_000: 200, 100_000: 300, 300_000: 300, 1_000_000: 600}
 
 
 def forgetting_study():
@@ -28,9 +28,9 @@ def forgetting_study():
     }
     systems = {name: flags + " --adapt_to none --transfer_steps 0" for name, flags in systems.items()}
     for name, base in (("BA", "standard"), ("AFA", "forgetting")):
-        plain, tuned = " --instruct_steps 0", " --instruct_steps 100 --generate_items 50"
+        plain, tuned = " --instruct_steps 0", " --instruct_steps 100 --eval_items 100 --generate_items 25"
         quick, adapted = plain + " --eval_items 25", f"--from_run {{{base}}} --adapt_to "
-        systems[name] = adapted + "clone2" + plain
+        systems[name] = adapted + "clone2" + quick
         for tokens, steps in AMOUNTS.items():
             systems[f"{name}, {tokens:,} tokens"] = (
                 adapted + f"clone2 --adapt_tokens {tokens} --adapt_steps {steps}" + quick)
