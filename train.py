@@ -403,6 +403,9 @@ def draw_sentences(run, name):
 # --- commands -----------------------------------------------------------------------------------------------
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
+    if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
+        raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
+                         "--instruct_steps")
     run = Run(cfg, out, cache, quiet)
     run.enter()
     summary = run.read("summary.json")

@@ -147,9 +147,6 @@ class Config:
                              f"them ({', '.join(sorted(others - {''}))})")
         if self.mcl_layer > self.n_layer:
             raise ValueError(f"--mcl_layer {self.mcl_layer}: the model has --n_layer {self.n_layer} blocks")
-        if self.from_run and not (self.new_language or self.tuning_steps or "align" in self.methods):
-            raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
-                             "--instruct_steps")
         if self.body_from and not self.new_language:
             raise ValueError("--body_from needs a new language: add --adapt_to")
         if self.accumulate > self.batch_size:
