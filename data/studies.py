@@ -249,10 +249,11 @@ def verdicts(paper, summaries):
                   for j, a, s in zip(summaries["joint"], summaries["prealign"], summaries["skyline"])]
         text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
                  f"{np.mean(closed):.2f}\n\n")
-    if {"AFA", "BA"} <= summaries.keys():
-        shares = [updates_needed(a, b) for a, b in zip(summaries["AFA"], summaries["BA"])]
-        text += ("Updates that AFA needs to reach BA's last perplexity, as a share of BA's: "
-                 + ", ".join(f"{share:.2f}" for share in shares) + " (a seed each)\n\n")
+    if shown:                                                  # pairs: a, b, a, b ...
+        shares = [f"{np.mean([updates_needed(*pair) for pair in zip(summaries[b], summaries[a])]):.2f} "
+                  f"({a})" for a, b in zip(shown[::2], shown[1::2])]
+        text += ("Updates until the second is where the first ends, as a share of the first's (mean over "
+                 f"seeds; inf: one never is): {', '.join(shares)}\n\n")
     return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
 
 

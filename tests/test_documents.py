@@ -16,7 +16,6 @@ from data import studies
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
-RESULTS = ROOT / "data" / "results" / "prealign-tiny.json"
 TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
 
 
@@ -60,10 +59,11 @@ def test_the_flag_table_is_the_dataclass():
     assert listed == wanted
 
 
-def test_the_results_in_the_readme_are_those_of_the_results_file():
-    summaries = json.loads(RESULTS.read_text(encoding="utf-8"))
-    shown = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()
-    assert shown == studies.verdicts("prealign", summaries).strip()
+@pytest.mark.parametrize("paper", ["prealign", "forget"])
+def test_the_results_in_the_readme_are_those_of_the_results_file(paper):
+    results = ROOT / "data" / "results" / f"{paper}-tiny.json"
+    shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()
+    assert shown == studies.verdicts(paper, json.loads(results.read_text(encoding="utf-8"))).strip()
 
 
 def test_every_text_file_is_opened_as_utf_8():
