@@ -34,7 +34,7 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
     pool: the state of the last token, as published; or the mean or maximum over tokens, channel by channel.
     Raises ValueError for another pool.
     """
-    states = model.hidden(tokens)[level].float()                                 # (N, W, D)
+    states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
     if pool == "last":
         return states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]            # (N, D) [AFP: pooling]
     mask = mask[..., None]                                                       # (N, W, 1)

@@ -131,22 +131,27 @@ class GPT(nn.Module):
             p.copy_(torch.randn(p.shape, generator=generator) * std)
         return self
 
-    def hidden(self, tokens):
-        """States of levels 0 ... L, the last after the final norm: tokens (B, T) -> L + 1 of (B, T, D)."""
+    def hidden(self, tokens, top=None):
+        """States of levels 0 ... L, the last after the final norm: tokens (B, T) -> L + 1 of (B, T, D).
+
+        top: the highest level that is wanted; the blocks above it are left out
+        """
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):
             # else the residual stream would stay float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
         levels = [x]
-        for block in self.body:
+        for block in self.body[:top]:
             x = block(x, self.cos, self.sin)                                     # (B, T, D)
             levels.append(x)
-        levels[-1] = self.final_norm(x)
+        if len(levels) > len(self.body):
+            levels[-1] = self.final_norm(x)
         return levels
 
-    def logits(self, tokens):
-        """Scores of the next token: tokens (B, T) -> (B, T, V)."""
-        return self.head(self.hidden(tokens)[-1])
+    def logits(self, tokens, where=None):
+        """Scores of the next token: tokens (B, T) -> (B, T, V); or only where (B, T) is true: -> (n, V)."""
+        states = self.hidden(tokens)[-1]                                         # (B, T, D)
+        return self.head(states if where is None else states[where])
 
     def groups(self, lr, embed_lr, head_lr, weight_decay):
         """AdamW parameter groups, each with its peak rate; every parameter is in exactly one.

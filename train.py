@@ -184,13 +184,20 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
         tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
 
 
-def lm_parts(run, model, inputs, targets, accumulate=1):
-    """LM loss of a batch in parts: each sum is divided by the number of targets of the *whole* batch."""
+def lm_parts(run, model, inputs, targets, accumulate=1, sparse=False):
+    """LM loss of a batch in parts: each sum is divided by the number of targets of the *whole* batch.
+
+    sparse: few targets carry loss, and the head is asked for these alone
+    """
     count = max(int((targets != IGNORE).sum()), 1)
     for rows in np.array_split(np.arange(len(inputs)), accumulate):
+        wanted, scored = targets[rows], None
+        if sparse:
+            scored = run.tensor(wanted != IGNORE)                                # (B, T)
+            wanted = wanted[wanted != IGNORE]                                    # (n,)
         with run.autocast():
-            logits = model.logits(run.tensor(inputs[rows]))                      # (B, T, V)
-        loss = run.lm_loss(logits, run.tensor(targets[rows]), count)
+            logits = model.logits(run.tensor(inputs[rows]), scored)              # (B, T, V) or (n, V)
+        loss = run.lm_loss(logits, run.tensor(wanted), count)
         yield loss, {"lm": loss}, inputs[rows].size
 
 
@@ -311,7 +318,7 @@ def align_sentences(run, step):
     if cfg.cit_weight:
         samples = tasks.dialogues(run.corpus, items, partner, asked, told, equals)
         rows = instruction_rows(*samples, cfg.context_len + 1, cfg.answer_only)
-        for cit, _, n in lm_parts(run, run.model, *rows):
+        for cit, _, n in lm_parts(run, run.model, *rows, sparse=cfg.answer_only):
             yield cfg.cit_weight * cit, {"cit": cit}, n
     if cfg.afp_rows:
         rows, _ = text_rows(run, SENTENCE_TEXT, step, cfg.afp_rows, cfg.afp_clone_share)

@@ -98,9 +98,9 @@ class Config:
     instruct_steps: int = option(-1, "steps of English exercises for the body, at the end; "
                                  "-1: 100 after a new language, else none", -1, MANY)
     # AFP
-    afp_steps: int = option(300, "steps of aligning sentences after pretraining", 1, MANY)
-    afp_lr: float = option(3e-4, "peak learning rate of these steps", 1e-9, 1e3)
-    afp_samples: int = option(1000, "translated samples to learn from: training items of the tasks", 2, 10**6)
+    afp_steps: int = option(500, "steps of aligning sentences after pretraining", 1, MANY)
+    afp_lr: float = option(2e-3, "peak learning rate of these steps", 1e-9, 1e3)
+    afp_samples: int = option(5000, "translated samples to learn from: training items of the tasks", 2, 10**6)
     afp_rows: int = option(8, "sequences of plain text per step beside; 0: as published", 0, 2**20)
     afp_clone_share: float = option(0.5, "share of the other languages in that text", 0, 1)
     sentence_batch: int = option(32, "samples per step; for MCL the pool of negatives", 2, 2**20)
@@ -113,7 +113,7 @@ class Config:
     mcl_same_language: bool = option(False, "sentences of the same language are negatives, too")
     cit_weight: float = option(1.5, "weight of the loss on answers", 0, 1e6)
     cross: float = option(0.5, "probability that the answer's language is not the question's; 0: MIT", 0, 1)
-    translations: float = option(0.0, "share of the samples that are sentences to translate", 0, 1)
+    translations: float = option(0.5, "share of the samples that are sentences to translate", 0, 1)
     answer_only: bool = option(True, "only answers carry loss; not: plain LM of questions, too (FT)")
     leave_out: str = option("", "languages that sentence alignment never meets, separated by commas")
     # evaluation and machine

@@ -190,9 +190,9 @@ def instructed(model, corpus, n_items, shots, seed):
     """The lexical rung of AFP's families in its own format: "Answer in ...:" stands before the answer, in
     English (as the paper's prompts) or in the item's own language.
 
-    -> {"en" or "own": {task: {language: {k: accuracy}}}}
+    -> instructed {"en" or "own": {task: {language: {k: accuracy}}}}, instructed_average without the tasks
     """
-    result = {}
+    result = dict(en={}, own={})
     for task in tasks.FAMILIES:
         items, dev = (corpus.world.items(task, split, n, "lexical")
                       for split, n in (("test", n_items), ("dev", 50)))
@@ -201,8 +201,10 @@ def instructed(model, corpus, n_items, shots, seed):
                 scores = {str(k): tasks.accuracy(
                     corpus, items, name, lambda t: log_probs(model, t), k, dev, seed,
                     limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
-                result.setdefault(key, {}).setdefault(task, {})[name] = scores
-    return result
+                result[key].setdefault(task, {})[name] = scores
+    average = {key: {name: {str(k): float(np.mean([task[name][str(k)] for task in found.values()]))
+                            for k in shots} for name in corpus.languages} for key, found in result.items()}
+    return dict(instructed=result, instructed_average=average)
 
 
 def classify(model, corpus, task, n_items):
@@ -268,5 +270,5 @@ def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
     result |= sentences(model, corpus, corpus.world.sentences("test", 300), middle)
     if cfg.written_items:
         result |= generation.measured(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
-        result["instructed"] = instructed(model, corpus, cfg.eval_items, shots, cfg.seed)
+        result |= instructed(model, corpus, cfg.eval_items, shots, cfg.seed)
     return result

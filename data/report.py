@@ -31,6 +31,18 @@ COLUMNS = {
         ("tasks en", "tasks_average.en", 2), ("tasks new", "tasks_average.new", 2),
         ("self-similarity en", "self_similarity.en", 3), ("self-similarity new", "self_similarity.new", 3),
     ],
+    "align": [
+        ("ppl en", "perplexity.en", 2), ("ppl clone", "perplexity.clone", 2),
+        ("families en", "families_average.en.0", 2), ("clone", "families_average.clone.0", 2),
+        ("clone, 5-shot", "families_average.clone.5", 2),
+        ("instructed en", "instructed_average.own.en.0", 2), ("clone ", "instructed_average.own.clone.0", 2),
+        ("knowledge clone", "knowledge.clone", 2),
+        ("in the language", "answer_language.en-clone.0", 2), ("right", "answer_right.en-clone.0", 2),
+        ("BLEU en-clone", "translation.en-clone.0", 1), ("clone-en", "translation.clone-en.0", 1),
+        ("en-clone, 1-shot", "translation.en-clone.1", 1), ("ROUGE-1", "summary_rouge1.en-clone", 2),
+        ("sentence P@1", "sentence_retrieval", 2), ("alignment", "alignment", 2),
+        ("uniformity", "uniformity", 2),
+    ],
 }
 
 
@@ -113,10 +125,10 @@ def show(summary):
         rows.append(line(f"five families, lexical, {k} shots, average",
                          {name: by_shots[k] for name, by_shots in summary["families_average"].items()}))
         for key, words in (("en", "in English"), ("own", "in the language")):
-            asked = summary.get("instructed", {}).get(key, {}).values()
+            asked = summary.get("instructed_average", {}).get(key)
             if asked:
-                rows.append(line(f'the same after "Answer in" {words}', {
-                    name: float(np.mean([scores[name][k] for scores in asked])) for name in languages}))
+                rows.append(line(f'the same after "Answer in" {words}',
+                                 {name: by_shots[k] for name, by_shots in asked.items()}))
     for task, scores in summary.get("transfer", {}).items():
         rows.append(line(f"{task}, fine-tuned on English", scores, summary["chance"][task]))
     text = table(["measure", *languages, "chance"], rows)

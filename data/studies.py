@@ -48,6 +48,47 @@ def forgetting_study():
     return systems
 
 
+def alignment_study():
+    """AFP and what it is compared with, from the same pretrained models: {name: flags}, {name} as above."""
+    five = "en,clone,clone2,shuffled-4,reversed"
+    systems = {
+        "joint": "--method baseline --generate_items 50",
+        "prealign": "--method prealign --generate_items 50",
+        "forgetting": "--method forget --generate_items 50",
+        "five languages": f"--method baseline --languages {five} --clone_share 0.3 --generate_items 25",
+    }
+    systems = {name: flags + " --adapt_to none --transfer_steps 0 --shots 0,5 --eval_items 100"
+               for name, flags in systems.items()}
+    sweep, few = " --eval_items 50 --generate_items 25", "--mcl_weight 0 --translations 0 --afp_samples"
+    after = {
+        "AFP": "",
+        # the plain text beside it alone (both weights 0 would leave out the stage)
+        "text only": "--mcl_weight 1e-15 --cit_weight 0",
+        "MCL only": "--cit_weight 0",
+        "CIT only": "--mcl_weight 0",
+        "FT": "--mcl_weight 0 --translations 1 --no-answer_only --afp_samples 2500",  # AFP's translations
+        "CIT, 1,000 questions": f"{few} 1000",
+        "MIT, 1,000 questions": f"{few} 1000 --cross 0",
+        "MIT, 5,000 questions": f"{few} 5000 --cross 0",
+    }
+    swept = {
+        "AFP, no text beside": "--afp_rows 0",
+        "AFP, mean of level 2": "--mcl_layer 2 --mcl_pool mean",
+        "AFP, one direction": "--no-mcl_both_ways",
+        **{f"AFP, cross {p}": f"--cross {p}" for p in (0, 0.25, 0.75, 1)},
+        **{f"AFP, level {level}": f"--mcl_layer {level}" for level in (0, 2, 4)},
+        **{f"AFP, {n} samples": f"--afp_samples {n}" for n in (50, 500)},
+    }
+    for name, flags in after.items():
+        systems[name] = f"--from_run {{joint}} --method align {flags}"
+    for name, flags in swept.items():
+        systems[name] = f"--from_run {{joint}} --method align {flags}{sweep}"
+    systems["prealign+align"] = "--from_run {prealign} --method prealign+align"
+    systems["forget+align"] = "--from_run {forgetting} --method forget+align"
+    systems["five languages, AFP"] = "--from_run {five languages} --method align --leave_out clone2,reversed"
+    return systems
+
+
 PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
 SYSTEMS = {
     "prealign": {
@@ -64,6 +105,7 @@ SYSTEMS = {
         "skyline": "--method baseline --transfer_steps 0",
     },
     "forget": forgetting_study(),
+    "align": alignment_study(),
 }
 
 # Systems that are compared under many conditions, and the perplexities to compare
@@ -173,6 +215,65 @@ CLAIMS = {
          "prealign+forget", "prealign", "word_retrieval", 1, 0.02),
         ("ours", "forgetting on top of prealign: new language (log perplexity)",
          "prealign+forget, adapted", "prealign, adapted", "log perplexity.new", -1, 0.05),
+    ],
+    "align": [
+        ("A1", "MCL alone: five task families in the clone, 0-shot", "MCL only", "joint",
+         "families_average.clone.0", 1, 0.02),
+        ("A2", "CIT alone: the same", "CIT only", "joint", "families_average.clone.0", 1, 0.02),
+        ("A2", "both: the same", "AFP", "joint", "families_average.clone.0", 1, 0.02),
+        ("A2", "both: 5-shot", "AFP", "joint", "families_average.clone.5", 1, 0.02),
+        ("A2", "both are better than CIT alone: 0-shot", "AFP", "CIT only",
+         "families_average.clone.0", 1, 0.02),
+        ("A2", 'both, asked as in training ("Answer in clone:"): 0-shot', "AFP", "joint",
+         "instructed_average.own.clone.0", 1, 0.02),
+        ("A2", "both are better than CIT alone, asked as in training: 0-shot", "AFP", "CIT only",
+         "instructed_average.own.clone.0", 1, 0.02),
+        ("control", "more than the plain text beside it teaches: 0-shot", "AFP", "text only",
+         "families_average.clone.0", 1, 0.02),
+        ("A2", "English does not suffer: 0-shot", "joint", "AFP", "families_average.en.0", 0, 0.01),
+        ("A2", "English does not suffer: log perplexity", "AFP", "joint", "log perplexity.en", 0, 0.1),
+        ("A3", "answers across languages beat answers in the question's, as many samples",
+         "CIT, 1,000 questions", "MIT, 1,000 questions", "families_average.clone.0", 1, 0.02),
+        ("A3", "the same against five times as many samples", "CIT, 1,000 questions", "MIT, 5,000 questions",
+         "families_average.clone.0", 1, 0.02),
+        ("A3", "all answers in the other language against none", "AFP, cross 1", "AFP, cross 0",
+         "families_average.clone.0", 1, 0.02),
+        ("A4", "translation into the clone better than FT on the same pairs (BLEU, 0-shot)", "AFP", "FT",
+         "translation.en-clone.0", 1, 1.0),
+        ("A4", "the same into English", "AFP", "FT", "translation.clone-en.0", 1, 1.0),
+        ("A4", "the same into the clone, 1-shot", "AFP", "FT", "translation.en-clone.1", 1, 1.0),
+        ("A4", "FT translates better than the model as pretrained (BLEU, 0-shot)", "FT", "joint",
+         "translation.en-clone.0", 1, 1.0),
+        ("A4", "summary in the other language (ROUGE-1)", "AFP", "joint", "summary_rouge1.en-clone", 1, 0.02),
+        ("A5", "answers are in the language asked for: in the clone", "AFP", "joint",
+         "answer_language.en-clone.0", 1, 0.4),
+        ("A5", "in English", "AFP", "joint", "answer_language.clone-en.0", 1, 0.4),
+        ("A5", "and right", "AFP", "joint", "answer_right.en-clone.0", 1, 0.1),
+        ("A6", "translations of sentences are closer", "AFP", "joint", "alignment", -1, 0.1),
+        ("A6", "sentences stay spread (uniformity)", "AFP", "joint", "uniformity", 0, 0.1),
+        ("A6", "MCL brings them closer than CIT alone", "AFP", "CIT only", "alignment", -1, 0.1),
+        ("A7", "level 1 does as well as the last one", "AFP, level 4", "AFP",
+         "families_average.clone.0", 0, 0.02),
+        ("A7", "mean of level 2 against last token of level 1", "AFP, mean of level 2", "AFP",
+         "families_average.clone.0", 1, 0.02),
+        ("A8", "a tenth of the samples does as well", "AFP", "AFP, 500 samples",
+         "families_average.clone.0", 0, 0.02),
+        ("A8", "a hundredth of the samples does as well", "AFP", "AFP, 50 samples",
+         "families_average.clone.0", 0, 0.02),
+        ("A9", "left out, clone2 gains, too", "five languages, AFP", "five languages",
+         "families_average.clone2.0", 1, 0.02),
+        ("A9", "left out, reversed gains, too", "five languages, AFP", "five languages",
+         "families_average.reversed.0", 1, 0.02),
+        ("ours", "after prealign, align still helps: 0-shot", "prealign+align", "prealign",
+         "families_average.clone.0", 1, 0.02),
+        ("ours", "early and late against late alone: 0-shot", "prealign+align", "AFP",
+         "families_average.clone.0", 1, 0.02),
+        ("ours", "early alone against late alone: 0-shot", "prealign", "AFP",
+         "families_average.clone.0", 1, 0.02),
+        ("ours", "early against late: knowledge told in English, asked in the clone", "prealign", "AFP",
+         "knowledge.clone", 1, 0.05),
+        ("ours", "after forgetting, align does as well", "AFP", "forget+align",
+         "families_average.clone.0", 0, 0.02),
     ],
 }
 

@@ -28,6 +28,22 @@ TOKENS = torch.tensor([[5, 6, 7], [8, 0, 0], [9, 10, 0]])                   # 3,
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
 
 
+def test_the_loss_on_answers_asks_the_head_for_these_alone_and_is_the_same(tmp_path, cache):
+    run = train.Run(Config(**SMALL | SHORT), tmp_path / "run", cache, quiet=True)
+    tokens, targets = torch.randint(1, 60, (2, 4, 9)).numpy()
+    targets[:, :6] = IGNORE
+    targets[0] = IGNORE
+    losses = {}
+    for sparse in (False, True):
+        run.model.zero_grad()
+        (loss, _, n), = train.lm_parts(run, run.model, tokens, targets, sparse=sparse)
+        loss.backward()
+        losses[sparse] = loss.detach(), run.model.head.weight.grad, run.model.embed.weight.grad
+        assert n == 4 * 9
+    for dense, few in zip(*losses.values()):
+        assert torch.allclose(dense, few, atol=1e-6)
+
+
 @pytest.mark.parametrize("pool", align.POOLS)
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_sentence_is_pooled_over_its_own_tokens_only(pool, level):
@@ -265,7 +281,8 @@ def test_languages_left_out_are_never_met(cache, tmp_path, monkeypatch):
                     tmp_path / "a", cache, quiet=True)
     V, seen = run.corpus.base_vocab, []
     hidden = run.model.hidden
-    monkeypatch.setattr(run.model, "hidden", lambda tokens: (seen.append(tokens), hidden(tokens))[1])
+    monkeypatch.setattr(
+        run.model, "hidden", lambda tokens, **top: (seen.append(tokens), hidden(tokens, **top))[1])
     for step in range(5):
         list(train.align_sentences(run, step))
     assert run.aligned == [1] and {int(t) // V for tokens in seen for t in tokens.flatten()} == {0, 1}
@@ -295,6 +312,8 @@ def test_an_aligned_run_is_evaluated_with_all_that_the_paper_measures(cache, tmp
     assert set(summary["instructed"]) == {"en", "own"}
     assert set(summary["instructed"]["en"]) == set(tasks.FAMILIES)
     assert set(summary["instructed"]["own"]["nli"]["clone"]) == {"0", "1"}
+    found = [scores["clone"]["1"] for scores in summary["instructed"]["own"].values()]
+    assert summary["instructed_average"]["own"]["clone"]["1"] == pytest.approx(sum(found) / 5)
     assert set(summary["families_average"]["clone"]) == {"0", "1"}
     assert "translation" in summary and "answer_right" in summary
     for name in ("sentences.svg", "sentences-before.svg"):

@@ -218,6 +218,16 @@ def test_hidden_returns_one_level_more_than_there_are_blocks_and_norms_only_the_
     assert torch.equal(model.logits(tokens), levels[2] @ model.head.weight.T)
 
 
+def test_levels_and_scores_may_be_asked_for_in_part():
+    model, tokens = loud_model(), torch.arange(12).reshape(2, 6)
+    for top in range(3):
+        part = model.hidden(tokens, top)
+        assert len(part) == top + 1
+        assert all(torch.equal(a, b) for a, b in zip(part, model.hidden(tokens)))
+    where = torch.tensor([[False] * 5 + [True], [True] + [False] * 5])
+    assert torch.allclose(model.logits(tokens, where), model.logits(tokens)[where], atol=1e-6)
+
+
 def test_the_loss_of_a_model_whose_head_is_zero_is_log_of_the_vocabulary():
     model = loud_model()
     torch.nn.init.zeros_(model.head.weight)
