@@ -84,7 +84,8 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
 
     per_token divides each score by its number of scored tokens
 
-    log_probs: function (B, W) int64 -> (B, W - 1) float32 log-probability of each next token
+    log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
+               token, wanted where the second is true
     """
     rows, starts, owner = [], [], []
     for i, item in enumerate(items):
@@ -98,7 +99,9 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
         tokens = pad([rows[i] for i in chosen])                                  # (B, W)
-        predicted = log_probs(tokens)                                            # (B, W - 1)
+        place = np.arange(tokens.shape[1] - 1)                                   # (W - 1,)
+        wanted = np.array([(place >= starts[i] - 1) & (place < len(rows[i]) - 1) for i in chosen])
+        predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
         for line, i in zip(predicted, chosen):
             score[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
     owner, answers = np.array(owner), np.array([item.answer for item in items])
