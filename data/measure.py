@@ -205,7 +205,7 @@ def instructed(model, corpus, n_items, shots, seed):
     for task in tasks.FAMILIES:
         items, dev = (corpus.world.items(task, split, n, "lexical")
                       for split, n in (("test", n_items), ("dev", 50)))
-        def scores(name, instruction):
+        def scores(name, instruction, items=items, dev=dev):
             return {str(k): tasks.accuracy(
                 corpus, items, name, partial(log_probs, model), k, dev, seed,
                 limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
