@@ -85,12 +85,12 @@ def retrieval(english, other):
     cosine = vectors[0] @ vectors[1].T                                           # (N, N)
     # a tie is no hit: sentences that share nothing with any other are not found
     right = cosine.diagonal()
-    return {name: float(((cosine >= right_).sum(axis=axis) == 1).mean()) for name, axis, right_ in (
-        ("to_english", 0, right[None, :]), ("from_english", 1, right[:, None]))}
+    return dict(to_english=float(((cosine >= right).sum(axis=0) == 1).mean()),
+                from_english=float(((cosine >= right[:, None]).sum(axis=1) == 1).mean()))
 
 
 def overlap(items, language, back=None):
-    """Two candidates in a language: that with more of the prompt's words, by Dice's measure; a tie is half."""
+    """Two candidates: that with more of the prompt's words is taken, by Dice's measure; a tie is half."""
     score = 0.0
     for item in items:
         asked = set(words(item["prompt"]["en"]))

@@ -108,16 +108,20 @@ def translation_probabilities(source, target, iterations=5):
 def learn(pairs, min_count=5, threshold=0.1, most=3, limit=10_000_000):
     """A dictionary from sentence pairs: words that are each other's likely translation in both directions.
 
-    pairs: list of (English, other) sentences; limit: of pairs of words in them, some 100 bytes each: sentences
+    pairs: (English, other) sentences; limit: of pairs of words in them, of some 100 bytes each: sentences
            beyond are not read
     -> {English: [translation, ...]}, at most `most` each, by the product of the two probabilities, for words
        seen min_count times and probabilities of at least threshold
     """
-    sides = [[WORD.findall(pair[side].lower()) for pair in pairs] for side in (0, 1)]
-    size = np.cumsum([len(s) * len(t) for s, t in zip(*sides)])
-    (english, source), (other, target) = (_numbered(side[:int((size <= limit).sum())]) for side in sides)
-    if not english or not other:
+    read, size = [], 0
+    for pair in pairs:
+        read.append([WORD.findall(side.lower()) for side in pair])
+        size += len(read[-1][0]) * len(read[-1][1])
+        if size > limit:
+            break
+    if not size:
         return {}
+    (english, source), (other, target) = map(_numbered, zip(*read))
     links, forward = translation_probabilities(source, target)
     back_links, backward = translation_probabilities(target, source)
     swapped = (back_links & 0xFFFFFFFF) << 32 | back_links >> 32

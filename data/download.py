@@ -23,7 +23,7 @@ PAWSX = ("https://raw.githubusercontent.com/chongli17/CrossLingualAlignment/"
          "744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/x-final")
 MUSE = "https://dl.fbaipublicfiles.com/arrival/dictionaries"
 LICENCES = dict(
-    multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, 2017, Barrault et al. 2018)",
+    multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
     muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
     pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
 LANGUAGES = ("en", "de", "fr", "cs")

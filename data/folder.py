@@ -1,25 +1,26 @@
 """The prepared folder: what it holds, how it is written whole or not at all, and how it is checked.
 
-  meta.json               format 1; languages (of pretraining, English first) and new (held out of tokenizer and
-                          pretraining); base_vocab V; disjoint; dtype of the .bin files; documents, words, bytes
-                          and tokens of each "<lang>.<split>"; tokenizer, the sha256 of tokenizer.json; new_vocab
-                          {new language: size of its vocabulary, V and its new pieces}; spaces {lang: whether
-                          words are parted by spaces}; tokens_per_word {lang: on validation text} and
-                          tokens_per_word_before {new language: the same with the old tokenizer}; counts, what is
-                          printed at the end; seed, source and licence
-  tokenizer.json          byte-level BPE of all languages of pretraining, from training text; id 0 opens a document
-  tokenizer.<new>.json    the same and new pieces for one new language: old ids first, then V, V + 1, ...
-  <lang>.<split>.bin      train, val and test: token ids of all documents, shuffled, each behind the separator.
-                          With `disjoint`, ids of language i are shifted by i * V: no spelling is shared
+  meta.json               format 1; languages (of pretraining, English first) and new (held out of tokenizer
+                          and pretraining); base_vocab V; disjoint; dtype of the .bin files; documents, words,
+                          bytes and tokens of each "<lang>.<split>"; tokenizer, the sha256 of tokenizer.json;
+                          new_vocab {new language: size of its vocabulary, V and its new pieces}; spaces
+                          {lang: whether spaces part its words}; tokens_per_word {lang: on validation text}
+                          and tokens_per_word_before {new language: the same with the old tokenizer}; counts,
+                          what is printed at the end; seed, source and licence
+  tokenizer.json          byte-level BPE of all languages of pretraining, learned on training text; id 0 opens
+                          a document
+  tokenizer.<new>.json    the same and the pieces of one new language: old ids first, then V, V + 1, ...
+  <lang>.<split>.bin      train, val and test: token ids of all documents, shuffled, each behind the
+                          separator.  With `disjoint`, ids of language i are shifted by i * V
   dictionary.<lang>.tsv   English TAB translation; several lines for a word with several translations; as
                           written inside of sentences, frequent words first
   lexicon.<lang>.tsv      the same for held-out words: frequent ones, whose translations are frequent, too
   pairs.<lang>.<split>.tsv  train and test: English TAB translation, a sentence pair a line
   tasks/<task>.<split>.jsonl  an item a line: {"id": str, "task": str, "prompt": {lang: str}, "candidates":
-                          [str, ...] for the same words in all languages or {lang: [str, ...]}, "answer": int}.
-                          prompt and candidates may lack languages.  `same` asks in English alone
-  baselines.json          {"tasks": {task: {lang: {n, chance, ...}}}, "retrieval": {lang: {n, chance, ...}}}, see
-                          data/baselines.py
+                          [str, ...], the same words in all languages, or {lang: [str, ...]}, "answer": int}.
+                          An item may lack languages; `same` asks in English alone
+  baselines.json          {"tasks": {task: {lang: {n, chance, ...}}}, "retrieval": {lang: {n, chance, ...}}},
+                          see data/baselines.py
 
 Words are what stands between spaces; in a language without spaces, characters.  bytes and words do not count
 the space that opens each line (see corpus.text_lines), tokens count the separators.
@@ -43,13 +44,13 @@ from data.vocabulary import extend
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 TOGETHER = 2**24                     # characters shuffled together
-AT_ONCE = 2**20                      # characters that become tokens at once: a token takes some 200 bytes then
-MOST_TIMES = 10                      # a small language is read this often by the tokenizer's training at most
+AT_ONCE = 2**20                      # characters that become tokens at once: a token takes some 200 bytes
+MOST_TIMES = 10                      # the tokenizer's training reads a small language this often at most
 
 
 @dataclass
 class Source:
-    """What a folder is made from.  The functions start anew at each call, so that nothing has to fit in memory.
+    """What a folder is made from.  The functions start anew at each call: nothing has to fit into memory.
 
     text(lang, split) and pairs(lang, split): iterators over documents, and over (English, translation)
     given:    {lang: {English: [translation, ...]}};  learned: languages that are taught a dictionary learned
@@ -131,18 +132,19 @@ def write_lines(path, lines):
     return n
 
 
-def write_pairs(path, entries):
+def write_entries(path, entries):
+    """A dictionary, a pair of words a line: -> the number of lines."""
     return write_lines(path, (f"{word}\t{t}" for word, many in entries.items() for t in many))
 
 
 class Writer:
     """One folder in the making."""
 
-    def __init__(self, folder, source, seed, disjoint, words, documents):
-        """words: most English words of a dictionary taught; documents: most training documents of a language
-        that is not English; None for all.  Reads a sample of every language: its words and its pieces."""
-        self.folder, self.source, self.seed, self.disjoint, self.most_words = folder, source, seed, disjoint, words
-        self.most_documents, self.languages = documents, [*source.languages, *source.new]
+    def __init__(self, folder, source, seed, disjoint, documents, pairs, words):
+        """See write.  Reads a sample of every language, for its words and its pieces."""
+        self.folder, self.source, self.seed, self.disjoint = folder, source, seed, disjoint
+        self.most_documents, self.most_pairs, self.most_words = documents, pairs, words
+        self.languages = [*source.languages, *source.new]
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
         for name, documents in self.samples.items():
             if not documents:
@@ -155,10 +157,13 @@ class Writer:
         most = self.most_documents if split == "train" and name != self.languages[0] else None
         return itertools.islice(self.source.text(name, split), most)
 
+    def pairs(self, name, split):
+        return itertools.islice(self.source.pairs(name, split), self.most_pairs if split == "train" else None)
+
     def streams(self, vocab_size, new_pieces):
         """Tokenizers and tokens: -> the part of meta.json about them."""
-        tokenizer = train_tokenizer(balanced({name: self.samples[name] for name in self.source.languages}),
-                                    vocab_size)
+        known = {name: self.samples[name] for name in self.source.languages}
+        tokenizer = train_tokenizer(balanced(known), vocab_size)
         tokenizers = {name: extend(tokenizer, self.samples[name], new_pieces) for name in self.source.new}
         base = tokenizer.get_vocab_size()
         tokenizer.save(str(self.folder / "tokenizer.json"))
@@ -168,7 +173,8 @@ class Writer:
         rows = max([base * (len(self.source.languages) if self.disjoint else 1), *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if rows <= 65_536 else "uint32",
                     tokenizer=digest(self.folder / "tokenizer.json"), new_vocab=new_vocab, spaces=self.spaces,
-                    documents={}, words={}, bytes={}, tokens={}, tokens_per_word={}, tokens_per_word_before={})
+                    documents={}, words={}, bytes={}, tokens={},
+                    tokens_per_word={}, tokens_per_word_before={})
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             counts = write_tokens(
                 self.folder / f"{name}.{split}.bin", self.text(name, split), tokenizers.get(name, tokenizer),
@@ -187,15 +193,18 @@ class Writer:
         return meta
 
     def dictionary(self, name):
-        """Dictionary, test words and sentence pairs of one language: -> {kind: {other word: English}}, lines."""
+        """Dictionary, test words and sentence pairs of one language.
+
+        -> {"dictionary" or "learned": {word of the language: English}}, for the lines without a model
+        """
         english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
         found, counts = {}, self.counts["languages"][name]
         if name in self.source.paired:
             for split in ("train", "test"):
                 counts[f"pairs_{split}"] = write_lines(self.folder / f"pairs.{name}.{split}.tsv",
-                                                       map("\t".join, self.source.pairs(name, split)))
+                                                       map("\t".join, self.pairs(name, split)))
             if other and self.spaces[self.languages[0]]:
-                found["learned"] = dictionaries.learn(self.source.pairs(name, "train"))
+                found["learned"] = dictionaries.learn(self.pairs(name, "train"))
         if name in self.source.given:
             found["dictionary"] = self.source.given[name]
         chosen = {kind: dictionaries.choose(entries, english, other) for kind, entries in found.items()}
@@ -204,12 +213,11 @@ class Writer:
             divided = {kind: dictionaries.divide(entries, english, other, self.seed, self.most_words)
                        for kind, (entries, _) in chosen.items()}
             known, asked = divided[taught][0], divided.get("dictionary", divided[taught])[1]
-            counts |= dict(
-                dictionary=write_pairs(self.folder / f"dictionary.{name}.tsv", known), dictionary_words=len(known),
-                lexicon=write_pairs(self.folder / f"lexicon.{name}.tsv", asked), lexicon_words=len(asked),
-                learned=taught == "learned", never_occur=chosen[taught][1],
-                coverage=dictionaries.coverage(known, english))
-            self.counts["languages"][name] = counts
+            counts.update(
+                dictionary=write_entries(self.folder / f"dictionary.{name}.tsv", known),
+                dictionary_words=len(known), learned=taught == "learned", never_occur=chosen[taught][1],
+                coverage=dictionaries.coverage(known, english),
+                lexicon=write_entries(self.folder / f"lexicon.{name}.tsv", asked), lexicon_words=len(asked))
         back = dict(dictionary=baselines.backwards, learned=baselines.by_rank)
         return {kind: back[kind](entries, english) for kind, (entries, _) in chosen.items()}
 
@@ -225,21 +233,23 @@ class Writer:
                 (json.dumps(item, ensure_ascii=False) for item in items))
         retrieval = {}
         for name in self.source.paired:
-            pairs = list(itertools.islice(self.source.pairs(name, "test"), 1000))
+            pairs = list(itertools.islice(self.pairs(name, "test"), 1000))
             if len(pairs) > 1:
                 retrieval[name] = baselines.of_pairs(pairs, backs.get(name, {}))
-        lines = dict(tasks=baselines.of_tasks(self.source.items, self.languages, backs, self.samples),
-                     retrieval=retrieval)
-        write_json(self.folder / "baselines.json", lines)
-        return lines
+        by_task = baselines.of_tasks(self.source.items, self.languages, backs, self.samples)
+        write_json(self.folder / "baselines.json", dict(tasks=by_task, retrieval=retrieval))
 
 
 def write_json(path, content):
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write(folder, source, vocab_size=4000, new_pieces=2000, seed=0, disjoint=False, words=None, documents=None):
-    """Make the folder; it appears whole or not at all: -> (meta, baselines).
+def write(folder, source, vocab_size=4000, new_pieces=2000, seed=0, disjoint=False, documents=None,
+          pairs=None, words=None):
+    """Make the folder; it appears whole or not at all: -> meta.
+
+    documents, pairs, words: most training documents of a language that is not English, sentence pairs to
+                             train on, and English words of a dictionary taught; None for all
 
     Raises DataError for a mistake in the data or a folder that exists, OSError if the disk is full.
     """
@@ -250,12 +260,12 @@ def write(folder, source, vocab_size=4000, new_pieces=2000, seed=0, disjoint=Fal
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
-        writer = Writer(temporary, source, seed, disjoint, words, documents)
+        writer = Writer(temporary, source, seed, disjoint, documents, pairs, words)
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)
         meta |= writer.streams(vocab_size, new_pieces)
-        lines = writer.tasks({name: writer.dictionary(name) for name in writer.languages[1:]})
+        writer.tasks({name: writer.dictionary(name) for name in writer.languages[1:]})
         write_json(temporary / "meta.json", meta | dict(counts=writer.counts) | source.about)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return read_meta(folder), lines
+    return read_meta(folder)

@@ -1,7 +1,7 @@
 """Multi30k as a corpus of four languages, its pictures kept apart, and the tasks that its captions allow.
 
-  images    part A of the training pictures gives English text (five captions each), part B the text of the
-            other languages and the sentence pairs: no English sentence has its translation in the text
+  images    part A of the training pictures gives English text (five captions each), part B the text of
+            the other languages and the sentence pairs: no English sentence has its translation in the text
   label     scene (7 classes) and who (4) of a picture, from the words of its five English captions
   items     scene, who, completion and same, see data/folder.py for their form
 
@@ -11,7 +11,6 @@ import re
 
 import numpy as np
 
-from data.corpus import DataError
 from data.text import documents_of
 
 SPLITS = dict(train="train", val="val", test="test_2016_flickr")
@@ -21,10 +20,11 @@ LETTER = re.compile(r"[^\W\d_]")
 
 # A class and its words, each with its plural or its forms where captions use them.
 SCENE = {name: frozenset(words.split()) for name, words in dict(
-    sport="""baseball basketball football soccer tennis volleyball hockey rugby cricket golf lacrosse wrestling
-        wrestlers boxing boxer boxers karate gymnast gymnastics athlete athletes player players team teams
-        race racing racer racers runner runners marathon tournament match game bat pitcher batter referee
-        uniform uniforms goalie skateboard skateboarder skateboarding skateboarders bmx motocross""",
+    sport="""baseball basketball football soccer tennis volleyball hockey rugby cricket golf lacrosse
+        wrestling wrestlers boxing boxer boxers karate gymnast gymnastics athlete athletes player players
+        team teams race racing racer racers runner runners marathon tournament match game bat pitcher batter
+        referee uniform uniforms goalie skateboard skateboarder skateboarding skateboarders bmx
+        motocross""",
     music="""guitar guitars guitarist band music musician musicians drum drums drummer piano violin violins
         saxophone trumpet accordion flute cello instrument instruments concert singer singers singing sings
         sing microphone stage orchestra choir dj""",
@@ -32,12 +32,13 @@ SCENE = {name: frozenset(words.split()) for name, words in dict(
         surfing surfboard wave waves boat boats canoe kayak kayaker raft rafting sailboat fishing dock
         splash splashing splashes shore waterfall swimsuit""",
     snow="""snow snowy ski skis skier skiers skiing snowboard snowboarder snowboarding sled sledding ice icy
-        mountain mountains mountainside climber climbers climbing climbs rock cliff hiker hikers hiking peak""",
+        mountain mountains mountainside climber climbers climbing climbs rock cliff hiker hikers hiking
+        peak""",
     food="""food cook cooking cooks chef chefs kitchen eat eating eats meal dinner lunch restaurant cake pizza
-        fruit fruits vegetables vegetable meat bread sandwich grill grilling barbecue baking chopsticks ice-cream
+        fruit fruits vegetables vegetable meat bread sandwich grill grilling barbecue baking chopsticks
         drinking beer wine coffee dining""",
-    street="""street streets sidewalk road car cars bus taxi truck traffic city crosswalk bicycle bicycles bike
-        bikes cyclist cyclists motorcycle motorcycles train subway van intersection""",
+    street="""street streets sidewalk road car cars bus taxi truck traffic city crosswalk bicycle bicycles
+        bike bikes cyclist cyclists motorcycle motorcycles train subway van intersection""",
     work="""work working works worker workers construction hard-hat ladder hammer welding welder machine
         machinery shovel tools tool repairing carpenter office computer laptop desk scaffolding factory
         laborers saw drill hardhat""").items()}
@@ -78,18 +79,15 @@ class Multi30k:
     """
 
     def __init__(self, files, languages):
-        """files: {name: path} of download.obtain.  Raises DataError for files of unequal length."""
+        """files: {name: path} of download.obtain, whose checksums say that they belong together."""
         self.languages, self.translated, self.described = languages, {}, {}
         for split, stem in SPLITS.items():
             for name in languages:
                 self.translated[name, split] = list(documents_of(files[f"multi30k/task1/{stem}.{name}.gz"]))
-            sorted_by_length = [list(documents_of(files[f"multi30k/task2/{stem.removesuffix('_flickr')}.{k}.en.gz"]))
-                                for k in range(1, CAPTIONS + 1)]
-            lengths = {len(part) for part in sorted_by_length} | {
-                len(self.translated[name, split]) for name in languages}
-            if len(lengths) > 1:
-                raise DataError(f"multi30k {split}: the files have {sorted(lengths)} lines, not all the same")
-            self.described[split] = [list(captions) for captions in zip(*sorted_by_length)]
+            stem = stem.removesuffix("_flickr")
+            by_length = [list(documents_of(files[f"multi30k/task2/{stem}.{k}.en.gz"]))
+                         for k in range(1, CAPTIONS + 1)]
+            self.described[split] = [list(captions) for captions in zip(*by_length)]
 
     def images(self, seed):
         """The training pictures in two parts, shuffled: -> A (English text), B (other text and pairs)."""
@@ -128,7 +126,8 @@ class Multi30k:
         """Captions and the class of their picture.
 
         For training: A's pictures with their English caption, B's with those of the other languages (they
-        train the ceiling, a classifier of that language), classes balanced by leaving out; else: all languages.
+        train the ceiling, a classifier of that language), classes balanced by leaving out.  Else: all
+        languages.
         """
         part_a, part_b = self.images(seed)
         others = [name for name in self.languages if name != "en"]
@@ -152,8 +151,9 @@ class Multi30k:
             translated = self.translated["en", split][i]
             # the translated caption is one of the five: it would be its own answer
             others = [c for c in self.described[split][i] if c != translated]
-            asked, j, answer = others[rng.integers(len(others))], (i + rng.integers(1, n)) % n, int(rng.integers(2))
-            two = [j, i] if answer else [i, j]
+            asked, answer = others[rng.integers(len(others))], int(rng.integers(2))
+            wrong = (i + rng.integers(1, n)) % n
+            two = [wrong, i] if answer else [i, wrong]
             yield dict(id=f"{split}-{i}", task="same", prompt={"en": asked}, answer=answer, candidates={
                 name: [self.translated[name, split][k] for k in two] for name in self.languages})
 

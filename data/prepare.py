@@ -6,15 +6,14 @@
   python data/prepare.py --text en=a.txt de=b.txt.gz --dictionary de=muse.txt --pairs de=a.en,b.de
                          --tasks pawsx=DIR --out data/mine      your own languages, English among them
 
-Text has one document per line; .gz is read as it is.  Every twentieth of the first 200,000 documents (and pairs)
-is for validation, the one ten later for test.  A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or
-{"words": "dog $ hund"}; where there is none, or with --dictionary de=pairs, one is learned from the pairs.
-What the folder holds is written in data/folder.py.
+Text has one document per line; .gz is read as it is.  Every twentieth of the first 200,000 documents (and
+pairs) is for validation, the one ten later for test.  A dictionary has lines "dog hund" (MUSE),
+"dog<TAB>hund" or {"words": "dog $ hund"}; where there is none, or with --dictionary de=pairs, one is learned
+from the pairs.  What the folder holds is written in data/folder.py.
 """
 import argparse
 import re
 import sys
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +22,7 @@ if not __package__:                  # python data/prepare.py: the repository in
 
 from data import dictionaries, download, realtasks  # noqa: E402
 from data.corpus import DataError  # noqa: E402
-from data.folder import Source, write  # noqa: E402
+from data.folder import SPLITS, Source, write  # noqa: E402
 from data.multi30k import Multi30k  # noqa: E402
 from data.text import documents_of, pairs_of, part_of  # noqa: E402
 
@@ -48,13 +47,17 @@ def assignments(flag, given, languages=None):
 
 
 def divided(languages, new):
-    """Languages of pretraining and new ones, English first.  Raises DataError without English or another one."""
+    """Languages of pretraining, English first, and new ones.
+
+    Raises DataError without English and another one to pretrain on.
+    """
     for name in new:
         if name not in languages:
             raise DataError(f"--new {name}: it is none of the languages {', '.join(languages)}")
     old = sorted((name for name in languages if name not in new), key=lambda name: name != "en")
     if old[:1] != ["en"] or len(old) < 2:
-        raise DataError(f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other are needed")
+        raise DataError(f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other "
+                        "are needed")
     return old, list(new)
 
 
@@ -107,7 +110,8 @@ def own_files(args):
     for name, path in texts.items():
         n = sum(1 for _ in islice(documents_of(path), LEAST))
         if n < LEAST:
-            raise DataError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document per line")
+            raise DataError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document "
+                            "per line")
     sides = {}
     for name, value in assignments("--pairs", args.pairs, languages[1:]).items():
         sides[name] = value.split(",")
@@ -125,30 +129,32 @@ def own_files(args):
         dict(source=texts, licence=[]))
 
 
-def report(folder, meta, lines):
+def report(folder, meta):
     """What was made, in numbers."""
-    rows = [f"{folder}: {meta['base_vocab']} pieces" + (" for each language" if meta["disjoint"] else "")]
+    rows = [f"{folder}: {meta['base_vocab']} pieces" + " for each language" * meta["disjoint"]]
     for name in [*meta["languages"], *meta["new"]]:
-        counts = meta["counts"]["languages"][name]
-        per_word = f"{meta['tokens_per_word'][name]:.2f} tokens a {'word' if meta['spaces'][name] else 'character'}"
+        counts, unit = meta["counts"]["languages"][name], "word" if meta["spaces"][name] else "character"
+        rows.append(f"{name}: {meta['words'][f'{name}.train']:,} {unit}s of training text, "
+                    f"{meta['tokens'][f'{name}.train']:,} tokens; documents: " + ", ".join(
+                        f"{counts[split]:,} {split}" for split in SPLITS))
+        rows.append(f"    {meta['tokens_per_word'][name]:.2f} tokens a {unit}")
         if name in meta["new"]:
-            per_word += (f" ({meta['tokens_per_word_before'][name]:.2f} before "
-                         f"{meta['new_vocab'][name] - meta['base_vocab']} new pieces)")
-        rows.append(f"{name}: {counts['train']:,} / {counts['val']:,} / {counts['test']:,} documents, "
-                    f"{meta['words'][f'{name}.train']:,} words and {meta['tokens'][f'{name}.train']:,} tokens to "
-                    f"train on, {per_word}")
+            rows[-1] += (f", {meta['tokens_per_word_before'][name]:.2f} before "
+                         f"{meta['new_vocab'][name] - meta['base_vocab']} new pieces")
         if "dictionary" in counts:
-            rows.append(f"    dictionary{' (learned)' if counts['learned'] else ''}: {counts['dictionary']:,} pairs of "
-                        f"{counts['dictionary_words']:,} words, {counts['coverage']:.0%} of the English text; "
-                        f"{counts['lexicon_words']} more words to test; {counts['never_occur']:,} pairs never occur")
+            rows.append(f"    {'learned ' * counts['learned']}dictionary: {counts['dictionary']:,} pairs of "
+                        f"{counts['dictionary_words']:,} words, {counts['coverage']:.0%} of the English "
+                        f"text; {counts['lexicon_words']} more words to test")
+            rows.append(f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs")
         if "pairs_train" in counts:
-            rows.append(f"    sentence pairs: {counts['pairs_train']:,} to train on, {counts['pairs_test']:,} to test")
-        elif name != "en" and "dictionary" not in counts:
-            rows.append("    no dictionary and no sentence pairs: nothing to align with")
+            rows.append(f"    sentence pairs: {counts['pairs_train']:,} train, {counts['pairs_test']:,} test")
+        if name != "en" and "dictionary" not in counts:
+            rows.append("    no dictionary: give one with --dictionary, or --pairs to learn it from (where "
+                        "spaces part the words)")
     for task, splits in meta["counts"]["tasks"].items():
         skipped = meta["counts"]["skipped"].get(task, 0)
         rows.append(f"{task}: " + ", ".join(f"{n:,} {split}" for split, n in splits.items())
-                    + (f" ({skipped} rows without a sentence skipped)" if skipped else ""))
+                    + f"; {skipped} rows without a sentence skipped" * bool(skipped))
     rows += [f"licence: {line}" for line in meta["licence"]]
     return "\n".join(rows)
 
@@ -158,25 +164,27 @@ def parse_args(argv):
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.error = lambda message: p.exit(2, f"prepare.py: {message} (--help lists all flags)\n")
     p.add_argument("--download", choices=["multi30k"], help="a set that is fetched and checked")
-    p.add_argument("--from-dir", metavar="DIR", help="with --download: take the files from here, not the network")
-    p.add_argument("--cache", default="data/cache/download", metavar="DIR", help="where fetched files are kept")
+    p.add_argument("--from-dir", metavar="DIR", help="with --download: take the files from here")
+    p.add_argument("--cache", default="data/cache/download", metavar="DIR", help="where files are fetched to")
     p.add_argument("--languages", default="en,de,fr", help="of multi30k, English first [%(default)s]")
     p.add_argument("--text", nargs="+", default=[], metavar="LANG=FILE", help="your own text")
     p.add_argument("--dictionary", nargs="+", default=[], metavar="LANG=FILE",
                    help="English to each language; LANG=pairs learns it from the sentence pairs")
-    p.add_argument("--pairs", nargs="+", default=[], metavar="LANG=ENGLISH,OTHER", help="two aligned files")
+    p.add_argument("--pairs", nargs="+", default=[], metavar="LANG=EN,OTHER", help="two aligned files")
     p.add_argument("--tasks", nargs="+", default=[], metavar="TASK=DIR", help=", ".join(realtasks.TASKS))
-    p.add_argument("--new", nargs="+", default=[], metavar="LANG", help="languages that pretraining does not meet")
+    p.add_argument("--new", nargs="+", default=[], metavar="LANG",
+                   help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
     p.add_argument("--vocab_size", type=int, default=4000, help="pieces of the tokenizer [%(default)s]")
-    p.add_argument("--new_pieces", type=int, default=2000, help="more pieces for each new language [%(default)s]")
+    p.add_argument("--new_pieces", type=int, default=2000, help="more for each new language [%(default)s]")
     p.add_argument("--disjoint", action="store_true", help="no two languages share a piece (control)")
-    p.add_argument("--captions", type=int, help="most training documents of each language but English [all]")
+    p.add_argument("--captions", type=int, help="most training documents of a language but English [all]")
     p.add_argument("--pairs_n", type=int, help="most sentence pairs to train on [all]")
     p.add_argument("--dictionary_words", type=int, help="most English words of each dictionary [all]")
     p.add_argument("--seed", type=int, default=0, help="of splits and shuffles [%(default)s]")
     args = p.parse_args(argv)
-    for flag, low in dict(vocab_size=300, new_pieces=1, captions=1, pairs_n=0, dictionary_words=0, seed=0).items():
+    least = dict(vocab_size=300, new_pieces=1, captions=1, pairs_n=0, dictionary_words=0, seed=0)
+    for flag, low in least.items():
         found = getattr(args, flag)
         if found is not None and found < low:
             p.error(f"--{flag} {found} is out of range: at least {low}")
@@ -191,12 +199,9 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         source = multi30k(args) if args.download else own_files(args)
-        all_pairs = source.pairs
-        source.pairs = lambda name, split: islice(all_pairs(name, split), args.pairs_n if split == "train" else None)
         out = Path(args.out or ("data/multi30k" if args.download else "data/own"))
-        meta, lines = write(out, source, args.vocab_size, args.new_pieces, args.seed, args.disjoint,
-                            args.dictionary_words, args.captions)
-        print(report(out, meta, lines))
+        print(report(out, write(out, source, args.vocab_size, args.new_pieces, args.seed, args.disjoint,
+                                args.captions, args.pairs_n, args.dictionary_words)))
         return 0
     except (DataError, OSError) as error:
         about = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else error

@@ -61,14 +61,14 @@ def pawsx(row):
     answer = row.choice("label", ("1", "0"))
     if first in NO_SENTENCE or second in NO_SENTENCE:
         return None
-    return row["id"], f"{first}, right?", [f"{word}, {second}" for word in ("Yes", "No")], answer
+    return row["id"], f"{first.rstrip(' .')}, right?", [f"{word}, {second}" for word in ("Yes", "No")], answer
 
 
 def xnli(row):
     """"Premise, right? Yes | Also | No, hypothesis"."""
     answer = row.choice("gold_label", tuple(ENTAILMENT))
     candidates = [f"{word}, {row['sentence2']}" for word in ("Yes", "Also", "No")]
-    return row["pairID"], f"{row['sentence1']}, right?", candidates, answer
+    return row["pairID"], f"{row['sentence1'].rstrip(' .')}, right?", candidates, answer
 
 
 def xcopa(row):

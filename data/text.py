@@ -39,7 +39,7 @@ def lines_of(path):
 
 
 def clean(text):
-    """Composed characters (NFC), no separator of ours, and a tab or one plain space wherever there is space."""
+    """Composed characters (NFC), no separator of ours, tabs as they are, one plain space for other space."""
     text = unicodedata.normalize("NFC", text.replace(SEPARATOR, " "))
     return "\t".join(SPACE.sub(" ", part).strip() for part in text.split("\t")).strip()
 
@@ -57,8 +57,8 @@ def pairs_of(first, second):
     number = 0
     for one, other in itertools.zip_longest(lines_of(first), lines_of(second)):
         if not one or not other:
-            raise DataError(f"{first} and {second} are of unequal length, {second if one else first} ends after "
-                            f"line {number}: line i of both must be translations of each other")
+            raise DataError(f"{first} and {second} are of unequal length, {second if one else first} ends "
+                            f"after line {number}: line i of both must be translations of each other")
         number = one[0]
         if one[1] and other[1]:
             yield one[1].replace("\t", " "), other[1].replace("\t", " ")

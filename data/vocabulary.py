@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data.corpus import text_lines
 
-FIRST = 0x10000                      # code point of piece 0: a million of them follow, none of which is a space
-RARE = 5                             # a new piece is at least that frequent, so that its row can learn something
+FIRST = 0x10000                      # code point of piece 0; of the million that follow, none is a space
+RARE = 5                             # a new piece is at least that frequent: its row must learn something
 
 
 def extend(tokenizer, documents, n):
