@@ -15,7 +15,7 @@
   dictionary.<lang>.tsv   English TAB translation; several lines for a word with several translations; as
                           written inside of sentences, frequent words first
   lexicon.<lang>.tsv      the same for held-out words: frequent ones, whose translations are frequent, too
-  pairs.<lang>.<split>.tsv  train and test: English TAB translation, a sentence pair a line
+  pairs.<lang>.<split>.tsv  train, val and test: English TAB translation, a sentence pair a line
   tasks/<task>.<split>.jsonl  an item a line: {"id": str, "task": str, "prompt": {lang: str}, "candidates":
                           [str, ...], the same words in all languages, or {lang: [str, ...]}, "answer": int}.
                           An item may lack languages; `same` asks in English alone
@@ -166,9 +166,10 @@ class Writer:
         tokenizer = train_tokenizer(balanced(known), vocab_size)
         tokenizers = {name: extend(tokenizer, self.samples[name], new_pieces) for name in self.source.new}
         base = tokenizer.get_vocab_size()
-        tokenizer.save(str(self.folder / "tokenizer.json"))
+        # not tokenizer.save: it does not say what went wrong
+        write_text(self.folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         for name, longer in tokenizers.items():
-            longer.save(str(self.folder / f"tokenizer.{name}.json"))
+            write_text(self.folder / f"tokenizer.{name}.json", longer.to_str(pretty=True))
         new_vocab = {name: longer.get_vocab_size() for name, longer in tokenizers.items()}
         rows = max([base * (len(self.source.languages) if self.disjoint else 1), *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if rows <= 65_536 else "uint32",
@@ -200,7 +201,7 @@ class Writer:
         english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
         found, counts = {}, self.counts["languages"][name]
         if name in self.source.paired:
-            for split in ("train", "test"):
+            for split in SPLITS:
                 counts[f"pairs_{split}"] = write_lines(self.folder / f"pairs.{name}.{split}.tsv",
                                                        map("\t".join, self.pairs(name, split)))
             if other and self.spaces[self.languages[0]]:
@@ -240,8 +241,12 @@ class Writer:
         write_json(self.folder / "baselines.json", dict(tasks=by_task, retrieval=retrieval))
 
 
+def write_text(path, content):
+    path.write_text(content, encoding="utf-8", newline="\n")
+
+
 def write_json(path, content):
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write(folder, source, vocab_size=4000, new_pieces=2000, seed=0, disjoint=False, documents=None,

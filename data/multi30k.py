@@ -108,7 +108,7 @@ class Multi30k:
         return [caption for caption in found if LETTER.search(caption)]           # some lines are just "@@"
 
     def pairs(self, language, split, seed):
-        """(English, translation) of part B, or of the test pictures."""
+        """(English, translation) of part B, or of the pictures of val or test."""
         rows = self.images(seed)[1] if split == "train" else range(len(self.described[split]))
         found = [(self.translated["en", split][i], self.translated[language, split][i]) for i in rows]
         return [pair for pair in found if all(map(LETTER.search, pair))]

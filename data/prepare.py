@@ -147,7 +147,7 @@ def report(folder, meta):
                         f"text; {counts['lexicon_words']} more words to test")
             rows.append(f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs")
         if "pairs_train" in counts:
-            rows.append(f"    sentence pairs: {counts['pairs_train']:,} train, {counts['pairs_test']:,} test")
+            rows.append("    sentence pairs: " + ", ".join(f"{counts[f'pairs_{s}']:,} {s}" for s in SPLITS))
         if name != "en" and "dictionary" not in counts:
             rows.append("    no dictionary: give one with --dictionary, or --pairs to learn it from (where "
                         "spaces part the words)")
