@@ -52,9 +52,13 @@ MOST_TIMES = 10                      # the tokenizer's training reads a small la
 class Source:
     """What a folder is made from.  The functions start anew at each call: nothing has to fit into memory.
 
-    text(lang, split) and pairs(lang, split): iterators over documents, and over (English, translation)
-    given:    {lang: {English: [translation, ...]}};  learned: languages that are taught a dictionary learned
-              from pairs, all of which is theirs if none is given
+    languages, new: of pretraining, English first, and those it does not meet
+    text(lang, split), pairs(lang, split): iterators over documents and over (English, translation)
+    paired:  languages with sentence pairs
+    given:   {lang: {English: [translation, ...]}}
+    learned: languages that are taught a dictionary learned from their pairs although one is given; where none
+             is given, that is what is done anyway
+    items:   list of (split, item), skipped: {task: rows without a sentence}, about: source and licence
     """
     languages: list
     new: list

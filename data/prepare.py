@@ -207,6 +207,9 @@ def main(argv=None):
         about = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"prepare.py: {about}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; no folder was made.  Downloaded files are kept", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
