@@ -73,6 +73,7 @@ class Source:
 
 
 def digest(path):
+    """sha256 of a file, hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -128,7 +129,7 @@ def write_tokens(path, documents, tokenizer, offset, dtype, spaces, rng):
 
 
 def write_lines(path, lines):
-    """-> the number of lines written."""
+    """Lines, one at a time: -> the number of lines written."""
     n = 0
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for n, line in enumerate(lines, 1):
@@ -158,10 +159,12 @@ class Writer:
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
 
     def text(self, name, split):
+        """Documents of one stream, as many as are wanted."""
         most = self.most_documents if split == "train" and name != self.languages[0] else None
         return itertools.islice(self.source.text(name, split), most)
 
     def pairs(self, name, split):
+        """Sentence pairs, as many as are wanted."""
         return itertools.islice(self.source.pairs(name, split), self.most_pairs if split == "train" else None)
 
     def streams(self, vocab_size, new_pieces):
