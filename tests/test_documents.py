@@ -81,7 +81,8 @@ def test_every_text_file_is_opened_as_utf_8():
     ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}), ("align.py", {"model"}),
     ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
     ("data/generation.py", {"data"}),
-    ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", set()),
+    ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", {"data"}),
+    ("data/files.py", set()), ("data/processes.py", set()),
     ("data/config.py", {"data"}), ("data/studies.py", {"data"}),
 ])
 def test_imports_point_downwards_only(name, allowed):
