@@ -64,6 +64,9 @@ class Run(Folder):
         self.taught = self.dictionary.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else self.dictionary
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
+        if cfg.from_run:
+            self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model, self.device,
+                                                cfg.pretrain_steps))
         self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
                                                self.device, parts=("body.", "final_norm."))
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
@@ -113,6 +116,7 @@ class Run(Folder):
     def enter(self):
         """Make the folder's run, or go on with it."""
         self.claim(asdict(self.cfg))
+        self.out.mkdir(parents=True, exist_ok=True)
         self.write("config.json", json.dumps(asdict(self.cfg) | dict(dtype_used=self.dtype), indent=1))
         self.processes.wait()
         self.dtype = self.read("config.json")["dtype_used"]    # that of the first process, by its timing
@@ -203,9 +207,6 @@ def lm_parts(run, model, inputs, targets, accumulate=1):
 def recipe(run):
     """The life of a model, with its interventions."""
     cfg, model, dictionary, forgetting = run.cfg, run.model, None, None
-    if cfg.from_run and not run.checkpoint:
-        model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", model, run.device,
-                                       cfg.pretrain_steps))
     if "prealign" in cfg.methods:                              # before and during: PreAlign, Li et al. 2024
         dictionary = run.taught
         if not cfg.from_run:

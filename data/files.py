@@ -47,7 +47,8 @@ def named(path):
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        why = f"{error.strerror}; what was there before is whole, and the same command goes on from it"
+        raise OSError(error.errno, why, str(path)) from None
     except RuntimeError as error:                              # what torch.save makes of an OSError
         why = str(error).split("\n")[0]
         raise OSError(getattr(error.__context__, "errno", None), why, str(path)) from None
@@ -74,10 +75,11 @@ def replaced(path, before=None):
 
 @contextmanager
 def locked(path, wait=False):
-    """Hold the lock of a file.  The kernel takes it back however the process ends, so none is left behind.
+    """Make a file, and its folder, and hold its lock.  The kernel takes it back however the process ends, so none is left behind.
 
     wait: until another process gives it back.  Otherwise raises ValueError if another holds it.
     """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         try:
             if fcntl:

@@ -77,7 +77,6 @@ class Folder:
     @contextmanager
     def alone(self):
         """Make the folder, and keep other processes out of it."""
-        self.out.mkdir(parents=True, exist_ok=True)
         with locked(self.out / "lock") if self.writer else nullcontext():
             yield
 
