@@ -31,7 +31,7 @@ from data import corpus as corpora, measure, report, studies, tasks
 from data.config import flags_of, parse_args
 from data.processes import Processes, join
 from data.report import data_name, default_out
-from data.runs import FILES, Folder, Interrupted, finished, interrupt, on_signals, restore
+from data.runs import FILES, Folder, Interrupted, finished, interrupt, on_signals, reading, restore
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
@@ -413,14 +413,21 @@ def draw_sentences(run, name):
 
 
 # --- commands -----------------------------------------------------------------------------------------------
+def trained(cfg, out):
+    """Raises ValueError with the way out if the folder holds no checkpoint of this configuration."""
+    if not (out / "last.pt").exists() and not (out / "previous.pt").exists():
+        raise ValueError(f"{out}/last.pt is missing: train first with  python train.py {flags_of(cfg, out)}")
+    Folder(out).claim(asdict(cfg))
+
+
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
         raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
                          "--instruct_steps")
+    if eval_only:
+        trained(cfg, out)
     run = Run(cfg, out, cache, quiet)
-    if eval_only and not run.last(run.device):
-        raise ValueError(f"{out} holds no checkpoint: train first, without --eval_only")
     with run.alone():
         if fresh:
             run.clear()
@@ -429,7 +436,8 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
         if summary is None or eval_only:
             summary = live(run, eval_only)
         if not run.quiet:
-            print(report.show(summary))
+            with reading(run.out / "summary.json"):
+                print(report.show(summary))
             print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
                   f"  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
     return summary
@@ -483,7 +491,8 @@ def command(argv):
     cfg, modes = parse_args(argv, __doc__)
     out = Path(modes.out or default_out(cfg))
     if modes.report:
-        print(report.compare([Path(r) for r in modes.report], Path("runs")))
+        with reading(f"--report {' '.join(modes.report)}"):
+            print(report.compare([Path(r) for r in modes.report], Path("runs")))
     elif modes.reproduce:
         reproduce(cfg, modes)
     elif modes.overfit:
@@ -497,12 +506,9 @@ def command(argv):
         print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
         return int(not loss < 0.1)                             # also for nan
     elif modes.sample is not None:
-        Folder(out).claim(asdict(cfg))
+        trained(cfg, out)
         run = Run(cfg, out, modes.cache)
         run.checkpoint, run.look = run.last(run.device), True
-        if not run.checkpoint:
-            raise ValueError(f"{out}/last.pt is missing: train first with  "
-                             f"python train.py {flags_of(cfg, out)}")
         recipe(run)
         print(sample(run, modes.sample))
     else:
@@ -517,8 +523,14 @@ def main(argv=None):
         with on_signals(interrupt):
             return command(argv)
     except (ValueError, OSError) as e:                         # DataError, too: a mistake gets one line
-        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else e
-        print(f"train.py: {about}", file=sys.stderr)
+        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else str(e)
+        print("train.py:", " ".join(about.split()), file=sys.stderr)   # names of files may hold newlines
+        return 2
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and "memory" not in str(e):
+            raise
+        print("train.py: this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
+              "smaller --preset", file=sys.stderr)
         return 2
     except Interrupted as e:
         print("\nstopped; what was trained is saved.  Go on with:\n"

@@ -27,7 +27,7 @@ from data.synthetic import World
 
 SEPARATOR = "<|doc|>"                   # opens every document; token id 0 of each language
 SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
-KNOWN = re.compile(r"clone\d*|reversed|shuffled-([2-9]|[1-9]\d+)")
+KNOWN = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
 
 
 class DataError(ValueError):
@@ -203,13 +203,19 @@ class Corpus:
 
     def __init__(self, folder, world=None):
         self.folder, self.world = Path(folder), world
-        meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-        self.languages, self.base_vocab, self.bytes = meta["languages"], meta["base_vocab"], meta["bytes"]
-        self.vocab_size = self.base_vocab * len(self.languages)
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.starts, self.ends = token_classes(self.tokenizer)
-        self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
-                        for name in self.languages for split in ("train", "val")}
+        try:
+            meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+            self.languages, self.base_vocab, self.bytes = meta["languages"], meta["base_vocab"], meta["bytes"]
+            self.vocab_size = self.base_vocab * len(self.languages)
+            self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            self.starts, self.ends = token_classes(self.tokenizer)
+            self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
+                            for name in self.languages for split in ("train", "val")}
+            whole = meta["tokens"] == {".".join(key): len(stream) for key, stream in self.streams.items()}
+        except Exception:                                   # of many kinds; the tokenizer's have no class
+            whole = False
+        if not whole:
+            raise DataError(f"{self.folder} is damaged: delete it, and the same command builds it again")
 
     def add_language(self, name, n_tokens, seed):
         """A language that pretraining has not met: n_tokens of training text, and validation text.

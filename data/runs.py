@@ -138,6 +138,18 @@ class Folder:
             os.fsync(log.fileno())                             # a checkpoint is never ahead of its log
 
 
+@contextmanager
+def reading(results):
+    """Results that another program or a person changed may fail anywhere in a report: one line for all that."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        why = error if type(error) is ValueError else "what it holds is damaged; --eval_only writes it anew"
+        raise ValueError(f"{results}: {why}") from None
+
+
 def load_checkpoint(path, device):
     """Raises ValueError for anything but a whole checkpoint of this program."""
     why = "is damaged, or is no checkpoint of a run"

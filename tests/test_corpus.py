@@ -221,7 +221,9 @@ def by_hand(corpus, folder, dtype, train, val):
     folder.mkdir()
     shutil.copy(corpus.folder / "tokenizer.json", folder)
     (folder / "meta.json").write_text(json.dumps(dict(
-        languages=["en", "clone"], base_vocab=400, dtype=dtype, bytes={})), encoding="utf-8")
+        languages=["en", "clone"], base_vocab=400, dtype=dtype, bytes={},
+        tokens={f"{name}.{split}": len(tokens) for name in ("en", "clone")
+                for split, tokens in (("train", train), ("val", val))})), encoding="utf-8")
     for split, tokens in (("train", train), ("val", val)):
         for i, name in enumerate(("en", "clone")):
             (np.array(tokens) + i * 400).astype(dtype).tofile(folder / f"{name}.{split}.bin")

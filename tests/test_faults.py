@@ -293,6 +293,25 @@ def test_fine_tuning_that_is_not_finite_is_no_result(cache, run, capsys, monkeyp
     assert rows and train.main(flags(cache, run, **SHORT | dict(transfer_steps=2))) == 2
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError("Unable to allocate 1. TiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 2**50 bytes"),
+    torch.OutOfMemoryError("CUDA out of memory.")])
+def test_too_little_memory_costs_one_line(cache, tmp_path, capsys, monkeypatch, error):
+    def full(*_):
+        raise error
+    monkeypatch.setattr(train, "pretrain", full)
+    assert train.main(flags(cache, tmp_path / "a", **SHORT)) == 2
+    assert "lower --batch_size" in one_line(capsys)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"languages": 3}', "\udc80"])
+def test_results_that_are_damaged_are_named(cache, run, capsys, content):
+    (run / "summary.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert f"{run}/summary.json" in one_line(capsys)
+
+
 # --- kill -9 ------------------------------------------------------------------------------------------------
 
 def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(tmp_path):
