@@ -13,7 +13,6 @@ The same command again goes on where it stopped, or shows the finished run.
 import copy
 import json
 import math
-import shlex
 import sys
 import time
 from contextlib import nullcontext
@@ -28,10 +27,10 @@ from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
 from data import corpus as corpora, measure, report, studies, tasks
-from data.config import flags_of, parse_args
+from data.config import flags_of, parse_args, trained
 from data.processes import Processes, join
 from data.report import data_name, default_out
-from data.runs import FILES, Folder, Interrupted, finished, interrupt, on_signals, reading, restore
+from data.runs import FILES, Folder, Interrupted, exit_code, finished, on_signals, reading, restore
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
@@ -65,10 +64,10 @@ class Run(Folder):
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
         if cfg.from_run:
-            self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model, self.device,
+            self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model,
                                                 cfg.pretrain_steps))
         self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
-                                               self.device, parts=("body.", "final_norm."))
+                                               parts=("body.", "final_norm."))
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
@@ -175,7 +174,7 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
         if not all(map(math.isfinite, means.values())):
             raise ValueError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is "
                              f"in {run.out}/last.pt: lower --lr and train with another --out")
-        if not keep:
+        if not keep:                                           # a copy, which is measured and forgotten
             continue
         run.seconds += seconds
         if due:
@@ -413,13 +412,6 @@ def draw_sentences(run, name):
 
 
 # --- commands -----------------------------------------------------------------------------------------------
-def trained(cfg, out):
-    """Raises ValueError with the way out if the folder holds no checkpoint of this configuration."""
-    if not (out / "last.pt").exists() and not (out / "previous.pt").exists():
-        raise ValueError(f"{out}/last.pt is missing: train first with  python train.py {flags_of(cfg, out)}")
-    Folder(out).claim(asdict(cfg))
-
-
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
@@ -518,24 +510,7 @@ def command(argv):
 
 def main(argv=None):
     """Returns the exit code: command's, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        with on_signals(interrupt):
-            return command(argv)
-    except (ValueError, OSError) as e:                         # DataError, too: a mistake gets one line
-        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else str(e)
-        print("train.py:", " ".join(about.split()), file=sys.stderr)   # names of files may hold newlines
-        return 2
-    except (MemoryError, RuntimeError) as e:
-        if not isinstance(e, MemoryError) and "memory" not in str(e):
-            raise
-        print("train.py: this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
-              "smaller --preset", file=sys.stderr)
-        return 2
-    except Interrupted as e:
-        print("\nstopped; what was trained is saved.  Go on with:\n"
-              f"  python train.py {shlex.join(argv)}", file=sys.stderr)
-        return 128 + e.args[0]
+    return exit_code(command, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

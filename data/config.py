@@ -147,7 +147,7 @@ class Config:
         if self.new_language in names:
             raise ValueError(f"--adapt_to {self.new_language}: a language of pretraining (--languages)")
         if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", self.shots):
-            raise ValueError(f"--shots {self.shots}: numbers up to 999 separated by commas, as in 0,5")
+            raise ValueError(f"--shots {self.shots}: numbers separated by commas, up to 999, as in 0,5")
         left_out, others = set(self.leave_out.split(",")) - {""}, set(names[1:] + [self.new_language])
         if not left_out <= others or left_out >= others - {""}:
             raise ValueError(f"--leave_out {self.leave_out}: languages of the run beside English, not all of "
@@ -155,8 +155,8 @@ class Config:
         if self.mcl_layer > self.n_layer:
             raise ValueError(f"--mcl_layer {self.mcl_layer}: the model has --n_layer {self.n_layer} blocks")
         if self.new_language and self.context_len >= min(self.adapt_tokens, 25_000) - 1:
-            raise ValueError(f"--adapt_tokens {self.adapt_tokens}: --context_len {self.context_len} needs more, "
-                             "and is at most 24998 with a new language")
+            raise ValueError(f"--adapt_tokens {self.adapt_tokens}: --context_len {self.context_len} needs "
+                             "more, and is at most 24998 with a new language")
         if self.new_language and round(self.adapt_replay * self.adapt_batch) == self.adapt_batch:
             raise ValueError(f"--adapt_replay {self.adapt_replay} of --adapt_batch {self.adapt_batch} rows "
                              "leaves none for the new language")
@@ -242,7 +242,8 @@ def parse_args(argv, description=""):
         try:
             known = asdict(Config(**{f.name: found[f.name] for f in fields(Config) if f.name in found}))
         except ValueError as error:
-            raise ValueError(f"--from_run {modes.given['from_run']}/config.json is damaged: {error}") from None
+            raise ValueError(f"--from_run {modes.given['from_run']}/config.json is damaged: "
+                             f"{error}") from None
         before, wanted = (set(name.split("+")) - {"baseline", "align"}
                           for name in (known["method"], modes.given.get("method", known["method"])))
         if before != wanted:                                   # what came before stays as it was
@@ -259,3 +260,10 @@ def flags_of(cfg, out):
              for k, v in asdict(cfg).items()
              if v != getattr(standard, k) or k in ("method", "preset") or k == "from_run" and v]
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
+
+
+def trained(cfg, out):
+    """Raises ValueError with the way out if the folder holds no checkpoint of this configuration."""
+    if not (out / "last.pt").exists() and not (out / "previous.pt").exists():
+        raise ValueError(f"{out}/last.pt is missing: train first with python train.py {flags_of(cfg, out)}")
+    Folder(out).claim(asdict(cfg))

@@ -64,7 +64,7 @@ def replaced(path, before=None):
     with named(path):
         try:
             yield temporary
-            with open(temporary, "rb+") as file:               # a power cut must not leave an empty file
+            with open(temporary, "ab") as file:               # a power cut must not leave an empty file
                 os.fsync(file.fileno())
             if before and os.path.exists(path):
                 os.replace(path, before)
@@ -75,8 +75,9 @@ def replaced(path, before=None):
 
 @contextmanager
 def locked(path, wait=False):
-    """Make a file, and its folder, and hold its lock.  The kernel takes it back however the process ends, so none is left behind.
+    """Make a file, and its folder, and hold its lock.
 
+    The kernel takes it back however the process ends, so none is left behind.
     wait: until another process gives it back.  Otherwise raises ValueError if another holds it.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ the older one should the newer be damaged; rows of the log that were written lat
 """
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -40,8 +41,26 @@ def on_signals(act):
             signal.signal(s, handler)
 
 
-def interrupt(number):
-    raise Interrupted(number)
+def exit_code(command, argv):
+    """Of a command: its own, 2 and one line for a user's mistake, 128 and the number of a signal."""
+    def stop(number):
+        raise Interrupted(number)
+    try:
+        with on_signals(stop):
+            return command(argv)
+    except Interrupted as e:
+        print("\nstopped; what was trained is saved.  Go on with:\n"
+              f"  python train.py {shlex.join(map(str, argv))}", file=sys.stderr)
+        return 128 + e.args[0]
+    except (ValueError, OSError) as e:
+        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else str(e)
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "memory" not in str(e):
+            raise
+        about = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
+                 "smaller --preset")
+    print("train.py:", " ".join(about.split()), file=sys.stderr)       # names of files may hold newlines
+    return 2
 
 
 class Folder:
@@ -140,7 +159,7 @@ class Folder:
 
 @contextmanager
 def reading(results):
-    """Results that another program or a person changed may fail anywhere in a report: one line for all that."""
+    """Results that another program or a person changed may fail anywhere in a report: one line for it."""
     try:
         yield
     except OSError:
@@ -184,13 +203,13 @@ def restore(checkpoint, model, optimizer, out):
                          "train anew with --fresh")
 
 
-def finished(flag, folder, stage, model, device, steps=None, parts=""):
+def finished(flag, folder, stage, model, steps=None, parts=""):
     """Weights of a run whose last stage, of that many steps, is done.  Raises ValueError that names the flag.
 
     model: which they must fit, at least in the parameters whose names begin with `parts`
     """
     try:
-        state = load_checkpoint(Path(folder) / "last.pt", device)
+        state = load_checkpoint(Path(folder) / "last.pt", next(model.parameters()).device)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}; give the folder of a finished run") from None
     if state["stage"] != stage or state["step"] != (steps or state["step"]):

@@ -102,7 +102,8 @@ def moment(out, cache):
         last = json.loads(rows[-1])
     except ValueError:
         return "writing the log"
-    return "evaluation" if (last["stage"], last["step"]) == ("instruct", LIFE["instruct_steps"]) else last["stage"]
+    done = (last["stage"], last["step"]) == ("instruct", LIFE["instruct_steps"])
+    return "evaluation" if done else last["stage"]
 
 
 def main(kills, seed=0):
@@ -118,7 +119,7 @@ def main(kills, seed=0):
                 how = (dict(seconds=r.uniform(0.01, length)) if r.random() < 0.5 else
                        dict(prepare=lambda n=r.randint(1, 160): die_at(n, name=str(folder))))
                 code = start(command(out, cache), **how)
-                assert code in (0, -signal.SIGKILL), f"exit code {code}: python train.py {command(out, cache)}"
+                assert code in (0, -signal.SIGKILL), f"exit code {code}: {command(out, cache)}"
                 if code == 0:
                     break
                 found[moment(out, cache)] += 1

@@ -15,10 +15,10 @@ import torch
 
 import train
 from data import corpus as corpora
-from data.files import locked, replaced
+from data.files import replaced
 from data.runs import Folder, load_checkpoint
-from faults import LIFE, command, die_at, start, written
-from test_train import SMALL, flags, log_without_speed, run_recipe, same_weights
+from faults import command, die_at, start, written
+from test_train import flags, log_without_speed, run_recipe, same_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = dict(method="baseline", steps=12, log_every=4)         # three checkpoints
@@ -287,15 +287,17 @@ def test_a_gradient_that_is_not_finite_stops_training_and_evaluation(cache, run,
     assert not (run / "last.pt").exists() and kept == (run / "previous.pt").read_bytes()
 
 
-def test_fine_tuning_that_is_not_finite_is_no_result(cache, run, capsys, monkeypatch):
-    rows = train.tasks.answer_rows
-    monkeypatch.setattr(train.torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
-    assert rows and train.main(flags(cache, run, **SHORT | dict(transfer_steps=2))) == 2
+def test_fine_tuning_that_is_not_finite_is_no_result(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    command = flags(cache, tmp_path / "a", **SHORT | dict(transfer_steps=2))
+    monkeypatch.setattr(train, "recipe", lambda run: None)     # all but fine-tuning
+    assert train.main(command) == 2
+    assert "transfer nli" in one_line(capsys) and not (tmp_path / "a" / "summary.json").exists()
 
 
 @pytest.mark.parametrize("error", [
     MemoryError("Unable to allocate 1. TiB"),
-    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 2**50 bytes"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     torch.OutOfMemoryError("CUDA out of memory.")])
 def test_too_little_memory_costs_one_line(cache, tmp_path, capsys, monkeypatch, error):
     def full(*_):
@@ -315,7 +317,7 @@ def test_results_that_are_damaged_are_named(cache, run, capsys, content):
 # --- kill -9 ------------------------------------------------------------------------------------------------
 
 def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(tmp_path):
-    """In every stage, before and between the renames of a save, in building, sampling and in the last file."""
+    """In every stage, before and between the renames of a save, in building and in the last file."""
     whole, out, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
     moments = [(1, "open", "clone.train.bin"), (2, "open", "log.jsonl"), (1, "os.rename", "previous.pt"),
                (9, "open", "last.pt.tmp"), (7, "os.rename", "previous.pt"),

@@ -33,11 +33,12 @@ KNOBS = [f.name for f in fields(Config)]
 MODES = ["out", "cache", "fresh", "eval_only", "sample", "overfit", "report", "reproduce", "seeds", "help"]
 NAMES = st.one_of(st.sampled_from(KNOBS + MODES), st.sampled_from(KNOBS).map(lambda k: "no-" + k),
                   st.text(max_size=12))
-LANGUAGES = st.lists(st.sampled_from(["en", "clone", "clone2", "reversed", "shuffled-2", "shuffled-" + "9" * 30,
-                                      "none", "", "klingon", "../x"]), max_size=5).map(",".join)
+LANGUAGES = st.lists(st.sampled_from(["en", "clone", "clone2", "reversed", "shuffled-2", "none", "",
+                                      "klingon", "../x", "shuffled-" + "9" * 30]), max_size=5).map(",".join)
 VALUES = st.one_of(
-    st.sampled_from(["0", "-1", "1", "1.5", "nan", "inf", "-inf", "1e400", "9" * 5000, "0x10", "1_000", "٣", "²",
-                     "", " ", "\0", "\udcff", "a\nb", "None", "True", "-", "--", "/dev/null", "/proc", "."]),
+    st.sampled_from(["0", "-1", "1", "1.5", "nan", "inf", "-inf", "1e400", "9" * 5000, "0x10", "1_000",
+                     "\u0663", "²", "", " ", "\0", "\udcff", "a\nb", "None", "True", "-", "--", "/dev/null",
+                     "/proc", "."]),
     st.integers().map(str), st.floats().map(str), st.text(max_size=20), LANGUAGES,
     st.sampled_from([c for f in fields(Config) for c in f.metadata["choices"] or ()]))
 FLAGS = st.lists(st.one_of(st.tuples(NAMES.map(lambda n: f"--{n}"), VALUES),
@@ -51,9 +52,9 @@ BYTES = st.one_of(
     st.binary(max_size=300), st.just(b"\0" * 1000), st.just(b"[" * 100_000), st.just(b"{" * 100_000),
     st.just(b"a" * 2**21), st.just(b"1" * 5000), st.text().map(lambda t: t.encode("utf-8", "surrogatepass")),
     JSON.map(lambda j: json.dumps(j).encode()), CONFIGS.map(lambda c: json.dumps(c).encode()))
-LINES = st.lists(st.sampled_from(["a b", "\0", "\ud800", "é" * 50, "<|doc|>", " ", "\u2028", "x" * 10_000, "🙂"]),
-                 max_size=5).flatmap(lambda some: st.sampled_from(["\n", "\r", "\r\n", "\n\r"]).map(
-                     lambda end: (end.join(some * 60)).encode("utf-8", "surrogatepass")))
+WORDS = st.sampled_from(["a b", "\0", "\ud800", "é" * 50, "<|doc|>", " ", "\u2028", "x" * 10_000])
+TEXTS = st.builds(lambda words, end: end.join(words * 60).encode("utf-8", "surrogatepass"),
+                  st.lists(WORDS, max_size=5), st.sampled_from(["\n", "\r", "\r\n", "\n\r"]))
 
 
 def tries(**inputs):
@@ -105,7 +106,7 @@ def place():
 
 @tries(argv=FLAGS)
 def test_any_command_line(argv):
-    if not any(word.startswith(("--overfit", "--reproduce")) for word in argv):      # they would begin to train
+    if not any(word.startswith(("--overfit", "--reproduce")) for word in argv):      # they would train
         answer(argv, "command lines")
 
 
@@ -114,8 +115,7 @@ def test_any_value_of_any_flag(name, value):
     answer([f"--{name}", value], "values of flags")
 
 
-@tries(content=BYTES, files=st.sampled_from(["--from_run=r", "--sample=x --out=r", "--report r", "--body_from=r "
-                                             "--adapt_to=clone2"]))
+@tries(content=BYTES, files=st.sampled_from(["--from_run=r", "--sample=x --out=r", "--report r"]))
 def test_any_bytes_in_the_files_of_a_run(content, files):
     folder = Path("r")
     folder.mkdir(exist_ok=True)
@@ -136,9 +136,11 @@ def test_any_values_in_a_config_of_another_run(config):
     answer(["--from_run", "c"], "configurations")
 
 
-@tries(summary=st.dictionaries(st.sampled_from(["method", "perplexity", "tasks", "languages", "adapt", "seed",
-                                                "word_cosine", "knowledge", "transfer"]), JSON),
-       rows=st.lists(st.dictionaries(st.sampled_from(["stage", "step", "lm", "val", "word_cosine"]), JSON)))
+KEYS = st.sampled_from("method perplexity tasks languages adapt seed word_cosine knowledge transfer".split())
+ROWS = st.dictionaries(st.sampled_from(["stage", "step", "lm", "val", "word_cosine"]), JSON)
+
+
+@tries(summary=st.dictionaries(KEYS, JSON), rows=st.lists(ROWS))
 def test_any_results(summary, rows):
     Path("s").mkdir(exist_ok=True)
     Path("s/summary.json").write_text(json.dumps(summary), encoding="utf-8")
@@ -146,7 +148,7 @@ def test_any_results(summary, rows):
     answer(["--report", "s"], "results")
 
 
-@tries(content=LINES)
+@tries(content=TEXTS)
 def test_any_text(content):
     Path("t.txt").write_bytes(content)
     refused("texts", corpora.read_text, Path("t.txt"))

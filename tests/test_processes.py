@@ -52,7 +52,7 @@ def assert_close(run, weights, rows):
 def test_two_processes_train_as_one_does_in_every_stage(one, two):
     weights = [load_checkpoint(two / "both" / "last.pt", "cpu")["model"],
                torch.load(two / "second.pt", weights_only=True)]
-    assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())     # with each other: exactly
+    assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())     # exactly
     assert len({row["stage"] for row in log_without_speed(one)}) == 5
     assert_close(one, weights[0], log_without_speed(Folder(two / "both")))
 
