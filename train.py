@@ -166,8 +166,8 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
             total, n = sums.get(name, (0, 0))
             sums[name] = (total + found, n + 1)
         due = (step + 1) % log_every == 0 or step + 1 == steps
-        stop = run.processes.largest(run.stop)                 # a signal meets processes in different steps
-        if not (due or stop):
+        # a signal meets processes in different steps
+        if not due and not run.processes.largest(run.stop):
             continue
         means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
@@ -187,7 +187,7 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
             sums = {}
         run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
                  sums=sums, seconds=run.seconds)
-        if stop:
+        if stop := run.processes.largest(run.stop):
             raise Interrupted(stop)
         tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 import zipfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -161,7 +162,9 @@ class Folder:
 def reading(results):
     """Results that another program or a person changed may fail anywhere in a report: one line for it."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)     # numpy's, of numbers that are none
+            yield
     except OSError:
         raise
     except Exception as error:
