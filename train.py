@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
 from data import corpus as corpora, measure, report, studies, tasks
-from data.config import flags_of, parse_args, trained
+from data.config import flags_of, parse_args, systems_of, trained
 from data.processes import Processes, join
 from data.report import data_name, default_out
 from data.runs import FILES, Folder, Interrupted, exit_code, finished, on_signals, reading, restore
@@ -471,17 +471,9 @@ def live(run, eval_only):
 def reproduce(cfg, modes):
     """Every system of a paper over seeds, going on where it was interrupted; prints and writes the report."""
     summaries = {}
-    for seed in range(modes.seeds):
-        folder = Path("runs") / f"{modes.reproduce}-{cfg.preset}-s{seed}"
-        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
-                for name in studies.SYSTEMS[modes.reproduce]}
-        for name, flags in studies.SYSTEMS[modes.reproduce].items():
-            print(f"{name}, seed {seed}: {outs[name]}", flush=True)
-            known, chosen = parse_args(flags.format_map(outs).split())
-            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
-            if name == "skyline":                              # the same English, and as much clone text
-                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
-            summaries.setdefault(name, []).append(train(system, outs[name], modes.cache, quiet=True))
+    for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg):
+        print(f"{name}, seed {system.seed}: {out}", flush=True)
+        summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
     print(studies.conclude(modes.reproduce, summaries, Path("runs")))
 
 

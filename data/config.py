@@ -2,7 +2,7 @@
 import argparse
 import difflib
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -260,6 +260,24 @@ def flags_of(cfg, out):
              for k, v in asdict(cfg).items()
              if v != getattr(standard, k) or k in ("method", "preset") or k == "from_run" and v]
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
+
+
+def systems_of(paper, seeds, cfg):
+    """The runs of a study: yields (name, Config, folder).
+
+    cfg gives preset and size.  A run that starts from another reads its configuration: that one has to be
+    trained before the next is asked for.
+    """
+    for seed in range(seeds):
+        folder = Path("runs") / f"{paper}-{cfg.preset}-s{seed}"
+        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
+                for name in SYSTEMS[paper]}
+        for name, flags in SYSTEMS[paper].items():
+            known, chosen = parse_args(flags.format_map(outs).split())
+            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
+            if name == "skyline":                              # the same English, and as much clone text
+                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
+            yield name, system, outs[name]
 
 
 def trained(cfg, out):

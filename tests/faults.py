@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -117,7 +118,7 @@ def main(kills, seed=0):
             out, cache = folder / f"run{runs}", folder / f"cache{runs}"
             while sum(found.values()) < kills:
                 how = (dict(seconds=r.uniform(0.01, length)) if r.random() < 0.5 else
-                       dict(prepare=lambda n=r.randint(1, 160): die_at(n, name=str(folder))))
+                       dict(prepare=partial(die_at, r.randint(1, 160), name=str(folder))))
                 code = start(command(out, cache), **how)
                 assert code in (0, -signal.SIGKILL), f"exit code {code}: {command(out, cache)}"
                 if code == 0:
