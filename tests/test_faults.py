@@ -25,11 +25,6 @@ SHORT = dict(method="baseline", steps=12, log_every=4)         # three checkpoin
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
     return run_recipe(cache, tmp_path_factory.mktemp("runs") / "whole", **SHORT)
 

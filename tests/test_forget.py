@@ -213,11 +213,6 @@ def test_the_clock_is_that_of_what_is_reset():
 # --- in a run -----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
     """Resets, then a new language."""
     return run_recipe(cache, tmp_path_factory.mktemp("runs") / "whole", **SHORT)

@@ -17,11 +17,6 @@ SMALL = dict(words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32, cont
              transfer_steps=0, dtype="float32", device="cpu")
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def run_recipe(cache, out, stop_after=None, **changes):
     """Train without evaluation and return the run; stop_after interrupts after that many log rows, as Ctrl-C
     would."""
