@@ -351,10 +351,10 @@ def verdicts(paper, summaries):
         text += ("Share of the gap in clone loss between joint and skyline that prealign closes: "
                  f"{np.mean(closed):.2f}\n\n")
     if shown:                                                  # pairs: a, b, a, b ...
-        shares = [f"{np.mean([updates_needed(*pair) for pair in zip(summaries[b], summaries[a])]):.2f} "
+        shares = [f"{np.median([updates_needed(*pair) for pair in zip(summaries[b], summaries[a])]):.2f} "
                   f"({a})" for a, b in zip(shown[::2], shown[1::2])]
-        text += ("Updates until the second is where the first ends, as a share of the first's (mean over "
-                 f"seeds; inf: one never is): {', '.join(shares)}\n\n")
+        text += ("Updates until the second is where the first ends, as a share of the first's (median "
+                 f"over seeds; inf: never): {', '.join(shares)}\n\n")
     return text + table(["claim", "system", "against", "difference", "verdict"], claims) + "\n"
 
 
