@@ -1,0 +1,136 @@
+"""Dictionaries: three formats, one learned and checked against that which made its pairs, what is used."""
+import doctest
+import json
+
+import numpy as np
+import pytest
+
+from data import dictionaries
+from data.corpus import DataError
+from data.dictionaries import (Words, choose, coverage, divide, held_out, learn, read,
+                               translation_probabilities)
+
+
+def write(path, *lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_the_example_in_the_docstring_is_true():
+    result = doctest.testmod(dictionaries, extraglobs=dict(np=np))
+    assert result.attempted >= 2 and result.failed == 0
+
+
+@pytest.mark.parametrize("lines", [
+    ("dog hund", "dog Dogge", "two zwei"),
+    ("dog\thund\t0.9", "dog\tdogge\t0.1", "", "two\tzwei\t1"),
+    ('{"words": "dog $ Hund $ Dogge"}', '{"words": "two $ zwei"}'),
+])
+def test_three_formats_say_the_same(tmp_path, lines):
+    assert read(write(tmp_path / "d.txt", *lines)) == {"dog": ["hund", "dogge"], "two": ["zwei"]}
+
+
+def test_an_identical_pair_goes_only_where_there_is_another(tmp_path):
+    path = write(tmp_path / "d.txt", "dog dog", "dog hund", "taxi taxi", "hut hütte", "hut hut")
+    assert read(path) == {"dog": ["hund"], "taxi": ["taxi"], "hut": ["hütte"]}
+
+
+def test_phrases_are_read_from_tabs(tmp_path):
+    assert read(write(tmp_path / "d.tsv", "bus stop\tarrêt de bus")) == {"bus stop": ["arrêt de bus"]}
+
+
+@pytest.mark.parametrize("line", ["dog", "dog hund katze", "dog\t", '{"word": "dog $ hund"}', "{dog hund}",
+                                  '{"words": "dog"}'])
+def test_a_line_without_two_sides_is_named(tmp_path, line):
+    path = write(tmp_path / "d.txt", "cat katze", line)
+    with pytest.raises(DataError, match=r"d\.txt line 2: .* is no pair of words: write"):
+        read(path)
+
+
+def test_an_empty_dictionary_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"d\.txt is empty"):
+        read(write(tmp_path / "d.txt", "", ""))
+
+
+# --- IBM model 1 --------------------------------------------------------------------------------------------
+
+def made_up(n=400, size=40):
+    """Sentence pairs of a word-for-word language in reversed order, and frequent words frequent."""
+    rng = np.random.default_rng(0)
+    rows = (size * rng.random((n, 6)) ** 2).astype(int)
+    return [(" ".join(f"e{w}" for w in row) + ".", " ".join(f"F{w}" for w in row[::-1]) + "!")
+            for row in rows]
+
+
+def test_the_words_of_a_word_for_word_language_are_found():
+    found = learn(made_up())
+    right = sum(many[0] == f"f{word[1:]}" for word, many in found.items())
+    assert len(found) >= 38 and right == len(found)
+
+
+def test_one_iteration_is_what_one_can_compute_by_hand():
+    # "a b" / "x y": every target word comes from the empty word, a or b with 1/3 each, then p(x|a) = 1/2
+    links, p = translation_probabilities([np.array([1, 2])], [np.array([1, 2])], iterations=1)
+    assert links.tolist() == [s << 32 | t for s in (0, 1, 2) for t in (1, 2)] and np.allclose(p, 1 / 2)
+    # and with "a" / "x": x comes from a with 1/3 + 1/2, y with 1/3
+    both = [np.array([1, 2]), np.array([1])]
+    links, p = translation_probabilities(both, both, iterations=1)
+    x_of_a, y_of_a = 1 / 3 + 1 / 2, 1 / 3
+    assert dict(zip(links.tolist(), p))[1 << 32 | 1] == pytest.approx(x_of_a / (x_of_a + y_of_a))
+
+
+def test_probabilities_of_a_word_add_up_to_one():
+    numbers = [np.array([int(w[1:]) + 1 for w in a[:-1].split()]) for a, _ in made_up(50)]
+    links, p = translation_probabilities(numbers, numbers[::-1])
+    assert np.allclose(np.bincount(links >> 32, p)[np.unique(links >> 32)], 1)
+
+
+def test_rare_words_and_nothing_at_all_are_not_learned():
+    assert learn([]) == {} and learn([("a b", "x y")] * 4) == {} and learn([("", "")]) == {}
+
+
+def test_pairs_may_come_from_an_iterator():
+    assert learn(iter(made_up())) == learn(made_up())
+
+
+# --- what is used -------------------------------------------------------------------------------------------
+
+ENGLISH = Words(["The dog sees two dogs.", "Two men see the dog", "He sees. The dog runs"])
+GERMAN = Words(["Der Hund sieht zwei Hunde.", "Zwei Männer sehen den Hund", "Rot Kreuz"])
+
+
+def test_words_are_written_as_inside_of_sentences():
+    assert [ENGLISH.write(w) for w in ("the", "two", "he", "cat")] == ["the", "two", "He", None]
+    assert GERMAN.write("hund") == "Hund" and GERMAN.write("rot kreuz") == "Rot Kreuz"
+    assert GERMAN.write("rot-blau") is None and ENGLISH.count["the"] == 3
+
+
+def test_pairs_whose_words_never_occur_are_dropped_and_counted():
+    entries = dict(dog=["hund", "köter"], two=["zwei"], cat=["katze", "kater"], men=["herren"])
+    chosen, dropped = choose(entries, ENGLISH, GERMAN)
+    assert chosen == dict(dog=["Hund"], two=["zwei"]) and dropped == 4
+    assert list(chosen) == ["dog", "two"]                                     # frequent words first
+    assert coverage(chosen, ENGLISH) == pytest.approx(5 / 15)
+
+
+def test_without_spaces_every_translation_stays():
+    assert choose(dict(dog=["狗"], cat=["猫"]), ENGLISH, None) == (dict(dog=["狗"]), 1)
+
+
+def test_held_out_words_are_never_taught_whatever_the_language_and_the_limit():
+    entries = {f"w{i}": [f"t{i}"] for i in range(500)}
+    english = Words([" ".join(entries)] * 10)
+    other = Words([" ".join(f"t{i}" for i in range(500))] * 5)
+    taught, asked = divide(entries, english, other, seed=0)
+    assert not set(taught) & set(asked) and len(taught) + len(asked) == 500 and 60 < len(asked) < 140
+    assert all(held_out(word, 0) for word in asked) and not any(held_out(word, 0) for word in taught)
+    assert held_out("Two", 3) == held_out("two", 3)
+    assert divide(entries, english, other, seed=1)[1] != asked
+    assert divide(entries, english, other, 0, limit=7) == (dict(list(taught.items())[:7]), asked)
+    rare = Words([" ".join(entries)] * 9)
+    assert divide(entries, rare, other, seed=0) == (taught, {})               # too rare to ask for
+
+
+def test_a_json_line_of_three_languages_gives_two_translations(tmp_path):
+    path = write(tmp_path / "d.jsonl", json.dumps({"words": "bank $ 银行 $ banque"}, ensure_ascii=False))
+    assert read(path) == {"bank": ["银行", "banque"]}

@@ -1,0 +1,346 @@
+"""The prepared folder of a few made-up languages, one of them without spaces and one written from the right:
+what is in it, that it appears whole or not at all, and one line for every mistake."""
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from data import folder as folders, text
+from data.corpus import DataError
+from data.prepare import main
+from data.vocabulary import extend
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 60                            # words of each language
+WORDS = {"en": [f"{a}{b}" for a in ("dog", "red", "house", "walk", "tree", "old") for b in "abcdefghij"],
+         "de": [f"{a}ü{b}" for a in ("Hund", "rot", "Haus", "geh", "Baum", "alt") for b in "klmnopqrst"],
+         "zh": [chr(0x4e00 + 7 * i) + chr(0x5e00 + 3 * i) for i in range(SIZE)],
+         "he": [chr(0x5d0 + i % 22) + chr(0x5d0 + i // 22) + "ם" for i in range(SIZE)],
+         "cs": [f"{a}ř{b}" for a in ("pes", "dům", "jít", "strom", "star", "červ") for b in "abcdefghij"]}
+
+
+def sentences(language, n=400, seed=0):
+    """The same sentences in every language, word for word; frequent words are frequent."""
+    rows = (SIZE * np.random.default_rng(seed).random((n, 7)) ** 2).astype(int)
+    return [("" if language == "zh" else " ").join(WORDS[language][w] for w in row) + "." for row in rows]
+
+
+def put(path, lines):
+    with (gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else
+          open(path, "w", encoding="utf-8")) as file:
+        file.write("".join(line + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Text of all languages (no two tell the same), German pairs, a Chinese dictionary, and a task."""
+    here = tmp_path_factory.mktemp("files")
+    for seed, name in enumerate(WORDS, 1):
+        put(here / f"{name}.txt", sentences(name, seed=seed))
+    put(here / "de.txt.gz", sentences("de", seed=2))
+    for name in ("en", "de"):
+        put(here / f"pairs.{name}", sentences(name, seed=9))
+    put(here / "zh.tsv", [f"{a}\t{b}" for a, b in zip(WORDS["en"], WORDS["zh"])])
+    put(here / "muse.txt", [f"{a.lower()} {b.lower()}" for a, b in zip(WORDS["en"], WORDS["de"])]
+        + ["unicorn einhorn"])
+    (here / "pawsx/en").mkdir(parents=True)
+    put(here / "pawsx/en/test_2k.tsv", ["id\tsentence1\tsentence2\tlabel", "1\tA b.\tB a.\t0", "2\tA\tNS\t1"])
+    return here
+
+
+def flags(files, text="en=en.txt de=de.txt", vocab_size=400, **others):
+    """The command line, file names below the folder."""
+    here = {key: value for key, value in dict(text=text, **others).items() if value}
+    found = ["--vocab_size", str(vocab_size)]
+    for key, value in here.items():
+        found.append(f"--{key}")
+        for part in str(value).split():
+            name, equals, paths = part.partition("=")
+            paths = [p if p == "pairs" else f"{files}/{p}" for p in paths.split(",")]
+            found.append(name + equals + ",".join(paths) if equals else part)
+    return found
+
+
+@pytest.fixture(scope="module")
+def prepared(files, tmp_path_factory):
+    """Everything at once: -> the folder, its meta.json."""
+    out = tmp_path_factory.mktemp("prepared") / "all"
+    wanted = flags(files, "en=en.txt de=de.txt.gz zh=zh.txt he=he.txt cs=cs.txt", new="cs", new_pieces=120,
+                   dictionary="zh=zh.tsv", pairs="de=pairs.en,pairs.de", tasks="pawsx=pawsx", out=out)
+    assert main(wanted) == 0
+    return out, folders.read_meta(out)
+
+
+def decoded(folder, meta, name, split):
+    """The documents of one stream."""
+    tokenizer = Tokenizer.from_file(str(folder / (
+        f"tokenizer.{name}.json" if name in meta["new"] else "tokenizer.json")))
+    tokens = np.fromfile(folder / f"{name}.{split}.bin", meta["dtype"]).astype(np.int64)
+    if meta["disjoint"]:
+        tokens -= meta["languages"].index(name) * meta["base_vocab"]
+    assert tokens[0] == 0
+    return [tokenizer.decode(part[1:].tolist())[1:]
+            for part in np.split(tokens, np.flatnonzero(tokens == 0))[1:]]
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+# --- what is in the folder ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", WORDS)
+def test_every_document_is_in_one_stream_as_it_was_written(prepared, files, name):
+    written = sentences(name, seed=1 + list(WORDS).index(name))
+    for split, wanted in (("val", written[::20]), ("test", written[10::20]),
+                          ("train", [d for i, d in enumerate(written) if i % 20 not in (0, 10)])):
+        found = decoded(*prepared, name, split)
+        assert sorted(found) == sorted(wanted) and (split != "train" or found != wanted)      # shuffled
+
+
+def test_the_numbers_in_meta_are_those_of_the_text(prepared):
+    folder, meta = prepared
+    assert meta["languages"] == ["en", "de", "zh", "he"] and meta["new"] == ["cs"]
+    assert meta["spaces"] == dict(en=True, de=True, zh=False, he=True, cs=True)
+    for name in WORDS:
+        documents = decoded(folder, meta, name, "val")
+        assert meta["documents"][f"{name}.val"] == 20 == len(documents)
+        assert meta["bytes"][f"{name}.val"] == sum(len(d.encode("utf-8")) for d in documents)
+        # a language without spaces counts characters: two a word and the full stop
+        assert meta["words"][f"{name}.val"] == 20 * (15 if name == "zh" else 7)
+        assert meta["tokens"][f"{name}.val"] * 2 == (folder / f"{name}.val.bin").stat().st_size
+        per_word = (meta["tokens"][f"{name}.val"] - 20) / meta["words"][f"{name}.val"]
+        assert meta["tokens_per_word"][name] == per_word
+
+
+def test_a_learned_dictionary_is_that_of_the_pairs_and_leaves_words_to_test(prepared):
+    folder, meta = prepared
+    gold = dict(zip(WORDS["en"], WORDS["de"]))
+    taught, asked = (dict(line.split("\t") for line in lines(folder / f"{kind}.de.tsv"))
+                     for kind in ("dictionary", "lexicon"))
+    assert len(taught) > 30 and len(asked) > 3 and not set(taught) & set(asked)
+    assert all(gold[word] == t for word, t in (taught | asked).items())       # also its capitals
+    counts = meta["counts"]["languages"]["de"]
+    assert counts["learned"] and counts["dictionary"] == len(taught) and counts["lexicon_words"] == len(asked)
+    both = list(map("\t".join, zip(sentences("en", seed=9), sentences("de", seed=9))))
+    for split, wanted in (("val", both[::20]), ("test", both[10::20])):
+        assert lines(folder / f"pairs.de.{split}.tsv") == wanted
+    assert counts["pairs_train"] == 360 and counts["pairs_test"] == counts["pairs_val"] == 20
+    lines_of_de = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["retrieval"]["de"]
+    assert lines_of_de["learned"]["to_english"] > 0.9 > 0.1 > lines_of_de["words"]["to_english"]
+
+
+def test_a_dictionary_of_a_language_without_spaces_keeps_its_translations(prepared):
+    gold = dict(zip(WORDS["en"], WORDS["zh"]))
+    taught = dict(line.split("\t") for line in lines(prepared[0] / "dictionary.zh.tsv"))
+    assert len(taught) > 30 and all(gold[word] == t for word, t in taught.items())
+
+
+def test_items_are_one_a_line_and_rows_without_a_sentence_are_counted(prepared):
+    [item] = map(json.loads, lines(prepared[0] / "tasks/pawsx.test.jsonl"))
+    assert item == dict(id="test-1", task="pawsx", prompt={"en": "A b, right?"},
+                        candidates={"en": ["Yes, B a.", "No, B a."]}, answer=1)
+    assert prepared[1]["counts"]["skipped"] == dict(pawsx=1)
+
+
+def test_a_new_language_keeps_the_old_pieces_and_takes_fewer_tokens(prepared):
+    folder, meta = prepared
+    old, new = (Tokenizer.from_file(str(folder / name)) for name in ("tokenizer.json", "tokenizer.cs.json"))
+    assert meta["base_vocab"] == 400 < meta["new_vocab"]["cs"] == new.get_vocab_size() <= 520
+    assert all(new.get_vocab()[piece] == i for piece, i in old.get_vocab().items())
+    assert meta["tokens_per_word"]["cs"] < 0.7 * meta["tokens_per_word_before"]["cs"]
+    for name in WORDS:
+        for document in sentences(name, 20):
+            assert new.decode(new.encode(document).ids) == document
+            assert len(new.encode(document)) <= len(old.encode(document))
+
+
+def test_more_new_pieces_give_fewer_tokens(prepared):
+    old, documents = Tokenizer.from_file(str(prepared[0] / "tokenizer.json")), sentences("cs")
+    lengths = [sum(map(len, extend(old, documents, n).encode_batch(documents))) for n in (10, 40, 160)]
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) == 3
+
+
+def test_the_tokenizer_never_sees_what_is_held_out(files, tmp_path):
+    put(files / "secret.txt", [line + " xqzxqzxqz" * 9 * (i % 20 in (0, 10))
+                               for i, line in enumerate(sentences("en"))])
+    assert main(flags(files, "en=secret.txt de=de.txt", vocab_size=700, out=tmp_path / "out")) == 0
+    pieces = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).get_vocab()
+    assert "xq" not in pieces and "Ġdog" in pieces
+
+
+def test_disjoint_languages_share_no_token_and_read_the_same(files, tmp_path):
+    assert main(flags(files, disjoint=" ", out=tmp_path / "out")) == 0
+    meta = folders.read_meta(tmp_path / "out")
+    for i, name in enumerate(("en", "de")):
+        tokens = np.fromfile(tmp_path / f"out/{name}.train.bin", meta["dtype"])
+        assert tokens.min() == i * 400 and tokens.max() < (i + 1) * 400
+        assert len(decoded(tmp_path / "out", meta, name, "train")) == 360
+
+
+def test_knobs_take_the_first_documents_pairs_and_words(files, tmp_path):
+    assert main(flags(files, pairs="de=pairs.en,pairs.de", dictionary="de=muse.txt", captions=50, pairs_n=30,
+                      dictionary_words=10, out=tmp_path / "out")) == 0
+    meta = folders.read_meta(tmp_path / "out")
+    assert [meta["documents"][f"{name}.train"] for name in ("en", "de")] == [360, 50]
+    counts = meta["counts"]["languages"]["de"]
+    assert (counts["pairs_train"], counts["pairs_test"], counts["dictionary_words"]) == (30, 20, 10)
+
+
+def test_a_word_of_the_dictionary_that_never_occurs_is_counted(files, tmp_path, capsys):
+    assert main(flags(files, dictionary="de=muse.txt", out=tmp_path / "out")) == 0
+    assert "dropped: 1 pairs with a word that never occurs" in capsys.readouterr().out
+    assert "unicorn" not in (tmp_path / "out/dictionary.de.tsv").read_text(encoding="utf-8")
+
+
+def test_the_same_input_and_seed_give_the_same_bytes(files, prepared, tmp_path):
+    def content(seed):
+        out = tmp_path / f"out{seed}"
+        assert main(flags(files, "en=en.txt de=de.txt cs=cs.txt", new="cs", pairs="de=pairs.en,pairs.de",
+                          seed=seed[0], out=out)) == 0
+        return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    first, again, other = content("0a"), content("0b"), content("1")
+    assert first == again and len(first) > 12
+    assert first["en.train.bin"] != other["en.train.bin"] and first["tokenizer.json"] == other["tokenizer.json"]
+
+
+def test_both_ways_to_call_it_work(files, tmp_path):
+    wanted = flags(files, out="OUT")
+    for i, call in enumerate((["data/prepare.py"], ["-m", "data.prepare"])):
+        done = subprocess.run([sys.executable, *call, *wanted[:-1], str(tmp_path / str(i))], cwd=ROOT,
+                              capture_output=True, text=True)
+        assert done.returncode == 0 and "tokens a word" in done.stdout and not done.stderr
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+def complaint(wanted, capsys, out):
+    """What stands on stderr: one line; exit code 2, and nothing is left behind."""
+    try:
+        assert main([*wanted, "--out", str(out)]) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.startswith("prepare.py: ") and not said.out
+    assert not out.exists() and not list(out.parent.glob(f"{out.name}*"))
+    return said.err
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(text="en=en.txt de=gone.txt"), "gone.txt cannot be read: No such file"),
+    (dict(text="en=en.txt de=empty.txt"), "empty.txt has 0 non-empty lines: at least 100"),
+    (dict(text="en=en.txt de=latin.txt"), "latin.txt line 150 is not UTF-8 (byte 3)"),
+    (dict(text="en=en.txt de=cut.txt.gz"), "cut.txt.gz is damaged after line"),
+    (dict(text="de=de.txt he=he.txt"), "en and at least one other"),
+    (dict(text="en=en.txt"), "en and at least one other"),
+    (dict(text="en=en.txt de"), "--text de: write NAME=FILE"),
+    (dict(text="en=en.txt de=de.txt de=he.txt"), "de is given twice"),
+    (dict(new="de"), "languages of pretraining: en; en and at least one other"),
+    (dict(new="xx"), "--new xx: it is none of the languages en, de"),
+    (dict(dictionary="de=bad.txt"), "bad.txt line 2: 'katze' is no pair of words"),
+    (dict(dictionary="he=muse.txt"), "he is none of the languages de"),
+    (dict(dictionary="de=pairs"), "--dictionary de=pairs needs --pairs"),
+    (dict(pairs="de=pairs.en,short.de"), "are of unequal length"),
+    (dict(pairs="de=pairs.en"), "two files, English first"),
+    (dict(pairs="de=pairs.en,gone.de"), "gone.de cannot be read"),
+    (dict(tasks="pawsx=badtask"), "test_2k.tsv line 2 has no field 'label'"),
+    (dict(tasks="glue=pawsx"), "the tasks are pawsx, xnli, xcopa, xstorycloze"),
+    (dict(disjoint=" ", new="de"), "--disjoint goes without --new"),
+    (dict(vocab_size=100), "--vocab_size 100 is out of range: at least 300"),
+    (dict(text=""), "give either --download multi30k or --text"),
+])
+def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, change, message):
+    put(files / "empty.txt", [])
+    (files / "latin.txt").write_bytes(b"fine\n" * 149 + "caf\u00e9\n".encode("latin-1")[1:])
+    (files / "cut.txt.gz").write_bytes((files / "de.txt.gz").read_bytes()[:-2000])
+    put(files / "bad.txt", ["dog hund", "katze"])
+    put(files / "short.de", sentences("de", seed=9)[:-1])
+    (files / "badtask/en").mkdir(parents=True, exist_ok=True)
+    put(files / "badtask/en/test_2k.tsv", ["id\tsentence1\tsentence2\tlabel", "1\tA\tB"])
+    assert message in complaint(flags(files, **change), capsys, tmp_path / "out")
+
+
+def test_wrong_checksums_and_unknown_languages_of_a_download_leave_nothing(tmp_path, capsys):
+    (tmp_path / "local/multi30k/task2").mkdir(parents=True)
+    put(tmp_path / "local/multi30k/task2/test_2016.1.en.gz", ["A dog."])
+    wanted = ["--download", "multi30k", "--from-dir", str(tmp_path / "local")]
+    assert "test_2016.1.en.gz: wrong checksum" in complaint(wanted, capsys, tmp_path / "out")
+    assert "multi30k has en, de, fr, cs, not 'xx'" in complaint(
+        [*wanted, "--languages", "en,xx"], capsys, tmp_path / "out")
+
+
+def test_a_full_disk_gets_one_line_and_leaves_nothing(files, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "data/prepare.py", *flags(files, out=tmp_path / "out")], cwd=ROOT, text=True,
+        capture_output=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    assert done.returncode == 2 and done.stderr == "prepare.py: writing: File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_is_not_touched(files, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("precious", encoding="utf-8")
+    assert main(flags(files, out=tmp_path / "out")) == 2
+    assert "out exists: delete it, or choose another --out" in capsys.readouterr().err
+    assert lines(tmp_path / "out/mine") == ["precious"] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="out is no prepared folder"):
+        folders.read_meta(out)
+    assert main(flags(files, out=out)) == 0
+    meta, tokenizer = ((out / name).read_text(encoding="utf-8") for name in ("meta.json", "tokenizer.json"))
+    for name, content, message in (
+            ("tokenizer.json", tokenizer + " ", "out is a folder prepared by another tokenizer"),
+            ("meta.json", meta[:-3], "meta.json is damaged"),
+            ("meta.json", meta.replace('"format": 1', '"format": 9'), "of format 9, this program reads 1"),
+            ("de.val.bin", "short", r"de\.val\.bin is not of the \d+ tokens")):
+        before = (out / name).read_bytes()
+        (out / name).write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            folders.read_meta(out)
+        (out / name).write_bytes(before)
+    assert folders.read_meta(out)["base_vocab"] == 400
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+def test_text_is_composed_spaced_by_plain_spaces_and_free_of_our_separator(tmp_path):
+    put(tmp_path / "a.txt", ["\ufeffcafe\u0301\u00a0 noir", "", " <|doc|> x\u3000y\tz "])
+    assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z"]
+
+
+def test_pairs_keep_step_over_empty_lines(tmp_path):
+    first, second = put(tmp_path / "a", ["1", "", "3"]), put(tmp_path / "b", ["eins", "zwei", "drei"])
+    assert list(text.pairs_of(first, second)) == [("1", "eins"), ("3", "drei")]
+    with pytest.raises(DataError, match=r"a and .*b are of unequal length, .*b ends after line 3"):
+        list(text.pairs_of(put(first, ["1", "2", "3", "4"]), second))
+
+
+def test_a_sample_is_bounded_evenly_spaced_and_whole_where_it_fits():
+    documents = [f"{i:04}" for i in range(1000)]
+    assert text.sample(iter(documents), 4000) == documents
+    assert text.sample(iter(documents), 600) == documents[::8]
+    assert text.sample(["x" * 50], 10) == ["x" * 50]
+
+
+def test_at_most_the_first_200_000_documents_are_held_out():
+    assert [text.split_of(i) for i in (0, 10, 1, 199_980, 200_000, 200_010)] == [
+        "val", "test", "train", "val", "train", "train"]
+
+
+def test_a_small_language_is_read_again_but_not_for_ever():
+    counts = [sum(d == name for d in folders.balanced(dict(a=["a"] * 100, b=["b"] * 25, c=["c"])))
+              for name in "abc"]
+    assert counts == [100, 100, 10]
