@@ -33,12 +33,12 @@ def log_probs(model, tokens):
     return -F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu().numpy()
 
 
-def losses_per_token(model, corpus, language, n_rows, order=None):
+def losses_per_token(model, corpus, language, n_rows, order=None, split="val"):
     """Loss of every token of the first validation rows, perhaps in the word order of another language.
 
     -> (rows, T) nats
     """
-    rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1)
+    rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1, split)
     rows = corpus.in_order(rows, order) if order else rows
     return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
 
