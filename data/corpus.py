@@ -221,16 +221,21 @@ class Streams:
             stream = self.streams[name, split]
             if len(mine):
                 if len(stream) <= width:
-                    raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer "
-                                    f"than one row of {width}: use more text or a smaller --context_len")
+                    self.short(name, split, width)
                 rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
                                     + np.arange(width)]
         return rows
+
+    def short(self, name, split, width):
+        raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} tokens, "
+                        f"fewer than one row of {width}: use more text or a smaller --context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first n rows of the validation stream, end to end: always the same, (<= n, width)."""
         stream = self.streams[language, split]
         n = min(n, len(stream) // width)
+        if not n:
+            self.short(language, split, width)
         return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
 
 

@@ -230,6 +230,15 @@ def dictionary_states(model, word_states, dictionary, limit=2000):
             for words, lengths in sides]
 
 
+def word_cosines(model, word_states, dictionary, limit):
+    """Mean cosine of translations per level, of the first words, for the log; {} without a dictionary."""
+    if not dictionary:
+        return {}
+    sides = dictionary_states(model, word_states, dictionary, limit)
+    cosines = F.cosine_similarity(*sides, dim=-1)                                # (K, E)
+    return dict(word_cosine=[round(c, 4) for c in cosines.mean(dim=1).tolist()])
+
+
 def words(model, word_states, dictionary, unseen, level):
     """Cosine per level and retrieval at one level, of the words of the dictionary and of those left out of it
     (or None).

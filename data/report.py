@@ -47,7 +47,7 @@ COLUMNS = {
 
 
 def data_name(cfg):
-    return Path(cfg.text).stem if cfg.text else "synthetic"
+    return Path(cfg.data).resolve().name if cfg.data else Path(cfg.text).stem if cfg.text else "synthetic"
 
 
 def default_out(cfg):
@@ -65,7 +65,8 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     aligning = f"{cfg.align_steps} alignment steps, " if "prealign" in cfg.methods else ""
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
-            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
+            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
+            f"dictionary: {len(dictionary or ()):,} words\n"
             f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} "
             f"tokens ({summary['tokens']:,} in all){sentences}; writes {out}/")
 

@@ -46,6 +46,12 @@ def speaks(item, language):
     return all(language in part for part in (item.prompt, item.candidates) if isinstance(part, dict))
 
 
+def shared(corpus, items):
+    """Indices of the languages that all of some items can be asked in; none without items."""
+    return [i for i, name in enumerate(corpus.languages)
+            if items and all(speaks(item, name) for item in items)]
+
+
 def text(item, candidate, demonstrations=(), language=None):
     """The text of one candidate, after k solved items (demonstrations), one item a line."""
     solved = [f"{said(d.prompt, language)} {offered(d, language)[d.answer]}" for d in demonstrations]
@@ -97,7 +103,7 @@ def pad(rows):
 
 def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
             limit=None, instruction=None, batch_size=128):
-    """Multiple choice: -> the candidate taken for each item, by score and by score per scored token, (n,) each.
+    """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each.
 
     log_probs: function (B, W) int64 -> (B, W - 1) float32 log-probability of each next token
     """
@@ -164,7 +170,8 @@ def exchange(corpus, item, asked, told, form=ANSWER, instruction=None):
 def prompt(corpus, item, asked, told, solved=(), form=ANSWER, instruction=None):
     """A document of k solved items, one a line, and the item's question, as token ids (n,): see exchange."""
     lines = [part for d in solved for part in exchange(corpus, d, asked, told, form, instruction)]
-    return np.concatenate([corpus.opening(asked), *lines, exchange(corpus, item, asked, told, form, instruction)[0]])
+    question, _ = exchange(corpus, item, asked, told, form, instruction)
+    return np.concatenate([corpus.opening(asked), *lines, question])
 
 
 def lessons(world, n, translations):
