@@ -229,7 +229,9 @@ class Prepared(Streams):
                     except (ValueError, KeyError, TypeError):
                         raise DataError(f"{path} line {number} is no item: prepare the folder "
                                         "again") from None
-                    if len(found) < n and tasks.speaks(item, language):
+                    # same: English asks about candidates of another language
+                    if len(found) < n and (language in item.candidates if task == "same" else
+                                           tasks.speaks(item, language)):
                         found.append(item)
         return found
 
