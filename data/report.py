@@ -160,7 +160,7 @@ def without_a_model(summary):
 
 
 def real_table(runs):
-    """Runs on a prepared folder, {name: summary}, beside what needs no model: a row per measure and language."""
+    """Runs on a prepared folder, {name: summary}, beside what needs no model, by measure and language."""
     first = max(runs.values(), key=lambda summary: len(summary["languages"]))
     shown, rows = list(runs.values()) + [*without_a_model(first).values()], []
     for heading, path, digits, n in REAL:

@@ -82,7 +82,8 @@ def test_every_text_file_is_opened_as_utf_8():
     ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
     ("data/generation.py", {"data"}),
     ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", set()),
-    ("data/config.py", {"data"}), ("data/studies.py", {"data"}),
+    ("data/config.py", {"data"}), ("data/studies.py", {"data"}), ("data/prepared.py", {"data"}),
+    ("data/realmeasure.py", {"data"}),
 ])
 def test_imports_point_downwards_only(name, allowed):
     ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}

@@ -70,7 +70,8 @@ def source(new=("cs",), **changes):
         languages=["en", "de"] + ["cs"] * (not new), new=list(new),
         text=lambda name, split: iter(sentences(
             name, FIRST[split] + start[name] * (split == "train"), COUNT[split])),
-        pairs=lambda name, split: zip(*(sentences(side, FIRST[split], COUNT[split]) for side in ("en", name))),
+        pairs=lambda name, split: zip(*(sentences(side, FIRST[split], COUNT[split])
+                                        for side in ("en", name))),
         paired=["de", "cs"], given=given, items=list(items()), about=dict(licence=[]))
     return Source(**known | changes)
 
@@ -102,7 +103,8 @@ def test_text_becomes_tokens_and_text_again_in_old_and_new_languages(corpus):
         for text in lines:
             tokens = corpus.encode(text, name)
             assert tokens[0] == 0 and corpus.decode(tokens) == text
-            assert corpus.starts_word(tokens).sum() == 1 + len(text.split()) + text.count(".") + text.count(",")
+            marks = text.count(".") + text.count(",")
+            assert corpus.starts_word(tokens).sum() == 1 + len(text.split()) + marks
     assert all(np.array_equal(a, corpus.encode(t, "de")) for a, t in zip(before, texts["de"]))
     czech = np.concatenate([corpus.encode(text, "cs") for text in texts["cs"]])
     assert (czech >= corpus.base_vocab).any() and (czech < corpus.base_vocab).any()
@@ -133,7 +135,8 @@ def test_the_dictionary_has_all_languages_and_words_of_several_translations_and_
     assert words["dog"] == ["Hund", "Vogel", "pes"] and words["red"] == ["rote", "červený"]
     assert corpus.gold_dictionary().translation_len.max() > 1
     # as in running text: with the space before it
-    assert corpus.word("Hund", "de") == tuple(corpus.encode("Ein Hund", "de")[-len(corpus.word("Hund", "de")):])
+    hund = corpus.word("Hund", "de")
+    assert hund == tuple(corpus.encode("Ein Hund", "de")[-len(hund):])
     assert len(Prepared(tmp_path / "old", ["en", "cs"]).gold_dictionary().entries) == len(words)
 
 
@@ -145,7 +148,8 @@ def test_languages_without_a_common_piece(tmp_path):
     english, czech = (corpus.encode("A park.", name) for name in ("en", "cs"))
     assert np.array_equal(english + 2 * V, czech) and corpus.decode(czech) == "A park."
     assert set(np.asarray(corpus.streams["cs", "train"]) // V) == {2}
-    assert corpus.newline("cs")[0] - 2 * V == corpus.newline("en")[0] and corpus.opening("cs").tolist() == [2 * V]
+    assert corpus.newline("cs")[0] - 2 * V == corpus.newline("en")[0]
+    assert corpus.opening("cs").tolist() == [2 * V]
     assert corpus.word("park", "cs")[0] >= 2 * V and corpus.starts_word(czech).tolist() == [True] * 4
 
 
@@ -170,7 +174,8 @@ def test_an_item_speaks_the_languages_that_it_has(corpus):
 def test_questions_and_answers_across_languages_name_the_language_in_english(corpus):
     item = translation(dict(en="A dog.", de="Ein Hund."))
     question, answer = tasks.exchange(corpus, item, "en", "de", tasks.TRANSLATE)
-    assert corpus.decode(question) == "A dog. Translate into German:" and corpus.decode(answer) == "Ein Hund.\n"
+    assert corpus.decode(question) == "A dog. Translate into German:"
+    assert corpus.decode(answer) == "Ein Hund.\n"
     assert corpus.called("cs") == "Czech" and corpus.called("xx") == "xx"
 
 
@@ -226,10 +231,15 @@ ALL = dict(method="prealign+forget+align", adapt_to="cs", reset_every=4, adapt_s
            adapt_tokens=2000, afp_steps=4, afp_samples=30, sentence_batch=4, afp_rows=1, instruct_steps=2)
 
 
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    here = tmp_path_factory.mktemp("whole")
+    return run_recipe(here, here / "run", **changes(folder, **ALL))
+
+
 @pytest.mark.parametrize("stop_after", [("align words", 4), ("pretrain", 8), ("adapt", 4),
                                         ("align sentences", 4)])
-def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(folder, tmp_path, stop_after):
-    whole = run_recipe(tmp_path, tmp_path / "whole", **changes(folder, **ALL))
+def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(folder, tmp_path, whole, stop_after):
     run_recipe(tmp_path, tmp_path / "parts", stop_after=stop_after, **changes(folder, **ALL))
     parts = run_recipe(tmp_path, tmp_path / "parts", **changes(folder, **ALL))
     assert same_weights(whole, parts) and log_without_speed(whole) == log_without_speed(parts)
@@ -259,7 +269,8 @@ def test_perplexity_of_a_model_that_knows_nothing(corpus):
         words, size = len(" ".join(texts).split()), len("".join(texts).encode())
         assert found["perplexity"][name] == pytest.approx(corpus.vocab_size, rel=1e-4)
         assert found["perplexity_per_word"][name] == pytest.approx(corpus.vocab_size ** (n / words), rel=1e-3)
-        assert found["bits_per_byte"][name] == pytest.approx(n * math.log2(corpus.vocab_size) / size, rel=1e-4)
+        bits = n * math.log2(corpus.vocab_size)
+        assert found["bits_per_byte"][name] == pytest.approx(bits / size, rel=1e-4)
         assert found["perplexity_n"][name] == n // 17 * 16
 
 
@@ -357,7 +368,8 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
     assert train.main(["--report", str(tmp_path / "baseline"), str(tmp_path / "prealign")]) == 0
     table = capsys.readouterr().out
     assert "| baseline | prealign |" in table and "| dictionary |" in table
-    assert train.main([*command(folder, tmp_path / "baseline", "baseline", transfer_steps=2), "--sample", "A"]) == 0
+    known = command(folder, tmp_path / "baseline", "baseline", transfer_steps=2)
+    assert train.main([*known, "--sample", "A"]) == 0
     assert "de: A" in capsys.readouterr().out
 
 
