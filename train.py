@@ -298,7 +298,7 @@ def adapt(run, step):
 def align_sentences(run, step):
     """L = L_MCL + 1.5 L_CIT of a batch of samples [AFP: total loss], in parts that add up.
 
-    differs from the paper: rows of plain text join in, half of them not English, because a model of this size
+    differs from the paper: rows of plain text join in, a fifth of them not English, because a model of this size
     forgets its languages otherwise, and those with little text first.
     """
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, SENTENCES, step))

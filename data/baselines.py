@@ -107,7 +107,7 @@ def cooccurrence(items, language, documents, most=4000):
 
     documents: training text of the language; its `most` frequent words are counted
     """
-    bags = [set(words(d)) for d in documents]
+    bags = [sorted(set(words(d))) for d in documents]     # sorted: a set has another order in each process
     ranked = Counter(w for bag in bags for w in bag).most_common(most)
     number = {w: i for i, (w, _) in enumerate(ranked)}
     together, alone = np.zeros((len(number),) * 2, np.float32), np.array([n for _, n in ranked], np.float32)
@@ -117,11 +117,11 @@ def cooccurrence(items, language, documents, most=4000):
     pmi = np.log((together + 0.5) * len(bags) / (np.outer(alone, alone) + 0.5))
     hits = 0
     for item in items:
-        asked = [number[w] for w in set(words(item["prompt"][language])) if w in number]
+        asked = [number[w] for w in sorted(set(words(item["prompt"][language]))) if w in number]
         found = []
         for candidate in item["candidates"][language]:
-            ending = [number[w] for w in set(words(candidate)) if w in number and number[w] not in asked]
-            found.append(pmi[np.ix_(asked, ending)].mean() if asked and ending else -np.inf)
+            ending = {number[w] for w in words(candidate) if w in number}.difference(asked)
+            found.append(pmi[np.ix_(asked, sorted(ending))].mean() if asked and ending else -np.inf)
         hits += int(np.argmax(found)) == item["answer"]
     return hits / max(len(items), 1)
 

@@ -106,7 +106,7 @@ class Config:
     afp_lr: float = option(2e-3, "peak learning rate of these steps", 1e-9, 1e3)
     afp_samples: int = option(5000, "translated samples to learn from: training items of the tasks", 2, 10**6)
     afp_rows: int = option(8, "sequences of plain text per step beside; 0: as published", 0, 2**20)
-    afp_clone_share: float = option(0.5, "share of the other languages in that text", 0, 1)
+    afp_clone_share: float = option(0.2, "share of the other languages in that text", 0, 1)
     sentence_batch: int = option(32, "samples per step; for MCL the pool of negatives", 2, 2**20)
     mcl_weight: float = option(1.0, "weight of the contrastive loss; 0 with --cit_weight 0: no stage", 0, 1e6)
     mcl_layer: int = option(1, "level of the states compared; 0: embeddings, 1: the first block", 0, 999)

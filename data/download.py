@@ -117,7 +117,8 @@ def fetch(url, path, quiet=False):
             total = have + int(length) if length else None
             bar = tqdm(desc=path.name, total=total, initial=have, unit="B", unit_scale=True,
                        disable=quiet or None, leave=False)
-            with bar, open(part, "ab" if have else "wb") as file:
+            with bar, open(part, "ab") as file:
+                file.truncate(have)
                 while block := answer.read(2**16):
                     file.write(block)
                     bar.update(len(block))

@@ -52,9 +52,13 @@ MOST_TIMES = 10                      # the tokenizer's training reads a small la
 class Source:
     """What a folder is made from.  The functions start anew at each call: nothing has to fit into memory.
 
-    text(lang, split) and pairs(lang, split): iterators over documents, and over (English, translation)
-    given:    {lang: {English: [translation, ...]}};  learned: languages that are taught a dictionary learned
-              from pairs, all of which is theirs if none is given
+    languages, new: of pretraining, English first, and those it does not meet
+    text(lang, split), pairs(lang, split): iterators over documents and over (English, translation)
+    paired:  languages with sentence pairs
+    given:   {lang: {English: [translation, ...]}}
+    learned: languages that are taught a dictionary learned from their pairs although one is given; where none
+             is given, that is what is done anyway
+    items:   list of (split, item), skipped: {task: rows without a sentence}, about: source and licence
     """
     languages: list
     new: list
@@ -69,6 +73,7 @@ class Source:
 
 
 def digest(path):
+    """sha256 of a file, hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -124,7 +129,7 @@ def write_tokens(path, documents, tokenizer, offset, dtype, spaces, rng):
 
 
 def write_lines(path, lines):
-    """-> the number of lines written."""
+    """Lines, one at a time: -> the number of lines written."""
     n = 0
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for n, line in enumerate(lines, 1):
@@ -154,10 +159,12 @@ class Writer:
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
 
     def text(self, name, split):
+        """Documents of one stream, as many as are wanted."""
         most = self.most_documents if split == "train" and name != self.languages[0] else None
         return itertools.islice(self.source.text(name, split), most)
 
     def pairs(self, name, split):
+        """Sentence pairs, as many as are wanted."""
         return itertools.islice(self.source.pairs(name, split), self.most_pairs if split == "train" else None)
 
     def streams(self, vocab_size, new_pieces):

@@ -10,6 +10,8 @@ Nothing here draws a random number or changes the model, so measuring never chan
   language_model, knowledge, in_context, classify,
   words, sentences                                   what of all this goes into summary.json
 """
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,11 +28,17 @@ def to_device(model, tokens):
 # --- predictions --------------------------------------------------------------------------------------------
 
 @torch.no_grad()
-def log_probs(model, tokens):
-    """Log-probability of each next token in float32: (B, W) numpy -> (B, W - 1) numpy."""
-    tokens = to_device(model, tokens)                                            # (B, W)
-    logits = model.logits(tokens[:, :-1]).float()                                # (B, W - 1, V)
-    return -F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").cpu().numpy()
+def log_probs(model, tokens, wanted=None):
+    """Log-probability of each next token in float32: (B, W) numpy -> (B, W - 1) numpy.
+
+    wanted: (B, W - 1) bool; elsewhere the result is 0 and the head, a third of the work, is left out
+    """
+    wanted = np.ones_like(tokens[:, 1:], bool) if wanted is None else wanted
+    tokens, where = to_device(model, tokens), to_device(model, wanted)           # (B, W), (B, W - 1)
+    logits = model.logits(tokens[:, :-1], where).float()                         # (n, V)
+    result = np.zeros(wanted.shape, np.float32)
+    result[wanted] = -F.cross_entropy(logits, tokens[:, 1:][where], reduction="none").cpu().numpy()
+    return result                                                                # (B, W - 1)
 
 
 def losses_per_token(model, corpus, language, n_rows, order=None, split="val"):
@@ -143,7 +151,7 @@ def language_model(model, corpus):
 def score(model, corpus, items, **options):
     """tasks.accuracy in every language: -> {language: {accuracy, per_token, n}}."""
     limit = model.shape.context_len + 1
-    return {name: tasks.accuracy(corpus, items, name, lambda t: log_probs(model, t), limit=limit, **options)
+    return {name: tasks.accuracy(corpus, items, name, partial(log_probs, model), limit=limit, **options)
             for name in corpus.languages}
 
 
@@ -168,13 +176,14 @@ def knowledge(model, corpus, n_items):
 
 
 def in_context(model, corpus, n_items, shots, seed):
-    """Every task and rung with 0, k ... solved examples in the prompt, and the average over those within
-    reach."""
+    """Every task and rung with the first number of solved examples in the prompt, lexical ones with all
+    numbers; averages over those within reach and over AFP's families."""
     result = dict(tasks={}, chance=CHANCE)
     for task, rung in tasks.IN_CONTEXT:
         items, dev = (corpus.world.items(task, split, n, rung)
                       for split, n in (("test", n_items), ("dev", 50)))
-        by_shots = {str(k): score(model, corpus, items, shots=k, dev_items=dev, seed=seed) for k in shots}
+        by_shots = {str(k): score(model, corpus, items, shots=k, dev_items=dev, seed=seed)
+                    for k in (shots if rung == "lexical" else shots[:1])}
         result["tasks"].setdefault(task, {})[rung] = {
             name: {k: s[name] for k, s in by_shots.items()} for name in corpus.languages}
     families = [result["tasks"][task]["lexical"] for task in tasks.FAMILIES]
@@ -196,12 +205,14 @@ def instructed(model, corpus, n_items, shots, seed):
     for task in tasks.FAMILIES:
         items, dev = (corpus.world.items(task, split, n, "lexical")
                       for split, n in (("test", n_items), ("dev", 50)))
-        for name in corpus.languages:
-            for key, instruction in (("en", corpus.languages[0]), ("own", name)):
-                scores = {str(k): tasks.accuracy(
-                    corpus, items, name, lambda t: log_probs(model, t), k, dev, seed,
-                    limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
-                result[key].setdefault(task, {})[name] = scores
+        def scores(name, instruction, items=items, dev=dev):
+            return {str(k): tasks.accuracy(
+                corpus, items, name, partial(log_probs, model), k, dev, seed,
+                limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
+        english, *others = corpus.languages
+        result["en"][task] = {name: scores(name, english) for name in corpus.languages}
+        result["own"][task] = {english: result["en"][task][english]} | {
+            name: scores(name, name) for name in others}
     average = {key: {name: {str(k): float(np.mean([task[name][str(k)] for task in found.values()]))
                             for k in shots} for name in corpus.languages} for key, found in result.items()}
     return dict(instructed=result, instructed_average=average)

@@ -1,6 +1,6 @@
 """Real languages: text, dictionaries, sentence pairs and tasks into one prepared folder for `--data`.
 
-  python data/prepare.py --download multi30k                    English, German and French captions, 8 MB
+  python data/prepare.py --download multi30k                    English, German and French captions, 11 MB
   python data/prepare.py --download multi30k --new cs           and Czech, that pretraining does not meet
   python data/prepare.py --download multi30k --from-dir DIR     the same files from a local folder
   python data/prepare.py --text en=a.txt de=b.txt.gz --dictionary de=muse.txt --pairs de=a.en,b.de
@@ -207,6 +207,9 @@ def main(argv=None):
         about = f"{error.filename or 'writing'}: {error.strerror}" if isinstance(error, OSError) else error
         print(f"prepare.py: {about}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; no folder was made.  Downloaded files are kept", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, a
             limit=None, instruction=None, batch_size=128):
     """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each.
 
-    log_probs: function (B, W) int64 -> (B, W - 1) float32 log-probability of each next token
+    log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
+               token, wanted where the second is true
     """
     rows, starts, owner = [], [], []
     for i, item in enumerate(items):
@@ -119,7 +120,9 @@ def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, a
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
         tokens = pad([rows[i] for i in chosen])                                  # (B, W)
-        predicted = log_probs(tokens)                                            # (B, W - 1)
+        place = np.arange(tokens.shape[1] - 1)                                   # (W - 1,)
+        wanted = np.array([(place >= starts[i] - 1) & (place < len(rows[i]) - 1) for i in chosen])
+        predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
         for line, i in zip(predicted, chosen):
             score[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
     first = np.searchsorted(owner, np.arange(len(items) + 1))                    # (n + 1,)

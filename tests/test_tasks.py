@@ -57,7 +57,7 @@ def preferring(corpus, items, liked, language="en", shots=0, dev_items=()):
              for i, (item, c) in enumerate(zip(items, liked))]
     rows = {tuple(corpus.encode(text, language)) for text in texts}
 
-    def log_probs(tokens):
+    def log_probs(tokens, wanted):
         known = np.array([tuple(np.trim_zeros(row, "b")) in rows for row in tokens])
         return np.where(known, -0.01, -1.0)[:, None] * np.ones((1, tokens.shape[1] - 1))
     return log_probs
@@ -94,7 +94,7 @@ def test_an_answer_may_be_written_in_another_language_than_its_prompt(corpus, wo
 
 def test_the_plain_sum_prefers_short_candidates_and_the_mean_per_token_may_not(corpus):
     # token n has log-probability -1/n: every further token lowers the sum and raises the mean
-    log_probs = lambda tokens: np.tile(-1 / np.arange(1, tokens.shape[1]), (len(tokens), 1))   # noqa: E731
+    log_probs = lambda tokens, wanted: np.tile(-1 / np.arange(1, tokens.shape[1]), (len(tokens), 1))   # noqa: E731
     item = Item("ending", "lexical", "Anna was in the", ("garden with the big red ball.", "park."), 0)
     short_right = Item("ending", "lexical", "Anna was in the", item.candidates, 1)
     assert accuracy(corpus, [item, item, short_right], "en", log_probs) == dict(
@@ -175,6 +175,8 @@ def model(corpus):
 def test_log_probs_are_the_log_softmax_of_the_next_token(model):
     tokens = np.random.default_rng(0).integers(0, 1600, (3, 9))
     found = measure.log_probs(model, tokens)
+    wanted = np.random.default_rng(1).random(found.shape) < 0.3
+    assert np.allclose(measure.log_probs(model, tokens, wanted), np.where(wanted, found, 0), atol=1e-5)
     assert found.shape == (3, 8) and found.dtype == np.float32
     for b in range(3):
         for t in range(8):
@@ -285,7 +287,7 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(model, corpu
     before = {name: p.clone() for name, p in model.state_dict().items()}
     state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     items = world.items("ending", "test", 6, "lexical")
-    accuracy(corpus, items, "en", lambda tokens: measure.log_probs(model, tokens))
+    accuracy(corpus, items, "en", lambda tokens, wanted: measure.log_probs(model, tokens, wanted))
     measure.language_model(model, corpus)
     z = measure.sentence_states(model, corpus, "en", [item.prompt for item in items], 1)
     measure.words(model, word_states, corpus.gold_dictionary(), None, 1)
