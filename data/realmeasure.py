@@ -15,6 +15,7 @@ the middle level, less the mean over the sentences of the same language.
 import json
 import math
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import torch
@@ -172,7 +173,7 @@ def classify(model, corpus, task, n_items):
     """
     limit = model.shape.context_len + 1
     return {name: recall(tasks.guesses(
-        corpus, items, name, lambda t: measure.log_probs(model, t), limit=limit, answer_language="en")[0],
+        corpus, items, name, partial(measure.log_probs, model), limit=limit, answer_language="en")[0],
         np.array([item.answer for item in items])) for name, items in asked(corpus, task, n_items).items()}
 
 
@@ -225,7 +226,7 @@ def chosen(model, corpus, task, n_items):
     """Multiple choice by likelihood: -> {language: {"0": {accuracy, per_token, n}}}."""
     limit = model.shape.context_len + 1
     return {name: {"0": tasks.accuracy(
-        corpus, items, name, lambda t: measure.log_probs(model, t), limit=limit)}
+        corpus, items, name, partial(measure.log_probs, model), limit=limit)}
         for name, items in asked(corpus, task, n_items).items()}
 
 
