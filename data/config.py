@@ -238,6 +238,9 @@ def parse_args(argv, description=""):
             raise ValueError(f"--from_run {modes.given['from_run']} was trained with --method "
                              f"{known['method']}: only +align can be added, not --method "
                              f"{modes.given['method']}")
+        if modes.given.get("data", found.get("data")) != found.get("data"):
+            raise ValueError(f"--data {modes.given['data']}: --from_run goes on with the data of "
+                             f"{modes.given['from_run']}, {found.get('data') or 'the embedded world'}")
     elif modes.given.get("data"):                              # what the folder says, too
         knobs = {f.name: f.default for f in fields(Config)} | known | modes.given
         known |= settings(modes.given["data"], knobs, modes.given)

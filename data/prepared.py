@@ -64,22 +64,23 @@ def settings(folder, knobs, given):
     most = MOST_STEPS.get(knobs["preset"], knobs["steps"])
     step = knobs["batch_size"] * knobs["context_len"]
     found["steps"] = min(max(round(TIMES * sum(tokens) / step), LEAST_STEPS), most)
-    new = knobs["adapt_to"] or (meta["new"] or ["none"])[0] * ("forget" in knobs["method"])
-    if new and new != "none":
-        found.update(adapt_to=new)
-        if new in meta["new"]:
-            found.update(adapt_tokens=max(meta["tokens"][f"{new}.train"], 1000))
-    elif "forget" in knobs["method"]:
-        found.update(adapt_to="none")
+    first = knobs["adapt_to"] if knobs["adapt_to"] in meta["new"] else (meta["new"] or ["none"])[0]
+    if first != "none":
+        found["adapt_tokens"] = max(meta["tokens"][f"{first}.train"], 1000)
+    if "forget" in knobs["method"]:
+        found["adapt_to"] = first
     return found
 
 
 class Prepared(Streams):
     """A folder of data/folder.py.  languages[0] is English; vocab_size counts the rows of all languages."""
 
-    def __init__(self, folder, languages):
-        """languages: those of the run, English first.  Raises DataError, see read_meta and chosen."""
-        self.meta = read_meta(folder)
+    def __init__(self, folder, languages, width=0):
+        """languages: those of the run, English first; width: tokens of a row, the least of every stream.
+
+        Raises DataError, see read_meta and chosen, and for a stream that is shorter than a row.
+        """
+        self.meta, self.width = read_meta(folder), width
         self.folder, self.languages = Path(folder), list(chosen(folder, self.meta, languages))
         self.base_vocab, self.bytes, self.pieces = self.meta["base_vocab"], self.meta["bytes"], None
         known = self.meta["languages"]
@@ -100,6 +101,8 @@ class Prepared(Streams):
             empty = self.meta["tokens"][f"{name}.{split}"] == 0            # no file of no bytes can be mapped
             self.streams[name, split] = np.zeros(0, np.int64) if empty else np.memmap(
                 self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r")
+            if len(self.streams[name, split]) < self.width:
+                self.short(name, split, self.width)
 
     def add_language(self, name, n_tokens, seed):
         """A language that tokenizer and pretraining have not met, with n_tokens of its training text.
@@ -223,6 +226,8 @@ class Prepared(Streams):
         if path.exists():
             with open(path, encoding="utf-8") as file:
                 for number, line in enumerate(file, 1):
+                    if len(found) == n:
+                        break
                     try:
                         row = json.loads(line)
                         item = Item(task, "", row["prompt"], row["candidates"], row["answer"])
@@ -230,8 +235,7 @@ class Prepared(Streams):
                         raise DataError(f"{path} line {number} is no item: prepare the folder "
                                         "again") from None
                     # same: English asks about candidates of another language
-                    if len(found) < n and (language in item.candidates if task == "same" else
-                                           tasks.speaks(item, language)):
+                    if language in item.candidates if task == "same" else tasks.speaks(item, language):
                         found.append(item)
         return found
 
@@ -283,7 +287,7 @@ def opened(cfg, cache):
     """The data of a run: a prepared folder, or the embedded world below `cache`."""
     languages = cfg.languages.split(",")
     if cfg.data:
-        return Prepared(cfg.data, languages)
+        return Prepared(cfg.data, languages, cfg.context_len + 1)
     return corpora.load(cache, cfg.seed, languages, cfg.words, cfg.clone_share, cfg.vocab_size, cfg.text)
 
 

@@ -95,14 +95,14 @@ def states(model, corpus, language, sentences, level):
 
 def pairs(model, corpus, level):
     """Retrieval both ways of every language with test pairs; alignment and uniformity of the first one's."""
-    result = dict(retrieval={})
+    result = {}
     for name in corpus.languages[1:]:
         rows = list(corpus.lines(f"pairs.{name}.test.tsv", PAIRS))
         if len(rows) < 2:
             continue
         english, other = (states(model, corpus, language, [row[side] for row in rows], level)
                           for side, language in enumerate(("en", name)))
-        result["retrieval"][name] = dict(
+        result.setdefault("retrieval", {})[name] = dict(
             to_english=measure.retrieval(other, english), from_english=measure.retrieval(english, other),
             n=len(rows), chance=1 / len(rows))
         if "alignment" not in result:
@@ -296,4 +296,6 @@ def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
     result |= of_tasks(model, corpus, cfg, middle)
     if cfg.written_items:
         result |= written(write, corpus, cfg.written_items, cfg.seed, cfg.context_len)
-    return result | dict(baselines=without_a_model(corpus))
+    for key in ("tokens_per_word", "tokens_per_word_before"):  # the latter by the tokenizer of pretraining
+        result[key] = {name: n for name, n in corpus.meta[key].items() if name in corpus.languages}
+    return {k: v for k, v in result.items() if v != {}} | dict(baselines=without_a_model(corpus))
