@@ -47,7 +47,7 @@ class Config:
                             "with --data: of those of the folder [all]")
     words: int = option(1_500_000, "English words of training text to generate", 1000, 2**50)
     clone_share: float = option(0.1, "share of the other languages in the text and every batch", 0.001, 0.95)
-    vocab_size: int = option(1280, "byte-level BPE tokens per language", 300, 2**20)
+    vocab_size: int = option(1280, "byte-level BPE tokens per language", 257, 2**20)
     # model
     n_layer: int = option(4, "transformer blocks", 1, 999)
     n_head: int = option(4, "attention heads", 1, 999)

@@ -29,7 +29,7 @@ NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", e
 CLASSES = ("scene", "who")           # tasks that are learned from English items, a class of several each
 # What a prepared folder sets in place of a preset; explicit flags win.
 REAL = dict(eval_items=1000, adapt_steps=300)
-MOST_STEPS = dict(tiny=8000)         # other presets: as many as they set themselves
+MOST_STEPS = dict(tiny=4000)         # other presets: as many as they set themselves
 LEAST_STEPS = 1000
 TIMES = 5                            # between these limits, all text is read so often
 NOT_HERE = ("text", "words", "vocab_size")   # flags that are decided when a folder is prepared

@@ -254,7 +254,7 @@ def compare(folders, out):
     for column in sum(COLUMNS.values(), []):
         shown.setdefault(column[1], column)                    # a number of two papers stands once
     tables = [columns("run", made_up, [*shown.values()])] if made_up else []
-    text = "\n\n".join(tables + [real_table(real)] * bool(real))
+    text = "\n\n".join(tables + ([real_table(real)] if real else []))
     out.mkdir(exist_ok=True)
     (out / "report.svg").write_text(curves([(name, log) for name, _, log in runs]), encoding="utf-8")
     (out / "report.md").write_text(text + "\n", encoding="utf-8")
