@@ -42,15 +42,15 @@ def word_states(model, words, mask):
     return torch.cat(pooled, dim=1)[:, order]                                # (K, N, D) in the order of words
 
 
-def word_alignment_loss(model, words, mask, concept, tau=0.1):
+def word_alignment_loss(model, words, mask, concept, tau=0.1, states=word_states):
     """Contrastive loss over the words of a dictionary batch, mean over levels.
 
-    words (N, M), mask (N, M), concept (N,) -> ().
+    words (N, M), mask (N, M), concept (N,) -> ().  states: word_states, or the same by many processes.
 
     Candidates of a word are all other words of the batch, of both languages; the word itself is excluded.
     The batch is the pool of negatives, so accumulating gradients over batches would not be the same loss.
     """
-    return contrastive_loss(word_states(model, words, mask), concept, tau)       # [PreAlign: alignment loss]
+    return contrastive_loss(states(model, words, mask), concept, tau)            # [PreAlign: alignment loss]
 
 
 def code_switch(rows, starts, switchable, dictionary, ratio, rng, vanilla=False):

@@ -13,12 +13,10 @@ The same command again goes on where it stopped, or shows the finished run.
 import copy
 import json
 import math
-import signal
 import sys
-import threading
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -28,9 +26,10 @@ from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
 from data import measure, prepared, realmeasure, report, studies, tasks
-from data.config import flags_of, parse_args
+from data.config import flags_of, parse_args, systems_of, trained
+from data.processes import Processes, join
 from data.report import data_name, default_out
-from data.runs import FILES, Folder, finished, load_checkpoint
+from data.runs import FILES, Folder, Interrupted, exit_code, finished, on_signals, reading, restore
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
@@ -41,17 +40,14 @@ from prealign import code_switch, word_alignment_loss, word_states
 
 
 # --- a run: its files and its loop --------------------------------------------------------------------------
-class Interrupted(Exception):
-    """Ctrl-C arrived, the step was finished and the checkpoint is on disk."""
-
-
 class Run(Folder):
     """A configuration with its data, its model and its folder."""
 
     def __init__(self, cfg, out, cache="data/cache", quiet=False):
-        super().__init__(out)
-        self.cfg, self.quiet = cfg, quiet
-        self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, False, None
+        self.processes = join()
+        super().__init__(out, writer=self.processes.rank == 0)
+        self.cfg, self.quiet = cfg, quiet or not self.writer
+        self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, 0, None
         self.look = False                                      # only load what was trained, see fit
         cuda = torch.cuda.is_available()
         if cfg.device == "cuda" and not cuda:
@@ -60,10 +56,15 @@ class Run(Folder):
         self.dtype = (self.read("config.json") or {}).get("dtype_used") or (
             cfg.dtype if cfg.dtype != "auto" else choose_dtype(self.device))
         self.corpus = prepared.opened(cfg, cache)
+        self.corpus.check(cfg.context_len + 1)
         self.dictionary, self.unseen, self.taught = prepared.dictionaries(self.corpus, cfg)
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
-        self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.device)
+        if cfg.from_run:
+            self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model,
+                                                cfg.pretrain_steps))
+        self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
+                                               parts=("body.", "final_norm."))
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
@@ -110,11 +111,15 @@ class Run(Folder):
         return tensor.to(self.device, non_blocking=True)
 
     def enter(self):
-        """Make the folder, or go on in it."""
-        self.claim(asdict(self.cfg), dict(dtype_used=self.dtype))
-        self.checkpoint = self.load(self.device)
-        if self.checkpoint:
-            self.seconds = self.checkpoint["seconds"]
+        """Make the folder's run, or go on with it."""
+        self.claim(asdict(self.cfg))
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.write("config.json", json.dumps(asdict(self.cfg) | dict(dtype_used=self.dtype), indent=1))
+        self.processes.wait()
+        self.dtype = self.read("config.json")["dtype_used"]    # that of the first process, by its timing
+        self.checkpoint = self.last(self.device)
+        self.cut_log(self.checkpoint)
+        self.seconds = self.checkpoint["seconds"] if self.checkpoint else 0.0
 
 
 def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, log_every=None):
@@ -130,8 +135,7 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
     if keep and run.checkpoint:
         start, sums = run.checkpoint["step"], run.checkpoint["sums"]
-        model.load_state_dict(run.checkpoint["model"])
-        optimizer.load_state_dict(run.checkpoint["optimizer"])
+        restore(run.checkpoint, model, optimizer, run.out)
         run.checkpoint = None
     if keep and run.look:
         return
@@ -152,33 +156,37 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
         for loss, values, n_tokens in losses(step):
             loss.backward()
             measured |= {name: measured.get(name, 0) + v.detach() for name, v in values.items()}
-            tokens += n_tokens
+            tokens += n_tokens * run.processes.count
+        run.processes.add_up([*(p.grad for p in learning if p.grad is not None), *measured.values()])
         measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, clip)
         optimizer.step()
         for name, found in measured.items():                   # sums stay on the device: .item() waits for it
             total, n = sums.get(name, (0, 0))
             sums[name] = (total + found, n + 1)
         due = (step + 1) % log_every == 0 or step + 1 == steps
-        if not keep or not (due or run.stop):
+        # a signal meets processes in different steps
+        if not due and not run.processes.largest(run.stop):
             continue
         means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
-        run.seconds += seconds
         if not all(map(math.isfinite, means.values())):
             raise ValueError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is "
                              f"in {run.out}/last.pt: lower --lr and train with another --out")
+        if not keep:                                           # a copy, which is measured and forgotten
+            continue
+        run.seconds += seconds
         if due:
             row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
-                       tok_s=round(tokens / seconds))
+                       tok_s=round(tokens / max(seconds, 1e-6)))     # a clock may stand still
             with run.uncompiled():
-                run.log(row | means | probe(run, stage, step + 1 == steps))
+                run.log(row | means | (probe(run, stage, step + 1 == steps) if run.writer else {}))
             bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align", "mcl", "cit") if k in means},
                             tok_s=row["tok_s"])
             sums = {}
         run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
                  sums=sums, seconds=run.seconds)
-        if run.stop:
-            raise Interrupted
+        if stop := run.processes.largest(run.stop):
+            raise Interrupted(stop)
         tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
 
 
@@ -188,7 +196,7 @@ def lm_parts(run, model, inputs, targets, accumulate=1, sparse=False):
     sparse: few targets carry loss, and the head is asked for these alone
     """
     count = max(int((targets != IGNORE).sum()), 1)
-    for rows in np.array_split(np.arange(len(inputs)), accumulate):
+    for rows in run.processes.rows(len(inputs), accumulate):
         wanted, scored = targets[rows], None
         if sparse:
             scored = run.tensor(wanted != IGNORE)                                # (B, T)
@@ -203,8 +211,6 @@ def lm_parts(run, model, inputs, targets, accumulate=1, sparse=False):
 def recipe(run):
     """The life of a model, with its interventions."""
     cfg, model, dictionary, forgetting = run.cfg, run.model, None, None
-    if cfg.from_run and not run.checkpoint:
-        model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", run.device, cfg.pretrain_steps))
     if "prealign" in cfg.methods:                              # before and during: PreAlign, Li et al. 2024
         dictionary = run.taught
         if not cfg.from_run:
@@ -217,6 +223,7 @@ def recipe(run):
             run.groups(model, cfg.lr), forgetting=forgetting)
     if cfg.new_language:                                       # later: a new language, Aggarwal et al. 2025
         n = run.corpus.add_language(cfg.new_language, cfg.adapt_tokens, cfg.seed)
+        run.corpus.check(cfg.context_len + 1)
         expand_vocabulary(model, n, cfg.adapt_init, cfg.adapt_rows, cfg.seed, run.corpus.pieces)
         fit(run, model, "adapt", lambda step: adapt(run, step), cfg.adapt_steps,
             new_rows(model, cfg.adapt_lr), log_every=min(cfg.log_every, 10))
@@ -231,6 +238,9 @@ def recipe(run):
     if cfg.tuning_steps:                                       # at the end: English exercises, for the body
         body = [group for group in run.groups(model, cfg.lr / 3) if group["part"] in ("body", "norms")]
         fit(run, model, "instruct", lambda step: instruct(run, step), cfg.tuning_steps, body)
+    if run.checkpoint:
+        raise ValueError(f"the checkpoint in {run.out} is of a stage that this run does not have: "
+                         "train anew with --fresh")
 
 
 def text_rows(run, stream, step, n, clone_share=None):
@@ -253,8 +263,9 @@ def word_alignment(run, step):
     entries = rng.permutation(len(run.taught))[:cfg.align_words]
     words, mask, concept = map(torch.from_numpy, run.taught.batch(entries))
     with run.autocast():
-        align = word_alignment_loss(run.model, words, mask, concept, cfg.tau)
-    return cfg.align_weight * align, {"align": align}, 0
+        align = word_alignment_loss(run.model, words, mask, concept, cfg.tau,
+                                    run.processes.shared(word_states))
+    return cfg.align_weight * align, {"align": align / run.processes.count}, 0
 
 
 def align_beside_text(run, step):
@@ -310,10 +321,11 @@ def align_sentences(run, step):
     if cfg.mcl_weight:
         tokens, mask = map(run.tensor, tasks.parallel(run.corpus, items, partner, cfg.context_len))
         with run.autocast():
-            states = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)       # (2n, D)
+            states = run.processes.shared(sentence_states)(
+                run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)                            # (2n, D)
         mcl = multilingual_contrast(states, torch.from_numpy(chosen).repeat(2), cfg.mcl_tau,
                                     cfg.mcl_both_ways, cfg.mcl_same_language)
-        yield cfg.mcl_weight * mcl, {"mcl": mcl}, 0
+        yield cfg.mcl_weight * mcl, {"mcl": mcl / run.processes.count}, 0
     if cfg.cit_weight:
         samples = tasks.dialogues(run.corpus, items, partner, asked, told, equals)
         rows = instruction_rows(*samples, cfg.context_len + 1, cfg.answer_only)
@@ -408,105 +420,97 @@ def draw_sentences(run, name):
 
 
 # --- commands -----------------------------------------------------------------------------------------------
-def train(cfg, out, cache="data/cache", quiet=False, eval_only=False):
+def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
         raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or "
                          "--instruct_steps")
+    if eval_only:
+        trained(cfg, out)
     run = Run(cfg, out, cache, quiet)
-    run.enter()
-    summary = run.read("summary.json")
-    if eval_only and not run.checkpoint:
-        raise ValueError(f"{out} holds no checkpoint: train first, without --eval_only")
-    if summary is None or eval_only:
-        summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed,
-                       device=str(run.device), dtype=run.dtype, languages=run.languages,
-                       tokens=cfg.steps * cfg.batch_size * cfg.context_len,
-                       parameters=sum(p.numel() for p in run.model.parameters()))
-        if not quiet:
-            print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
-        run.look = eval_only
-        main_thread = threading.current_thread() is threading.main_thread()
-        before = main_thread and signal.signal(signal.SIGINT, lambda *_: setattr(run, "stop", True))
-        try:
-            recipe(run)
-        finally:
-            if main_thread:
-                signal.signal(signal.SIGINT, before)
-        clock = time.perf_counter()
-        with run.uncompiled():
-            result = evaluate(run)
-        summary |= result | dict(languages=run.corpus.languages,
-                                 parameters=sum(p.numel() for p in run.model.parameters()),
-                                 minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
-        run.write("samples.txt", sample(run, "") + "\n")
-        draw_sentences(run, "sentences.svg")
-        run.write("summary.json", json.dumps(summary, indent=1))
-    if not quiet:
-        print(report.show(summary))
-        print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
-              f"  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
+    with run.alone():
+        if fresh:
+            run.clear()
+        run.enter()
+        summary = run.read("summary.json")
+        if summary is None or eval_only:
+            summary = live(run, eval_only)
+        if not run.quiet:
+            with reading(run.out / "summary.json"):
+                print(report.show(summary))
+            print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
+                  f"  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
+    return summary
+
+
+def live(run, eval_only):
+    """Train, or only load, and evaluate: -> the summary."""
+    cfg = run.cfg
+    summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed,
+                   device=str(run.device), dtype=run.dtype, languages=run.languages,
+                   tokens=cfg.steps * cfg.batch_size * cfg.context_len,
+                   parameters=sum(p.numel() for p in run.model.parameters()))
+    if not run.quiet:
+        print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
+    run.look = eval_only
+    with on_signals(lambda number: setattr(run, "stop", number)):
+        recipe(run)
+    if not run.writer:
+        return summary
+    run.processes, clock = Processes(), time.perf_counter()    # one evaluates, the others are done
+    with run.uncompiled():
+        result = evaluate(run)
+    summary |= result | dict(languages=run.corpus.languages,
+                             parameters=sum(p.numel() for p in run.model.parameters()),
+                             minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
+    run.write("samples.txt", sample(run, "") + "\n")
+    draw_sentences(run, "sentences.svg")
+    run.write("summary.json", json.dumps(summary, indent=1))
     return summary
 
 
 def reproduce(cfg, modes):
     """Every system of a paper over seeds, going on where it was interrupted; prints and writes the report."""
     summaries = {}
-    for seed in range(modes.seeds):
-        folder = Path("runs") / f"{modes.reproduce}-{cfg.preset}-s{seed}"
-        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
-                for name in studies.SYSTEMS[modes.reproduce]}
-        for name, flags in studies.SYSTEMS[modes.reproduce].items():
-            print(f"{name}, seed {seed}: {outs[name]}", flush=True)
-            known, chosen = parse_args(flags.format_map(outs).split())
-            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
-            if name == "skyline":                              # the same English, and as much clone text
-                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
-            summaries.setdefault(name, []).append(train(system, outs[name], modes.cache, quiet=True))
+    for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg):
+        print(f"{name}, seed {system.seed}: {out}", flush=True)
+        summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
     print(studies.conclude(modes.reproduce, summaries, Path("runs")))
 
 
-def main(argv=None):
-    """Returns the exit code: 0, 1 if --overfit fails, 2 for a user's mistake, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        cfg, modes = parse_args(argv, __doc__)
-        out = Path(modes.out or default_out(cfg))
-        if modes.report:
+def command(argv):
+    """What the command line asks for: -> the exit code, 1 if --overfit fails."""
+    cfg, modes = parse_args(argv, __doc__)
+    out = Path(modes.out or default_out(cfg))
+    if modes.report:
+        with reading(f"--report {' '.join(modes.report)}"):
             print(report.compare([Path(r) for r in modes.report], Path("runs")))
-        elif modes.reproduce:
-            reproduce(cfg, modes)
-        elif modes.overfit:
-            run = Run(cfg, out, modes.cache)
-            rows, _ = text_rows(run, TEXT, 0, 4)
-            batch = run, run.model, rows[:, :-1], rows[:, 1:]
-            fit(run, run.model, "overfit", lambda step: lm_parts(*batch), 300, run.groups(run.model, cfg.lr),
-                keep=False)
-            loss = float(-measure.log_probs(run.model, rows).mean())
-            verdict = "learned" if loss < 0.1 else "NOT learned"
-            print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
-            return int(not loss < 0.1)                         # also for nan
-        elif modes.sample is not None:
-            if not (out / "last.pt").exists():
-                raise ValueError(f"{out}/last.pt is missing: train first with  "
-                                 f"python train.py {flags_of(cfg, out)}")
-            run = Run(cfg, out, modes.cache)
-            run.checkpoint, run.look = load_checkpoint(out / "last.pt", run.device), True
-            recipe(run)
-            print(sample(run, modes.sample))
-        else:
-            for name in (*FILES, "sentences-before.svg") if modes.fresh else ():
-                (out / name).unlink(missing_ok=True)
-            train(cfg, out, modes.cache, eval_only=modes.eval_only)
-        return 0
-    except (ValueError, OSError) as e:                         # DataError, too: a mistake gets one line
-        about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else e
-        print(f"train.py: {about}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt):                   # the latter: before or after training
-        print("\nstopped; what was trained is saved.  Go on with:\n"
-              f"  python train.py {' '.join(argv)}", file=sys.stderr)
-        return 130
+    elif modes.reproduce:
+        reproduce(cfg, modes)
+    elif modes.overfit:
+        run = Run(cfg, out, modes.cache)
+        rows, _ = text_rows(run, TEXT, 0, 4)
+        batch = run, run.model, rows[:, :-1], rows[:, 1:]
+        fit(run, run.model, "overfit", lambda step: lm_parts(*batch), 300, run.groups(run.model, cfg.lr),
+            keep=False)
+        loss = float(-measure.log_probs(run.model, rows).mean())
+        verdict = "learned" if loss < 0.1 else "NOT learned"
+        print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
+        return int(not loss < 0.1)                             # also for nan
+    elif modes.sample is not None:
+        trained(cfg, out)
+        run = Run(cfg, out, modes.cache)
+        run.checkpoint, run.look = run.last(run.device), True
+        recipe(run)
+        print(sample(run, modes.sample))
+    else:
+        train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)
+    return 0
+
+
+def main(argv=None):
+    """Returns the exit code: command's, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    return exit_code(command, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The knobs of a run: one dataclass is the command line, config.json and the README's table."""
 import argparse
 import difflib
-from dataclasses import asdict, dataclass, field, fields
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -133,7 +134,13 @@ class Config:
 
     def __post_init__(self):
         for f in fields(self):
-            low, high, found = f.metadata["low"], f.metadata["high"], getattr(self, f.name)
+            low, high, choices = (f.metadata[key] for key in ("low", "high", "choices"))
+            found = getattr(self, f.name)
+            # a config.json may hold anything; there, 1 may stand for 1.0
+            if type(found) is not f.type and not (f.type is float and type(found) is int):
+                raise ValueError(f"--{f.name} {found!r:.60} is not of type {f.type.__name__}")
+            if choices and found not in choices:
+                raise ValueError(f"--{f.name} {found:.60}: choose from {', '.join(choices)}")
             if low is not None and not low <= found <= high:
                 raise ValueError(f"--{f.name} {found} is out of range: {low} to {high}")
         names = self.languages.split(",")
@@ -146,14 +153,20 @@ class Config:
         if self.adapt_init == "pieces" and not self.data:
             raise ValueError("--adapt_init pieces: a made-up language has no piece of a word in common with "
                              "English; take noise or mean")
-        if not all(part.isdigit() for part in self.shots.split(",")):
-            raise ValueError(f"--shots {self.shots}: numbers separated by commas, as in 0,5")
+        if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", self.shots):
+            raise ValueError(f"--shots {self.shots}: numbers separated by commas, up to 999, as in 0,5")
         left_out, others = set(self.leave_out.split(",")) - {""}, set(names[1:] + [self.new_language])
         if not left_out <= others or left_out >= others - {""}:
             raise ValueError(f"--leave_out {self.leave_out}: languages of the run beside English, not all of "
                              f"them ({', '.join(sorted(others - {''}))})")
         if self.mcl_layer > self.n_layer:
             raise ValueError(f"--mcl_layer {self.mcl_layer}: the model has --n_layer {self.n_layer} blocks")
+        if self.new_language and self.context_len >= min(self.adapt_tokens, 25_000) - 1:
+            raise ValueError(f"--adapt_tokens {self.adapt_tokens}: --context_len {self.context_len} needs "
+                             "more, and is at most 24998 with a new language")
+        if self.new_language and round(self.adapt_replay * self.adapt_batch) == self.adapt_batch:
+            raise ValueError(f"--adapt_replay {self.adapt_replay} of --adapt_batch {self.adapt_batch} rows "
+                             "leaves none for the new language")
         if self.body_from and not self.new_language:
             raise ValueError("--body_from needs a new language: add --adapt_to")
         if self.accumulate > self.batch_size:
@@ -220,6 +233,9 @@ def parse_args(argv, description=""):
         kind = dict(type=f.type, choices=f.metadata["choices"])
         kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else kind
         knob(f"--{f.name}", default=argparse.SUPPRESS, help=f"{f.metadata['help']} [{f.default}]", **kind)
+    odd = [word for word in argv if re.search("[\0\ud800-\udfff]", word)]
+    if odd:
+        complain(f"{odd[0]!r:.60} is not UTF-8 text")
     modes = p.parse_args(argv)
     if modes.seeds < 1:
         raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
@@ -231,7 +247,11 @@ def parse_args(argv, description=""):
         found = Folder(modes.given["from_run"]).read("config.json")
         if found is None:
             raise ValueError(f"--from_run {modes.given['from_run']} has no config.json: give a run's folder")
-        known = {f.name: found[f.name] for f in fields(Config) if f.name in found}
+        try:
+            known = asdict(Config(**{f.name: found[f.name] for f in fields(Config) if f.name in found}))
+        except ValueError as error:
+            raise ValueError(f"--from_run {modes.given['from_run']}/config.json is damaged: "
+                             f"{error}") from None
         before, wanted = (set(name.split("+")) - {"baseline", "align"}
                           for name in (known["method"], modes.given.get("method", known["method"])))
         if before != wanted:                                   # what came before stays as it was
@@ -256,3 +276,28 @@ def flags_of(cfg, out):
              for k, v in asdict(cfg).items()
              if v != getattr(standard, k) or k in ("method", "preset") or k in ("from_run", "data") and v]
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
+
+
+def systems_of(paper, seeds, cfg):
+    """The runs of a study: yields (name, Config, folder).
+
+    cfg gives preset and size.  A run that starts from another reads its configuration: that one has to be
+    trained before the next is asked for.
+    """
+    for seed in range(seeds):
+        folder = Path("runs") / f"{paper}-{cfg.preset}-s{seed}"
+        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
+                for name in SYSTEMS[paper]}
+        for name, flags in SYSTEMS[paper].items():
+            known, chosen = parse_args(flags.format_map(outs).split())
+            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
+            if name == "skyline":                              # the same English, and as much clone text
+                system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
+            yield name, system, outs[name]
+
+
+def trained(cfg, out):
+    """Raises ValueError with the way out if the folder holds no checkpoint of this configuration."""
+    if not (out / "last.pt").exists() and not (out / "previous.pt").exists():
+        raise ValueError(f"{out}/last.pt is missing: train first with python train.py {flags_of(cfg, out)}")
+    Folder(out).claim(asdict(cfg))

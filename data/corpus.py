@@ -17,18 +17,18 @@ import json
 import os
 import re
 import shutil
-import zlib
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data import tasks
+from data.files import checksum, locked, named
 from data.synthetic import RUNGS, World
 
 SEPARATOR = "<|doc|>"                   # opens every document; token id 0 of each language
 SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
-KNOWN = re.compile(r"clone\d*|reversed|shuffled-([2-9]|[1-9]\d+)")
+KNOWN = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
 
 
 class DataError(ValueError):
@@ -220,22 +220,23 @@ class Streams:
             mine = np.flatnonzero(languages == index)
             stream = self.streams[name, split]
             if len(mine):
-                if len(stream) <= width:
-                    self.short(name, split, width)
+                self.check(width, [(name, split)])
                 rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
                                     + np.arange(width)]
         return rows
 
-    def short(self, name, split, width):
-        raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} tokens, "
-                        f"fewer than one row of {width}: use more text or a smaller --context_len")
+    def check(self, width, streams=None):
+        """Raises DataError if one of the streams, all by default, holds no row of that width."""
+        for name, split in streams or self.streams:
+            if len(self.streams[name, split]) <= width:
+                raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} "
+                                f"tokens, fewer than one row of {width}: use more text or a smaller "
+                                "--context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first n rows of the validation stream, end to end: always the same, (<= n, width)."""
         stream = self.streams[language, split]
         n = min(n, len(stream) // width)
-        if not n:
-            self.short(language, split, width)
         return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
 
 
@@ -247,13 +248,19 @@ class Corpus(Streams):
 
     def __init__(self, folder, world=None):
         self.folder, self.world = Path(folder), world
-        meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-        self.languages, self.base_vocab, self.bytes = meta["languages"], meta["base_vocab"], meta["bytes"]
-        self.vocab_size = self.base_vocab * len(self.languages)
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.starts, self.ends = token_classes(self.tokenizer)
-        self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
-                        for name in self.languages for split in ("train", "val")}
+        try:
+            meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+            self.languages, self.base_vocab, self.bytes = meta["languages"], meta["base_vocab"], meta["bytes"]
+            self.vocab_size = self.base_vocab * len(self.languages)
+            self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            self.starts, self.ends = token_classes(self.tokenizer)
+            self.streams = {(name, split): np.memmap(self.folder / f"{name}.{split}.bin", meta["dtype"], "r")
+                            for name in self.languages for split in ("train", "val")}
+            whole = meta["tokens"] == {".".join(key): len(stream) for key, stream in self.streams.items()}
+        except Exception:                                   # of many kinds; the tokenizer's have no class
+            whole = False
+        if not whole:
+            raise DataError(f"{self.folder} is damaged: delete it, and the same command builds it again")
 
     def add_language(self, name, n_tokens, seed):
         """A language that pretraining has not met: n_tokens of training text, and validation text.
@@ -438,34 +445,25 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     base, (starts, ends) = tokenizer.get_vocab_size(), token_classes(tokenizer)
     dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
     meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
-    temporary = Path(f"{folder}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
-    for index, split in itertools.product(range(len(languages)), ("train", "val")):
-        name = f"{languages[index]}.{split}"
-        order = language_order(languages[index]) if index else None
-        meta["bytes"][name] = meta["tokens"][name] = 0
-        with open(temporary / f"{name}.bin", "wb") as file:
-            for chunk in english if name == "en.train" else chunks(documents(index, split)):
-                tokens = pack(chunk, tokenizer, starts, ends, order)
-                file.write((tokens + index * base).astype(dtype).tobytes())
-                meta["bytes"][name] += sum(len(document.encode("utf-8")) for document in chunk)
-                meta["tokens"][name] += len(tokens)
-    tokenizer.save(str(temporary / "tokenizer.json"))
-    (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    temporary = Path(f"{folder}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)            # of a build that was killed
+    temporary.mkdir()
     try:
+        for index, split in itertools.product(range(len(languages)), ("train", "val")):
+            name = f"{languages[index]}.{split}"
+            order = language_order(languages[index]) if index else None
+            meta["bytes"][name] = meta["tokens"][name] = 0
+            with named(temporary / f"{name}.bin"), open(temporary / f"{name}.bin", "wb") as file:
+                for chunk in english if name == "en.train" else chunks(documents(index, split)):
+                    tokens = pack(chunk, tokenizer, starts, ends, order)
+                    file.write((tokens + index * base).astype(dtype).tobytes())
+                    meta["bytes"][name] += sum(len(document.encode("utf-8")) for document in chunk)
+                    meta["tokens"][name] += len(tokens)
+        tokenizer.save(str(temporary / "tokenizer.json"))
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         os.replace(temporary, folder)
-    except OSError:                             # another process built the same folder meanwhile: same bytes
-        shutil.rmtree(temporary)
-
-
-def checksum(paths):
-    """One number for the content of some files, eight hexadecimal digits."""
-    total = 0
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                total = zlib.crc32(block, total)
-    return f"{total:08x}"
+    finally:                                                # a full disk gets its space back
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
@@ -477,5 +475,7 @@ def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
                             f"{'-' + Path(text).stem if text else ''}-{checksum(sources)}")
     if not (folder / "meta.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        build(folder, seed, languages, n_words, clone_share, vocab_size, text)
+        with locked(f"{folder}.lock", wait=True):              # the second of two processes finds it built
+            if not (folder / "meta.json").exists():
+                build(folder, seed, languages, n_words, clone_share, vocab_size, text)
     return Corpus(folder, World(seed))

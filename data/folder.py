@@ -132,8 +132,9 @@ def write_lines(path, lines):
     """Lines, one at a time: -> the number of lines written."""
     n = 0
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for n, line in enumerate(lines, 1):
+        for line in lines:
             file.write(line + "\n")
+            n += 1
     return n
 
 

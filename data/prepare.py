@@ -107,7 +107,7 @@ def own_files(args):
     texts = assignments("--text", args.text)
     old, new = divided(list(texts), args.new)
     languages = [*old, *new]
-    for name, path in texts.items():
+    for path in texts.values():
         n = sum(1 for _ in islice(documents_of(path), LEAST))
         if n < LEAST:
             raise DataError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document "

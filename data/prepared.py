@@ -75,12 +75,9 @@ def settings(folder, knobs, given):
 class Prepared(Streams):
     """A folder of data/folder.py.  languages[0] is English; vocab_size counts the rows of all languages."""
 
-    def __init__(self, folder, languages, width=0):
-        """languages: those of the run, English first; width: tokens of a row, the least of every stream.
-
-        Raises DataError, see read_meta and chosen, and for a stream that is shorter than a row.
-        """
-        self.meta, self.width = read_meta(folder), width
+    def __init__(self, folder, languages):
+        """languages: those of the run, English first.  Raises DataError, see read_meta and chosen."""
+        self.meta = read_meta(folder)
         self.folder, self.languages = Path(folder), list(chosen(folder, self.meta, languages))
         self.base_vocab, self.bytes, self.pieces = self.meta["base_vocab"], self.meta["bytes"], None
         known = self.meta["languages"]
@@ -101,8 +98,6 @@ class Prepared(Streams):
             empty = self.meta["tokens"][f"{name}.{split}"] == 0            # no file of no bytes can be mapped
             self.streams[name, split] = np.zeros(0, np.int64) if empty else np.memmap(
                 self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r")
-            if len(self.streams[name, split]) < self.width:
-                self.short(name, split, self.width)
 
     def add_language(self, name, n_tokens, seed):
         """A language that tokenizer and pretraining have not met, with n_tokens of its training text.
@@ -287,7 +282,7 @@ def opened(cfg, cache):
     """The data of a run: a prepared folder, or the embedded world below `cache`."""
     languages = cfg.languages.split(",")
     if cfg.data:
-        return Prepared(cfg.data, languages, cfg.context_len + 1)
+        return Prepared(cfg.data, languages)
     return corpora.load(cache, cfg.seed, languages, cfg.words, cfg.clone_share, cfg.vocab_size, cfg.text)
 
 

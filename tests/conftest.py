@@ -29,5 +29,11 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where runs keep their corpora: tests with the same settings build one."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def world(corpus):
     return corpus.world

@@ -215,11 +215,6 @@ def test_choices_can_ask_as_in_training_in_english_or_in_the_items_language(corp
 # --- the stage in a run -------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
     return run_recipe(cache, tmp_path_factory.mktemp("align") / "whole", **SHORT)
 

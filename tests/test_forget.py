@@ -14,6 +14,7 @@ import forget
 import train
 from data import corpus as corpora
 from data.config import Config, parse_args
+from data.runs import load_checkpoint
 from forget import (Forgetting, GrownEmbedding, GrownHead, assemble, expand_vocabulary, first_rows, merge,
                     new_rows, recovery)
 from model import GPT, Shape, learning_rate, lm_loss
@@ -212,11 +213,6 @@ def test_the_clock_is_that_of_what_is_reset():
 # --- in a run -----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
     """Resets, then a new language."""
     return run_recipe(cache, tmp_path_factory.mktemp("runs") / "whole", **SHORT)
@@ -242,7 +238,7 @@ def test_resets_change_what_is_learned_and_only_the_embedding_has_a_clock_of_its
     first, second = (log_without_speed(r) for r in (run, baseline))
     # before the first reset only the embedding's rate and the clipping differ
     assert first[0]["lr"] == second[0]["lr"] and first[2]["lm"] > second[2]["lm"]
-    lr = {g["part"]: g["lr"] / g["peak_lr"] for g in train.load_checkpoint(
+    lr = {g["part"]: g["lr"] / g["peak_lr"] for g in load_checkpoint(
         run.out / "last.pt", "cpu")["optimizer"]["param_groups"]}
     assert lr["embed"] == pytest.approx(learning_rate(3, 4, run.cfg.warmup))         # step 11 of 8 ... 12
     assert lr["body"] == lr["norms"] == lr["head"] == pytest.approx(learning_rate(11, 12, run.cfg.warmup))
@@ -273,7 +269,7 @@ def test_a_fraction_of_rows_with_their_heads_is_resumed_exactly_too(cache, tmp_p
 
 def test_adapting_leaves_all_but_the_new_rows_as_they_were(cache, tmp_path, whole):
     run_recipe(cache, tmp_path / "a", stop_after=("pretrain", 12), **SHORT)
-    before = train.load_checkpoint(tmp_path / "a" / "last.pt", "cpu")["model"]
+    before = load_checkpoint(tmp_path / "a" / "last.pt", "cpu")["model"]
     after = whole.model.state_dict()
     assert before.keys() == after.keys()
     for name, was in before.items():
@@ -605,7 +601,7 @@ def test_adapting_a_finished_run_gives_the_same_weights_as_one_run_that_does_bot
     after = run_recipe(cache, tmp_path / "later", **later)
     assert same_weights(both, after)
     assert [r for r in log_without_speed(both) if r["stage"] == "adapt"] == log_without_speed(after)
-    assert train.load_checkpoint(baseline.out / "last.pt", "cpu")["stage"] == "pretrain"
+    assert load_checkpoint(baseline.out / "last.pt", "cpu")["stage"] == "pretrain"
 
 
 def test_a_run_from_another_takes_over_its_configuration(baseline):

@@ -1,0 +1,327 @@
+"""What goes wrong on a machine: damaged files, a full disk, signals, two processes on one folder, kill -9."""
+import errno
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from data import corpus as corpora
+from data.files import replaced
+from data.runs import Folder, load_checkpoint
+from faults import command, die_at, start, written
+from test_train import flags, log_without_speed, run_recipe, same_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = dict(method="baseline", steps=12, log_every=4)         # three checkpoints
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    return run_recipe(cache, tmp_path_factory.mktemp("runs") / "whole", **SHORT)
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy of the folder of a run that was trained and not evaluated."""
+    out = tmp_path / "run"
+    out.mkdir()
+    for path in whole.out.iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    return out
+
+
+def one_line(capsys, code=2):
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+def test_every_changed_bit_and_every_cut_is_noticed(run):
+    path, rng = run / "last.pt", torch.Generator().manual_seed(0)
+    good = path.read_bytes()
+    for _ in range(60):
+        bad, at = bytearray(good), int(torch.randint(len(good), (), generator=rng))
+        bad[at] ^= 1 << int(torch.randint(8, (), generator=rng))
+        for content in (bytes(bad), good[:at], good[:-1 - at % 20]):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="last.pt is (damaged|of version)"):
+                load_checkpoint(path, "cpu")
+    path.write_bytes(good)
+    assert load_checkpoint(path, "cpu")["step"] == 12
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_and_nothing_else(
+        cache, run, whole, capsys):
+    (run / "last.pt").write_bytes((run / "last.pt").read_bytes()[:-1000])
+    again = run_recipe(cache, run, **SHORT)
+    error = one_line(capsys)
+    assert "last.pt is damaged" in error and "going on from previous.pt, step 8 of pretrain" in error
+    assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
+
+
+def test_without_any_good_checkpoint_the_way_out_is_said_and_nothing_is_touched(cache, run, capsys):
+    for name in ("last.pt", "previous.pt"):
+        (run / name).write_bytes(b"PK")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    error = one_line(capsys)
+    assert "last.pt is damaged" in error and "--fresh" in error
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.name != "lock"}
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_checkpoint_that_would_run_code_is_refused(cache, run, capsys, monkeypatch, tmp_path, how):
+    monkeypatch.chdir(tmp_path)
+    (run / "previous.pt").unlink()
+    if how == "torch":
+        torch.save(load_checkpoint(run / "last.pt", "cpu") | dict(version=1, sums=Evil()), run / "last.pt")
+    else:
+        (run / "last.pt").write_bytes(pickle.dumps(Evil()))
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert "last.pt is damaged, or is no checkpoint" in one_line(capsys)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(version=3), "is of version 3, this program writes 2"),
+    (dict(version=2), "is damaged, or is no checkpoint"),          # of this version, without its checksum
+    (dict(version=1, step="8"), "is damaged, or is no checkpoint"),
+    (dict(version=1, stage="adapt"), "of a stage that this run does not have"),
+    (dict(version=1, model={}), "of another model than its config.json"),
+    (dict(version=1, log_size=10**6), "log.jsonl is shorter than when last.pt was written")])
+def test_a_checkpoint_of_something_else_is_refused(cache, run, capsys, change, words):
+    torch.save(load_checkpoint(run / "last.pt", "cpu") | change, run / "last.pt")
+    (run / "previous.pt").unlink()
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    error = one_line(capsys)
+    assert words in error and "--fresh" in error and str(run) in error
+
+
+def test_moments_of_another_shape_are_refused(cache, run, capsys):
+    state = load_checkpoint(run / "last.pt", "cpu") | dict(version=1)
+    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+    torch.save(state, run / "last.pt")
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert "of another model than its config.json" in one_line(capsys)
+
+
+def test_a_checkpoint_of_version_1_which_had_no_checksum_is_gone_on_with(cache, run, whole):
+    state = load_checkpoint(run / "previous.pt", "cpu") | dict(version=1)
+    torch.save(state, run / "last.pt")
+    again = run_recipe(cache, run, **SHORT)
+    assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
+
+
+@pytest.mark.parametrize("flag, stage", [("from_run", "pretrain"), ("body_from", "instruct")])
+def test_a_run_of_another_shape_is_refused_before_anything_is_written(
+        cache, run, capsys, tmp_path, flag, stage):
+    torch.save(load_checkpoint(run / "last.pt", "cpu") | dict(version=1, stage=stage), run / "last.pt")
+    command = flags(cache, tmp_path / "new", **SHORT | dict(adapt_to="clone2", d_model=64) | {flag: run})
+    assert train.main(command) == 2
+    assert f"--{flag} {run}: its model has another shape" in one_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+# --- disks --------------------------------------------------------------------------------------------------
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+@pytest.mark.parametrize("name", ["last.pt", "summary.json", "samples.txt"])
+def test_a_full_disk_leaves_what_was_saved_and_says_so(cache, run, whole, capsys, name):
+    """Writes to /dev/full fail as on a full disk."""
+    (run / "last.pt").unlink()                                 # so that there are steps left
+    kept = (run / "previous.pt").read_bytes()
+    (run / f"{name}.tmp").symlink_to("/dev/full")
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    error = one_line(capsys)
+    assert f"{name}: No space left on device" in error and "the same command goes on" in error
+    assert name != "last.pt" or kept == (run / "previous.pt").read_bytes()
+    again = run_recipe(cache, run, **SHORT)
+    assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+def test_a_row_that_cannot_be_logged_names_the_log(tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as error:
+        Folder(tmp_path).log(dict(step=1))
+    assert error.value.filename == str(tmp_path / "log.jsonl")
+
+
+def test_what_cannot_be_written_whole_is_not_written(tmp_path):
+    (tmp_path / "a").write_text("old", encoding="utf-8")
+    with pytest.raises(OSError), replaced(tmp_path / "a", before=tmp_path / "b") as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [(p.name, p.read_text(encoding="utf-8")) for p in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_folder_that_cannot_be_written_costs_one_line(cache, capsys, tmp_path):
+    closed = Path("/proc/run") if os.geteuid() == 0 else tmp_path / "closed" / "run"
+    if os.geteuid():                                           # root may write anywhere but here
+        closed.parent.mkdir(mode=0o500)
+    assert train.main(flags(cache, closed, **SHORT)) == 2
+    assert str(closed) in one_line(capsys)
+
+
+def test_a_file_in_the_place_of_the_folder_costs_one_line(cache, capsys, tmp_path):
+    (tmp_path / "run").write_text("", encoding="utf-8")
+    assert train.main(flags(cache, tmp_path / "run", **SHORT)) == 2
+    assert str(tmp_path / "run") in one_line(capsys)
+
+
+# --- two processes ------------------------------------------------------------------------------------------
+
+def test_a_second_process_is_kept_out_until_the_first_ends_however_it_ends(cache, run, capsys):
+    script = ("import sys, time; from data.runs import Folder\n"
+              "with Folder(sys.argv[1]).alone(): print('in', flush=True); time.sleep(600)")
+    first = subprocess.Popen([sys.executable, "-c", script, run], cwd=ROOT, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"in\n"
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for fresh in ([], ["--fresh"]):
+        assert train.main([*flags(cache, run, **SHORT), *fresh]) == 2
+        assert f"{run} is in use by another process" in one_line(capsys)
+    assert before == {path: path.read_bytes() for path in run.iterdir()}
+    first.kill()
+    first.communicate()
+    with Folder(run).alone():
+        pass
+
+
+def test_of_two_builds_of_a_corpus_one_waits_and_builds_nothing(settings, tmp_path, monkeypatch):
+    build, built, gate = corpora.build, [], threading.Event()
+
+    def slow(folder, *how):
+        gate.wait()
+        built.append(folder)
+        build(folder, *how)
+    monkeypatch.setattr(corpora, "build", slow)
+    two = [threading.Thread(target=corpora.load, args=(tmp_path,), kwargs=settings) for _ in range(2)]
+    for thread in two:
+        thread.start()
+    gate.set()
+    for thread in two:
+        thread.join()
+    assert len(built) == 1
+
+
+def test_the_rest_of_a_build_that_was_killed_is_cleaned_away(settings, tmp_path, corpus):
+    rest = tmp_path / f"{corpus.folder.name}.tmp"
+    rest.mkdir()
+    (rest / "en.train.bin").write_bytes(b"half")
+    assert corpora.load(tmp_path, **settings).folder.name == corpus.folder.name
+    assert not rest.exists()
+
+
+# --- signals and clocks -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_finish_the_step_save_and_say_how_to_go_on(
+        cache, tmp_path, whole, capsys, monkeypatch, number, code):
+    step = train.pretrain
+
+    def signalled(run, dictionary, at):
+        if at == 5:
+            os.kill(os.getpid(), number)
+        return step(run, dictionary, at)
+    monkeypatch.setattr(train, "pretrain", signalled)
+    assert train.main(flags(cache, tmp_path / "a", **SHORT)) == code
+    error = capsys.readouterr().err
+    assert "what was trained is saved.  Go on with:\n  python train.py --words 20000" in error
+    assert load_checkpoint(tmp_path / "a" / "last.pt", "cpu")["step"] == 6
+    monkeypatch.setattr(train, "pretrain", step)
+    again = run_recipe(cache, tmp_path / "a", **SHORT)
+    assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
+
+
+def test_sigterm_outside_of_training_says_how_to_go_on_too(capsys, monkeypatch):
+    monkeypatch.setattr(train, "parse_args", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert train.main(["--seed", "1"]) == 143
+    assert "python train.py --seed 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tick", [0.0, -1.0])
+def test_a_clock_that_stands_still_or_goes_backwards_changes_only_the_speed(
+        cache, tmp_path, whole, monkeypatch, tick):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now.append(now[-1] + tick) or now[-1])
+    odd = run_recipe(cache, tmp_path / "a", **SHORT)
+    assert same_weights(whole, odd) and log_without_speed(whole) == log_without_speed(odd)
+
+
+# --- losses and gradients -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("what", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_training_and_evaluation(cache, run, capsys, monkeypatch, what):
+    """The loss itself is finite."""
+    clip = torch.nn.utils.clip_grad_norm_
+    (run / "last.pt").unlink()
+    kept = (run / "previous.pt").read_bytes()
+
+    def poisoned(parameters, norm):
+        parameters[0].grad[0, 0] = what
+        return clip(parameters, norm)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poisoned)
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert "not finite by step 12" in one_line(capsys)
+    assert not (run / "last.pt").exists() and kept == (run / "previous.pt").read_bytes()
+
+
+def test_fine_tuning_that_is_not_finite_is_no_result(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    command = flags(cache, tmp_path / "a", **SHORT | dict(transfer_steps=2))
+    monkeypatch.setattr(train, "recipe", lambda run: None)     # all but fine-tuning
+    assert train.main(command) == 2
+    assert "transfer nli" in one_line(capsys) and not (tmp_path / "a" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError("Unable to allocate 1. TiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    torch.OutOfMemoryError("CUDA out of memory.")])
+def test_too_little_memory_costs_one_line(cache, tmp_path, capsys, monkeypatch, error):
+    def full(*_):
+        raise error
+    monkeypatch.setattr(train, "pretrain", full)
+    assert train.main(flags(cache, tmp_path / "a", **SHORT)) == 2
+    assert "lower --batch_size" in one_line(capsys)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"languages": 3}', "\udc80"])
+def test_results_that_are_damaged_are_named(cache, run, capsys, content):
+    (run / "summary.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert f"{run}/summary.json" in one_line(capsys)
+
+
+# --- kill -9 ------------------------------------------------------------------------------------------------
+
+def test_killed_again_and_again_a_run_ends_as_if_nothing_had_happened(tmp_path):
+    """In every stage, before and between the renames of a save, in building and in the last file."""
+    whole, out, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
+    moments = [(1, "open", "clone.train.bin"), (2, "open", "log.jsonl"), (1, "os.rename", "previous.pt"),
+               (9, "open", "last.pt.tmp"), (7, "os.rename", "previous.pt"),
+               (1, "os.rename", "sentences-before.svg"), (2, "os.rename", "last.pt"),
+               (1, "os.rename", "summary.json")]
+    short = dict(transfer_steps=0, eval_items=1)
+    for at in moments:
+        assert start(command(out, cache, **short), lambda at=at: die_at(*at)) == -signal.SIGKILL, at
+    assert start(command(out, cache, **short)) == 0 and start(command(whole, cache, **short)) == 0
+    assert written(out) == written(whole)
+    assert len({row["stage"] for row in written(out)["rows"]}) == 5
+    assert not list(out.glob("*.tmp")) and not list(cache.glob("*.tmp"))
