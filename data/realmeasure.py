@@ -290,6 +290,8 @@ def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
     """All measures that need neither training nor a log; arguments as in data/measure.py."""
     middle = cfg.n_layer // 2
     result = language_model(model, corpus) | pairs(model, corpus, middle)
+    if "retrieval" in result:                                  # what the input embedding alone knows
+        result["retrieval_embedding"] = pairs(model, corpus, 0)["retrieval"]
     if dictionary:
         result |= measure.words(model, word_states, dictionary, unseen, middle)
     result |= lexicon(model, corpus, word_states, dict(bli=0, bli_middle=middle))

@@ -52,6 +52,8 @@ REAL = [
     ("bits per byte", "bits_per_byte.{}", 3, "perplexity_n.{}"),
     ("retrieval to English", "retrieval.{}.to_english", 3, "retrieval.{}.n"),
     ("retrieval from English", "retrieval.{}.from_english", 3, "retrieval.{}.n"),
+    ("to English, embeddings", "retrieval_embedding.{}.to_english", 3, "retrieval_embedding.{}.n"),
+    ("from English, embeddings", "retrieval_embedding.{}.from_english", 3, "retrieval_embedding.{}.n"),
     ("lexicon P@1", "bli.{}.p1", 3, "bli.{}.n"),
     ("lexicon P@5", "bli.{}.p5", 3, "bli.{}.n"),
     ("lexicon P@1, middle level", "bli_middle.{}.p1", 3, "bli_middle.{}.n"),
@@ -146,16 +148,18 @@ def without_a_model(summary):
             for task, by_language in by_task.items()})
 
     guessed = of_tasks({task: dict.fromkeys(names, share) for task, share in chance.items()})
-    found = {"chance": guessed | dict(bli=bli, bli_middle=bli, retrieval={
-        name: dict(to_english=r["chance"], from_english=r["chance"]) for name, r in retrieval.items()})}
+    by_chance = {name: dict(to_english=r["chance"], from_english=r["chance"])
+                 for name, r in retrieval.items()}
+    found = {"chance": guessed | dict(bli=bli, bli_middle=bli, retrieval=by_chance,
+                                      retrieval_embedding=by_chance)}
     for title, keys in MODEL_FREE.items():
         def first(line, keys=keys):
             return next((line[key] for key in keys if key in line), None)
 
         by_task = {task: {name: first(line) for name, line in by_language.items() if first(line) is not None}
                    for task, by_language in lines["tasks"].items()}
-        found[title] = of_tasks(by_task) | dict(retrieval={
-            name: first(line) for name, line in lines["retrieval"].items() if first(line)})
+        pairs = {name: first(line) for name, line in lines["retrieval"].items() if first(line)}
+        found[title] = of_tasks(by_task) | dict(retrieval=pairs, retrieval_embedding=pairs)
     return found
 
 
