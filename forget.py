@@ -177,15 +177,17 @@ def recovery(losses, resets, delay=50):
     resets: the steps before which rows were reset
     -> for each reset dict(step, before: loss of the last entry before it, rise: what the first entry after it
        has more, excess: what the first entry at least `delay` steps later has more), in nats; excess is absent
-       if the cycle is shorter
+       if the cycle is shorter.  A reset without an entry before it, or before the next reset, is left out
     """
     found, steps = [], sorted(losses)
     for reset, end in zip(resets, [*resets[1:], math.inf]):
-        before = losses[max(s for s in steps if s <= reset)]
+        past = [s for s in steps if s <= reset]
         cycle = [s for s in steps if reset < s <= end]
         later = [s for s in cycle if s >= reset + delay]
-        found.append(dict(step=reset, before=before, rise=losses[cycle[0]] - before)
-                     | (dict(excess=losses[later[0]] - before) if later else {}))
+        if past and cycle:
+            before = losses[past[-1]]
+            found.append(dict(step=reset, before=before, rise=losses[cycle[0]] - before)
+                         | (dict(excess=losses[later[0]] - before) if later else {}))
     return found
 
 

@@ -378,7 +378,8 @@ def evaluate(run):
     result = look.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
     if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
         losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
-        result["recovery"] = recovery(losses, run.forgetting.at)
+        found = recovery(losses, run.forgetting.at)
+        result |= dict(recovery=found) if found else {}
     if "align" in cfg.methods:
         tokens = tasks.count_tokens(corpus, run.lessons) * (1 + len(run.aligned))
         result["align"] = dict(samples=len(run.lessons), tokens=tokens,

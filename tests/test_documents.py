@@ -59,7 +59,7 @@ def test_the_flag_table_is_the_dataclass():
     assert listed == wanted
 
 
-@pytest.mark.parametrize("paper", ["prealign", "forget"])
+@pytest.mark.parametrize("paper", ["prealign", "forget", "align"])
 def test_the_results_in_the_readme_are_those_of_the_results_file(paper):
     results = ROOT / "data" / "results" / f"{paper}-tiny.json"
     shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()

@@ -344,6 +344,8 @@ def test_recovery_reads_the_rise_and_what_is_left_of_it_off_the_loss():
     assert first == dict(step=20, before=4.0, rise=2.0, excess=0.25)
     assert second == dict(step=60, before=3.0, rise=2.0)                    # ends before the delay is over
     assert recovery(losses, []) == []
+    # entries every 10 steps, a reset before the first and a cycle without any
+    assert [r["step"] for r in recovery(losses, [5, 22, 24, 60], delay=30)] == [24, 60]
 
 
 def test_a_forgetting_run_reports_its_recovery(cache, tmp_path, whole):
