@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
-from data import corpus as corpora, measure, report, studies, tasks
+from data import measure, prepared, realmeasure, report, studies, tasks
 from data.config import flags_of, parse_args, systems_of, trained
 from data.processes import Processes, join
 from data.report import data_name, default_out
@@ -56,11 +55,9 @@ class Run(Folder):
         self.device = torch.device(cfg.device if cfg.device != "auto" else "cuda" if cuda else "cpu")
         self.dtype = (self.read("config.json") or {}).get("dtype_used") or (
             cfg.dtype if cfg.dtype != "auto" else choose_dtype(self.device))
-        self.corpus = corpora.load(cache, cfg.seed, self.languages, cfg.words, cfg.clone_share,
-                                   cfg.vocab_size, cfg.text)
+        self.corpus = prepared.opened(cfg, cache)
         self.corpus.check(cfg.context_len + 1)
-        self.dictionary, self.unseen = self.corpus.gold_dictionary().split(cfg.dictionary_coverage, cfg.seed)
-        self.taught = self.dictionary.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else self.dictionary
+        self.dictionary, self.unseen, self.taught = prepared.dictionaries(self.corpus, cfg)
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
         if cfg.from_run:
@@ -82,13 +79,14 @@ class Run(Folder):
 
     @cached_property
     def exercises(self):
-        """Training items of every task and rung, for English instruction tuning."""
-        return tasks.lessons(self.corpus.world, 6000, 0)
+        """Training items for English instruction tuning."""
+        return self.corpus.exercises()
 
     @cached_property
     def lessons(self):
         """What AFP learns from."""
-        return tasks.lessons(self.corpus.world, self.cfg.afp_samples, self.cfg.translations)
+        languages = [self.corpus.languages[i] for i in self.aligned]
+        return self.corpus.lessons(self.cfg.afp_samples, self.cfg.translations, languages)
 
     @property
     def aligned(self):
@@ -224,8 +222,9 @@ def recipe(run):
         fit(run, model, "pretrain", lambda step: pretrain(run, dictionary, step), cfg.pretrain_steps,
             run.groups(model, cfg.lr), forgetting=forgetting)
     if cfg.new_language:                                       # later: a new language, Aggarwal et al. 2025
-        run.corpus.add_language(cfg.new_language, cfg.adapt_tokens, cfg.seed)
-        expand_vocabulary(model, run.corpus.base_vocab, cfg.adapt_init, cfg.adapt_rows, cfg.seed)
+        n = run.corpus.add_language(cfg.new_language, cfg.adapt_tokens, cfg.seed)
+        run.corpus.check(cfg.context_len + 1)
+        expand_vocabulary(model, n, cfg.adapt_init, cfg.adapt_rows, cfg.seed, run.corpus.pieces)
         fit(run, model, "adapt", lambda step: adapt(run, step), cfg.adapt_steps,
             new_rows(model, cfg.adapt_lr), log_every=min(cfg.log_every, 10))
         merge(model)
@@ -316,7 +315,8 @@ def align_sentences(run, step):
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, SENTENCES, step))
     chosen = rng.integers(0, len(run.lessons), cfg.sentence_batch)
     items = [run.lessons[i] for i in chosen]
-    partner, asked, told = directions(rng, run.aligned, len(items), cfg.cross)
+    drawn = directions(rng, run.aligned, len(items), cfg.cross)
+    partner, asked, told = tasks.partners(run.corpus, items, *drawn)
     equals = rng.random(len(items)) < 0.5                      # which format, for sentences to translate
     if cfg.mcl_weight:
         tokens, mask = map(run.tensor, tasks.parallel(run.corpus, items, partner, cfg.context_len))
@@ -348,9 +348,7 @@ def instruct(run, step):
 def probe(run, stage, last):
     """For the log: mean cosine of translations per level, the curve of PreAlign's figure; and on text the
     loss on 16 validation rows per language (150 at the end of a stage), nats per token."""
-    source, target = measure.dictionary_states(run.model, word_states, run.dictionary, 256)
-    cosines = F.cosine_similarity(source, target, dim=-1).mean(dim=1)            # (levels,)
-    found = dict(word_cosine=[round(c, 4) for c in cosines.tolist()])
+    found = measure.word_cosines(run.model, word_states, run.dictionary, 256)
     if stage != "align words":
         losses = {name: measure.losses_per_token(run.model, run.corpus, name, 150 if last else 16)
                   for name in run.corpus.languages}
@@ -361,7 +359,7 @@ def probe(run, stage, last):
 def fine_tuned(run, task):
     """For ZS-CLT: a copy of the model, fine-tuned on English items of a task with loss on the answer."""
     model, cfg = copy.deepcopy(run.model), run.cfg
-    items = run.corpus.world.items(task, "train", 4000, "lexical")
+    items = run.corpus.items(task, "train", 4000)
     def losses(step):
         chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
         rows = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en", cfg.context_len + 1)
@@ -376,7 +374,8 @@ def evaluate(run):
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
     def write(prompts, max_new_tokens, stop):
         return generate(model, prompts, max_new_tokens, temperature=0, stop=stop)
-    result = measure.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
+    look = realmeasure if cfg.data else measure
+    result = look.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
     if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
         losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
         found = recovery(losses, run.forgetting.at)
@@ -389,9 +388,9 @@ def evaluate(run):
         val = {row["step"]: row["val"][cfg.new_language] for row in run.rows() if row["stage"] == "adapt"}
         learned = {str(step): math.exp(loss) for step, loss in val.items()}
         result["adapt"] = {cfg.new_language: dict(perplexity=learned)}
-    if cfg.transfer_steps:
-        result["transfer"] = {task: measure.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
-                              for task in ("nli", "paraphrase")}
+    if cfg.transfer_steps and corpus.transfer:
+        result["transfer"] = {task: look.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
+                              for task in corpus.transfer}
     return result
 
 
@@ -410,13 +409,15 @@ def sample(run, prompt, n_tokens=60):
 def draw_sentences(run, name):
     """A picture of 100 test sentences in every language, by the states that MCL compares."""
     cfg, corpus, states = run.cfg, run.corpus, {}
-    items = corpus.world.items("translate", "test", 100)
-    for i, language in enumerate(corpus.languages):
+    items = corpus.items("translate", "test", 100)
+    for i in tasks.shared(corpus, items):
         texts = tasks.parallel(corpus, items, [i] * len(items), cfg.context_len)
         tokens, mask = (run.tensor(table[len(items):]) for table in texts)
-        states[language] = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool).cpu().numpy()
-    run.write(name, report.scatter(states, f"100 sentences in each language, level {cfg.mcl_layer}, "
-                                           f"{cfg.mcl_pool} token" + "s" * (cfg.mcl_pool != "last")))
+        found = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)
+        states[corpus.languages[i]] = found.cpu().numpy()
+    if states:
+        run.write(name, report.scatter(states, f"100 sentences in each language, level {cfg.mcl_layer}, "
+                                               f"{cfg.mcl_pool} token" + "s" * (cfg.mcl_pool != "last")))
 
 
 # --- commands -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from data.corpus import language_order
+from data.prepared import settings
 from data.report import default_out
 from data.runs import Folder
 from data.studies import SYSTEMS
@@ -41,11 +42,13 @@ class Config:
     preset: str = option("tiny", "size of model and training; other flags win", choices=tuple(PRESETS))
     seed: int = option(0, "of the world, the initial weights and the batches", 0, 2**31)
     # data
+    data: str = option("", "a folder made by data/prepare.py, in place of the embedded world")
     text: str = option("", "your own English, one document per line, in place of the world's stories")
-    languages: str = option("en,clone", "English first, then clone, clone2 ..., reversed or shuffled-K")
+    languages: str = option("en,clone", "English first, then clone, clone2 ..., reversed or shuffled-K; "
+                            "with --data: of those of the folder [all]")
     words: int = option(1_500_000, "English words of training text to generate", 1000, 2**50)
     clone_share: float = option(0.1, "share of the other languages in the text and every batch", 0.001, 0.95)
-    vocab_size: int = option(1280, "byte-level BPE tokens per language", 300, 2**20)
+    vocab_size: int = option(1280, "byte-level BPE tokens per language", 257, 2**20)
     # model
     n_layer: int = option(4, "transformer blocks", 1, 999)
     n_head: int = option(4, "attention heads", 1, 999)
@@ -94,7 +97,8 @@ class Config:
     adapt_lr: float = option(1e-2, "peak learning rate of the new rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "what learns: the new rows; these and the whole head; all, drawn anew",
                              choices=("rows", "head", "all"))
-    adapt_init: str = option("noise", "first values of new rows", choices=("noise", "mean"))
+    adapt_init: str = option("noise", "first values of new rows; pieces: means of old rows, with --data",
+                             choices=("noise", "mean", "pieces"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body takes this one's place")
     instruct_steps: int = option(-1, "steps of English exercises for the body, at the end; "
                                  "-1: 100 after a new language, else none", -1, MANY)
@@ -142,10 +146,13 @@ class Config:
         names = self.languages.split(",")
         if names[0] != "en" or len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"--languages {self.languages}: en first, then at least one other, say en,clone")
-        for name in names[1:] + [self.new_language] * bool(self.new_language):
+        for name in [] if self.data else names[1:] + [self.new_language] * bool(self.new_language):
             language_order(name)
         if self.new_language in names:
             raise ValueError(f"--adapt_to {self.new_language}: a language of pretraining (--languages)")
+        if self.adapt_init == "pieces" and not self.data:
+            raise ValueError("--adapt_init pieces: a made-up language has no piece of a word in common with "
+                             "English; take noise or mean")
         if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", self.shots):
             raise ValueError(f"--shots {self.shots}: numbers separated by commas, up to 999, as in 0,5")
         left_out, others = set(self.leave_out.split(",")) - {""}, set(names[1:] + [self.new_language])
@@ -179,13 +186,14 @@ class Config:
     @property
     def new_language(self):
         """The language attached after pretraining, or ""."""
-        name = self.adapt_to or ("clone2" if "forget" in self.methods else "none")
+        name = self.adapt_to or ("clone2" if "forget" in self.methods and not self.data else "none")
         return "" if name == "none" else name
 
     @property
     def tuning_steps(self):
         """Steps of English exercises at the end."""
-        return self.instruct_steps if self.instruct_steps >= 0 else 100 if self.new_language else 0
+        default = 100 if self.new_language and not self.data else 0
+        return self.instruct_steps if self.instruct_steps >= 0 else default
 
     @property
     def written_items(self):
@@ -250,15 +258,23 @@ def parse_args(argv, description=""):
             raise ValueError(f"--from_run {modes.given['from_run']} was trained with --method "
                              f"{known['method']}: only +align can be added, not --method "
                              f"{modes.given['method']}")
+        if modes.given.get("data", found.get("data")) != found.get("data"):
+            raise ValueError(f"--data {modes.given['data']}: --from_run goes on with the data of "
+                             f"{modes.given['from_run']}, {found.get('data') or 'the embedded world'}")
+    elif modes.given.get("data"):                              # what the folder says, too
+        knobs = {f.name: f.default for f in fields(Config)} | known | modes.given
+        known |= settings(modes.given["data"], knobs, modes.given)
     return Config(**(known | modes.given)), modes
 
 
 def flags_of(cfg, out):
     """The flags that give this run again."""
-    standard, _ = parse_args(["--from_run", cfg.from_run] if cfg.from_run else ["--preset", cfg.preset])
+    data = ["--data", cfg.data] if cfg.data else []
+    standard, _ = parse_args(["--from_run", cfg.from_run] if cfg.from_run else
+                             ["--preset", cfg.preset, *data])
     flags = [f"--{'no-' if v is False else ''}{k}" + ("" if isinstance(v, bool) else f" {v}")
              for k, v in asdict(cfg).items()
-             if v != getattr(standard, k) or k in ("method", "preset") or k == "from_run" and v]
+             if v != getattr(standard, k) or k in ("method", "preset") or k in ("from_run", "data") and v]
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
 
 

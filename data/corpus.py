@@ -1,8 +1,8 @@
 """From text to batches: one tokenizer, several languages, packed tokens on disk, a dictionary.
 
   Order       how a made-up language permutes the words of a sentence (reversed, shuffled-k)
-  Corpus      tokenizer + one packed token stream per language and split; batches as pure functions of
-              (seed, stage, step)
+  Streams     one packed token stream per language and split; batches as pure functions of (seed, stage, step)
+  Corpus      these with the tokenizer of the embedded world (data/prepared.py: of real languages)
   Dictionary  words and their translations as flat arrays, looked up for a whole batch at once
   build       makes the folder of the embedded world (or of a user's own English text)
   load        opens any such folder
@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from data import tasks
 from data.files import checksum, locked, named
-from data.synthetic import World
+from data.synthetic import RUNGS, World
 
 SEPARATOR = "<|doc|>"                   # opens every document; token id 0 of each language
 SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
@@ -198,8 +199,52 @@ class Dictionary:
 
 # --- the corpus ---------------------------------------------------------------------------------------------
 
-class Corpus:
+class Streams:
+    """Packed text: folder, languages (English first) and streams {(language, split): (n,) token ids}."""
+
+    def languages_of_rows(self, first_row, n, shares):
+        """Languages of rows first_row ... first_row + n - 1 of an endless sequence with the given shares.
+
+        -> (n,) language indices
+
+        Multiples of the golden ratio modulo one fill [0, 1) evenly: every batch has its share, not only the
+        average.
+        """
+        place = (np.arange(first_row, first_row + n) + 1) * 0.6180339887498949 % 1.0
+        return np.searchsorted(np.cumsum(shares)[:-1], place, side="right")
+
+    def rows(self, rng, n, width, languages, split="train"):
+        """Random windows of the packed streams: languages (n,) indices -> tokens (n, width) int64."""
+        rows = np.empty((n, width), np.int64)
+        for index, name in enumerate(self.languages):
+            mine = np.flatnonzero(languages == index)
+            stream = self.streams[name, split]
+            if len(mine):
+                self.check(width, [(name, split)])
+                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
+                                    + np.arange(width)]
+        return rows
+
+    def check(self, width, streams=None):
+        """Raises DataError if one of the streams, all by default, holds no row of that width."""
+        for name, split in streams or self.streams:
+            if len(self.streams[name, split]) <= width:
+                raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} "
+                                f"tokens, fewer than one row of {width}: use more text or a smaller "
+                                "--context_len")
+
+    def validation_rows(self, language, n, width, split="val"):
+        """The first n rows of the validation stream, end to end: always the same, (<= n, width)."""
+        stream = self.streams[language, split]
+        n = min(n, len(stream) // width)
+        return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
+
+
+class Corpus(Streams):
     """An opened data folder.  languages[0] is the language with most text (English)."""
+
+    transfer = ("nli", "paraphrase")     # tasks for zero-shot transfer
+    pieces = None                        # of a new language's tokens: it shares none with the others
 
     def __init__(self, folder, world=None):
         self.folder, self.world = Path(folder), world
@@ -221,7 +266,7 @@ class Corpus:
         """A language that pretraining has not met: n_tokens of training text, and validation text.
 
         Made anew at each start, a million words a second; seed: another seed, other text.  Languages added to
-        the same corpus tell the same stories: they differ in word order alone.
+        the same corpus tell the same stories: they differ in word order alone.  -> rows it adds
         """
         index, order = len(self.languages), language_order(name)
         self.languages, self.vocab_size = [*self.languages, name], self.vocab_size + self.base_vocab
@@ -232,6 +277,7 @@ class Corpus:
             self.streams[name, split] = tokens[:n] + index * self.base_vocab
             self.bytes[f"{name}.{split}"] = (
                 sum(len(text.encode("utf-8")) for text in texts) * min(n / len(tokens), 1))
+        return self.base_vocab
 
     def encode(self, text, language=None, opening=True):
         """Text (in English words) -> token ids of a language, (n,) int64.
@@ -264,42 +310,33 @@ class Corpus:
         """True where a token starts a word, in whatever language: any shape -> the same shape, bool."""
         return self.starts[tokens % self.base_vocab]
 
-    def languages_of_rows(self, first_row, n, shares):
-        """Languages of rows first_row ... first_row + n - 1 of an endless sequence with the given shares.
+    def sentence_ends(self):
+        """Tokens that end a sentence or a document, of all languages: -> set of ids."""
+        return {int(t) + i * self.base_vocab for t in np.flatnonzero(self.ends)
+                for i in range(len(self.languages))}
 
-        -> (n,) language indices
+    def opening(self, language):
+        """The separator that opens a document: -> (1,) int64."""
+        return self.translate(np.zeros(1, np.int64), language)
 
-        Multiples of the golden ratio modulo one fill [0, 1) evenly: every batch has its share, not only the
-        average.
-        """
-        place = (np.arange(first_row, first_row + n) + 1) * 0.6180339887498949 % 1.0
-        return np.searchsorted(np.cumsum(shares)[:-1], place, side="right")
+    def newline(self, language):
+        return self.translate(np.array([self.tokenizer.token_to_id("Ċ")]), language)                 # (1,)
 
-    def check(self, width, streams=None):
-        """Raises DataError if one of the streams, all by default, holds no row of that width."""
-        for name, split in streams or self.streams:
-            if len(self.streams[name, split]) <= width:
-                raise DataError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} "
-                                f"tokens, fewer than one row of {width}: use more text or a smaller "
-                                "--context_len")
+    def called(self, language):
+        """The name of a language in prompts."""
+        return "English" if language == self.languages[0] else language
 
-    def rows(self, rng, n, width, languages, split="train"):
-        """Random windows of the packed streams: languages (n,) indices -> tokens (n, width) int64."""
-        rows = np.empty((n, width), np.int64)
-        for index, name in enumerate(self.languages):
-            mine = np.flatnonzero(languages == index)
-            stream = self.streams[name, split]
-            if len(mine):
-                self.check(width, [(name, split)])
-                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
-                                    + np.arange(width)]
-        return rows
+    def items(self, task, split, n):
+        """n items of a task, on its lexical rung if it has one."""
+        return self.world.items(task, split, n, "lexical" if "lexical" in RUNGS[task] else None)
 
-    def validation_rows(self, language, n, width):
-        """The first n rows of the validation stream, end to end: always the same, (<= n, width)."""
-        stream = self.streams[language, "val"]
-        n = min(n, len(stream) // width)
-        return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
+    def exercises(self):
+        """Training items of every task and rung, for English instruction tuning."""
+        return tasks.lessons(self.world, 6000, 0)
+
+    def lessons(self, n, translations, languages):
+        """What AFP learns from: n items, a share of them translations, in all languages there are."""
+        return tasks.lessons(self.world, n, translations)
 
     def in_order(self, rows, name):
         """Text of one language with its words in the order of another, unknown, one: (n, W) -> (n, W)."""

@@ -80,12 +80,6 @@ def words(corpus, tokens):
 
 # --- what the model writes ----------------------------------------------------------------------------------
 
-def enders(corpus):
-    """Tokens that end a sentence or a document, of all languages: -> set of ids."""
-    ends = np.flatnonzero(corpus.ends)
-    return {int(t) + i * corpus.base_vocab for t in ends for i in range(len(corpus.languages))}
-
-
 def continuations(write, corpus, items, dev_items, asked, told, shots, seed, context_len, form=tasks.ANSWER,
                   batch_size=128):
     """Write an answer to every item after `shots` solved ones from dev.
@@ -93,7 +87,7 @@ def continuations(write, corpus, items, dev_items, asked, told, shots, seed, con
     -> (answers, references), lists of lists of token ids; or None if a prompt with its answer would not fit
     into context_len: examples are never cut
     """
-    stop, references = enders(corpus), []
+    stop, references = corpus.sentence_ends(), []
     for item in items:
         answer = tasks.exchange(corpus, item, asked, told, form)[1].tolist()
         references.append(answer[:next(i for i, token in enumerate(answer) if token in stop)])

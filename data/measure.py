@@ -41,12 +41,12 @@ def log_probs(model, tokens, wanted=None):
     return result                                                                # (B, W - 1)
 
 
-def losses_per_token(model, corpus, language, n_rows, order=None):
+def losses_per_token(model, corpus, language, n_rows, order=None, split="val"):
     """Loss of every token of the first validation rows, perhaps in the word order of another language.
 
     -> (rows, T) nats
     """
-    rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1)
+    rows = corpus.validation_rows(language, n_rows, model.shape.context_len + 1, split)
     rows = corpus.in_order(rows, order) if order else rows
     return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
 
@@ -239,6 +239,15 @@ def dictionary_states(model, word_states, dictionary, limit=2000):
     return [word_states(model, torch.from_numpy(words),
                         torch.from_numpy(np.arange(words.shape[1]) < lengths[:, None])).cpu()
             for words, lengths in sides]
+
+
+def word_cosines(model, word_states, dictionary, limit):
+    """Mean cosine of translations per level, of the first words, for the log; {} without a dictionary."""
+    if not dictionary:
+        return {}
+    sides = dictionary_states(model, word_states, dictionary, limit)
+    cosines = F.cosine_similarity(*sides, dim=-1)                                # (K, E)
+    return dict(word_cosine=[round(c, 4) for c in cosines.mean(dim=1).tolist()])
 
 
 def words(model, word_states, dictionary, unseen, level):

@@ -46,8 +46,39 @@ COLUMNS = {
 }
 
 
+# The same of a run on a prepared folder: measure, path with {} for a language, digits, where its n is.
+REAL = [
+    ("perplexity per word", "perplexity_per_word.{}", 1, "perplexity_n.{}"),
+    ("bits per byte", "bits_per_byte.{}", 3, "perplexity_n.{}"),
+    ("retrieval to English", "retrieval.{}.to_english", 3, "retrieval.{}.n"),
+    ("retrieval from English", "retrieval.{}.from_english", 3, "retrieval.{}.n"),
+    ("to English, embeddings", "retrieval_embedding.{}.to_english", 3, "retrieval_embedding.{}.n"),
+    ("from English, embeddings", "retrieval_embedding.{}.from_english", 3, "retrieval_embedding.{}.n"),
+    ("lexicon P@1", "bli.{}.p1", 3, "bli.{}.n"),
+    ("lexicon P@5", "bli.{}.p5", 3, "bli.{}.n"),
+    ("lexicon P@1, middle level", "bli_middle.{}.p1", 3, "bli_middle.{}.n"),
+    ("scene", "transfer.scene.{}", 3, "transfer_n.scene.{}"),
+    ("scene, probed", "probe.scene.{}", 3, "transfer_n.scene.{}"),
+    ("who", "transfer.who.{}", 3, "transfer_n.who.{}"),
+    ("who, probed", "probe.who.{}", 3, "transfer_n.who.{}"),
+    ("same picture", "tasks.same.text.{}.0.accuracy", 3, "tasks.same.text.{}.0.n"),
+    *((task, f"tasks.{task}.text.{{}}.0.per_token", 3, f"tasks.{task}.text.{{}}.0.n")
+      for task in ("completion", "pawsx", "xnli", "xcopa", "xstorycloze")),
+    ("BLEU from English", "translation.en-{}.0", 1, ""), ("BLEU to English", "translation.{}-en.0", 1, ""),
+    ("written in the language", "answer_language.en-{}.0", 3, ""),
+]
+# What needs no model: by name, its lines in baselines.json.
+MODEL_FREE = {
+    "majority": ("majority",),
+    "shared spelling": ("trigrams", "naive_bayes", "overlap"),
+    "dictionary": ("dictionary", "naive_bayes_dictionary", "overlap_dictionary"),
+    "learned dictionary": ("learned", "naive_bayes_learned", "overlap_learned"),
+    "counts in the language": ("naive_bayes_own", "cooccurrence"),
+}
+
+
 def data_name(cfg):
-    return Path(cfg.text).stem if cfg.text else "synthetic"
+    return Path(cfg.data).resolve().name if cfg.data else Path(cfg.text).stem if cfg.text else "synthetic"
 
 
 def default_out(cfg):
@@ -65,7 +96,8 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     aligning = f"{cfg.align_steps} alignment steps, " if "prealign" in cfg.methods else ""
     return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}{why}\n"
-            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; dictionary: {len(dictionary):,} words\n"
+            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
+            f"dictionary: {len(dictionary or ()):,} words\n"
             f"{aligning}{cfg.pretrain_steps} pretraining steps of {cfg.batch_size} x {cfg.context_len} "
             f"tokens ({summary['tokens']:,} in all){sentences}; writes {out}/")
 
@@ -102,8 +134,52 @@ def table(head, rows):
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def without_a_model(summary):
+    """The lines of baselines.json in the form of a summary: -> {name: summary}, the first one chance."""
+    chance, lines = summary.get("chance", {}), summary["baselines"]
+    retrieval, words = summary.get("retrieval", {}), summary.get("bli", {})
+    names, n_5 = summary["languages"], {name: min(5 * w["chance"], 1) for name, w in words.items()}
+    bli = {name: dict(p1=w["chance"], p5=n_5[name]) for name, w in words.items()}
+
+    def of_tasks(by_task):
+        """{task: {language: share}} -> where shares of tasks are in a summary."""
+        return dict(transfer=by_task, probe=by_task, tasks={task: {"text": {
+            name: {"0": dict(accuracy=share, per_token=share)} for name, share in by_language.items()}}
+            for task, by_language in by_task.items()})
+
+    guessed = of_tasks({task: dict.fromkeys(names, share) for task, share in chance.items()})
+    by_chance = {name: dict(to_english=r["chance"], from_english=r["chance"])
+                 for name, r in retrieval.items()}
+    found = {"chance": guessed | dict(bli=bli, bli_middle=bli, retrieval=by_chance,
+                                      retrieval_embedding=by_chance)}
+    for title, keys in MODEL_FREE.items():
+        def first(line, keys=keys):
+            return next((line[key] for key in keys if key in line), None)
+
+        by_task = {task: {name: first(line) for name, line in by_language.items() if first(line) is not None}
+                   for task, by_language in lines["tasks"].items()}
+        pairs = {name: first(line) for name, line in lines["retrieval"].items() if first(line)}
+        found[title] = of_tasks(by_task) | dict(retrieval=pairs, retrieval_embedding=pairs)
+    return found
+
+
+def real_table(runs):
+    """Runs on a prepared folder, {name: summary}, beside what needs no model, by measure and language."""
+    first = max(runs.values(), key=lambda summary: len(summary["languages"]))
+    shown, rows = list(runs.values()) + [*without_a_model(first).values()], []
+    for heading, path, digits, n in REAL:
+        for name in first["languages"]:
+            found = [value(summary, path.format(name)) for summary in shown]
+            if any(mine is not None for mine in found[:len(runs)]):
+                rows.append([heading, name, value(first, n.format(name)) or "",
+                             *(number(mine, digits) for mine in found)])
+    return table(["measure", "language", "n", *runs, *without_a_model(first)], rows)
+
+
 def show(summary):
     """The results of one run for the terminal."""
+    if "baselines" in summary:
+        return real_table({"this run": summary}) + closing(summary)
     languages = summary["languages"]
 
     def line(name, numbers, chance=None):
@@ -134,13 +210,20 @@ def show(summary):
     text = table(["measure", *languages, "chance"], rows)
     if "answer_language" in summary:
         text += "\n\n" + written(summary)
+    return text + closing(summary)
+
+
+def closing(summary):
+    """What stands below the table of a run."""
+    text = ""
     for name, found in summary.get("adapt", {}).items():
         steps = list(found["perplexity"])
         shown = [steps[round(i * (len(steps) - 1) / 5)] for i in range(6)]
         text += f"\n\nperplexity of {name} while adapting: " + ", ".join(
             f"{found['perplexity'][s]:.2f} (step {s})" for s in dict.fromkeys(shown))
-    cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
-    text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
+    if "word_cosine" in summary:
+        cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
+        text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
     for key in ("word_retrieval", "unseen_word_retrieval", "sentence_retrieval", "foreign_mass_in_english"):
         if key in summary:
             text += f"\n{key.replace('_', ' ')}: {summary[key]:.4f}"
@@ -170,10 +253,12 @@ def read_run(folder):
 def compare(folders, out):
     """Table of runs, one row each, and a picture of their curves in out/report.svg."""
     runs = [(folder.name, *read_run(folder)) for folder in folders]
-    shown = {}
+    real = {name: summary for name, summary, _ in runs if "baselines" in summary}
+    made_up, shown = {name: [summary] for name, summary, _ in runs if name not in real}, {}
     for column in sum(COLUMNS.values(), []):
         shown.setdefault(column[1], column)                    # a number of two papers stands once
-    text = columns("run", {name: [summary] for name, summary, _ in runs}, [*shown.values()])
+    tables = [columns("run", made_up, [*shown.values()])] if made_up else []
+    text = "\n\n".join(tables + ([real_table(real)] if real else []))
     out.mkdir(exist_ok=True)
     (out / "report.svg").write_text(curves([(name, log) for name, _, log in runs]), encoding="utf-8")
     (out / "report.md").write_text(text + "\n", encoding="utf-8")

@@ -28,12 +28,34 @@ HEADLINE = (("cause", "lexical"), ("ending", "lexical"), ("coreference", "lexica
 
 # Between question and answer, what asks for a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
+GO_ON = "go on"   # a task of real languages alone: the second half of a sentence
 
 
-def text(item, candidate, demonstrations=()):
+def said(part, language):
+    """A part of an item in one language: what is not {language: part} is the same in all."""
+    return part[language] if isinstance(part, dict) else part
+
+
+def offered(item, language):
+    """The candidates of an item in one language."""
+    return said(item.candidates, language)
+
+
+def speaks(item, language):
+    """Whether an item can be asked in a language."""
+    return all(language in part for part in (item.prompt, item.candidates) if isinstance(part, dict))
+
+
+def shared(corpus, items):
+    """Indices of the languages that all of some items can be asked in; none without items."""
+    return [i for i, name in enumerate(corpus.languages)
+            if items and all(speaks(item, name) for item in items)]
+
+
+def text(item, candidate, demonstrations=(), language=None):
     """The text of one candidate, after k solved items (demonstrations), one item a line."""
-    solved = [f"{d.prompt} {d.candidates[d.answer]}" for d in demonstrations]
-    return "\n".join(solved + [f"{item.prompt} {item.candidates[candidate]}"])
+    solved = [f"{said(d.prompt, language)} {offered(d, language)[d.answer]}" for d in demonstrations]
+    return "\n".join(solved + [f"{said(item.prompt, language)} {offered(item, language)[candidate]}"])
 
 
 def choices(corpus, item, language, demonstrations=(), answer_language=None, limit=None, instruction=None):
@@ -46,16 +68,17 @@ def choices(corpus, item, language, demonstrations=(), answer_language=None, lim
     limit:           longest text in tokens; a longer one loses its start, the same for all candidates
     instruction:     a language in which "Answer in ...:" stands before each answer, as in AFP's training
     """
-    texts = [text(item, i, demonstrations) for i in range(len(item.candidates))]
+    candidates = offered(item, language)
+    texts = [text(item, i, demonstrations, language) for i in range(len(candidates))]
     if instruction:
         question = prompt(corpus, item, language, language, demonstrations, instruction=instruction)
         rows = [np.concatenate((question, corpus.encode(candidate, language, opening=False)))
-                for candidate in item.candidates]
+                for candidate in candidates]
     elif answer_language:
-        prompts = [t[:len(t) - len(c) - 1] for t, c in zip(texts, item.candidates)]
+        prompts = [t[:len(t) - len(c) - 1] for t, c in zip(texts, candidates)]
         rows = [np.concatenate((corpus.encode(prompt, language),
                                 corpus.encode(candidate, answer_language, opening=False)))
-                for prompt, candidate in zip(prompts, item.candidates)]
+                for prompt, candidate in zip(prompts, candidates)]
     else:
         rows = [corpus.encode(t, language) for t in texts]
     shortest = min(map(len, rows))
@@ -78,11 +101,9 @@ def pad(rows):
     return table
 
 
-def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
-             limit=None, instruction=None, batch_size=128):
-    """Multiple choice: -> dict(accuracy, per_token, n).
-
-    per_token divides each score by its number of scored tokens
+def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
+            limit=None, instruction=None, batch_size=128):
+    """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each.
 
     log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
                token, wanted where the second is true
@@ -104,13 +125,17 @@ def accuracy(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, 
         predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
         for line, i in zip(predicted, chosen):
             score[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
-    owner, answers = np.array(owner), np.array([item.answer for item in items])
+    first = np.searchsorted(owner, np.arange(len(items) + 1))                    # (n + 1,)
+    return [np.array([scores[a:b].argmax() for a, b in zip(first, first[1:])])
+            for scores in (score, score / np.maximum(length, 1))]
 
-    def right(scores):
-        best = [scores[owner == i].argmax() for i in range(len(items))]
-        return float((np.array(best) == answers).mean())
 
-    return dict(accuracy=right(score), per_token=right(score / np.maximum(length, 1)), n=len(items))
+def accuracy(corpus, items, language, log_probs, *solved, **options):
+    """Multiple choice, see guesses: -> dict(accuracy, per_token, n), shares of right answers."""
+    right = np.array([item.answer for item in items])
+    plain, per_token = guesses(corpus, items, language, log_probs, *solved, **options)
+    return dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
+                n=len(items))
 
 
 def answer_rows(corpus, items, language, limit=None):
@@ -139,19 +164,17 @@ def exchange(corpus, item, asked, told, form=ANSWER, instruction=None):
                  the name in it are that language's pieces of words: " cl" "one", " E" "n" "g" "l" "ish"
     The phrase is encoded by itself: in another word order, it stays behind the question.
     """
-    phrase = form.format("English" if told == corpus.languages[0] else told)
-    newline = np.array([corpus.tokenizer.token_to_id("Ċ")])                      # (1,)
-    question = [corpus.encode(part, name, opening=False)
-                for part, name in ((item.prompt, asked), (phrase, instruction or asked))]
-    answer = corpus.encode(item.candidates[item.answer], told, opening=False)
-    return np.concatenate(question), np.concatenate((answer, corpus.translate(newline, told)))
+    question = [corpus.encode(part, name, opening=False) for part, name in (
+        (said(item.prompt, asked), asked), (form.format(corpus.called(told)), instruction or asked))]
+    answer = corpus.encode(offered(item, told)[item.answer], told, opening=False)
+    return np.concatenate(question), np.concatenate((answer, corpus.newline(told)))
 
 
 def prompt(corpus, item, asked, told, solved=(), form=ANSWER, instruction=None):
     """A document of k solved items, one a line, and the item's question, as token ids (n,): see exchange."""
     lines = [part for d in solved for part in exchange(corpus, d, asked, told, form, instruction)]
-    opening = corpus.translate(np.zeros(1, np.int64), asked)                     # (1,) the separator
-    return np.concatenate([opening, *lines, exchange(corpus, item, asked, told, form, instruction)[0]])
+    question, _ = exchange(corpus, item, asked, told, form, instruction)
+    return np.concatenate([corpus.opening(asked), *lines, question])
 
 
 def lessons(world, n, translations):
@@ -166,7 +189,12 @@ def lessons(world, n, translations):
 
 def count_tokens(corpus, items):
     """Tokens of items with their right answers, in one language."""
-    return sum(len(corpus.encode(text(item, item.answer))) for item in items)
+    return sum(len(corpus.encode(text(item, item.answer, language="en"))) for item in items)
+
+
+def sentence(item, language):
+    """What MCL compares: the question; of a sentence to go on with, the whole."""
+    return text(item, item.answer, language=language) if item.task == GO_ON else said(item.prompt, language)
 
 
 def parallel(corpus, items, partner, limit):
@@ -174,10 +202,23 @@ def parallel(corpus, items, partner, limit):
 
     -> tokens (2n, W), mask (2n, W) bool, true on tokens that are not padding
     """
-    texts = [corpus.encode(item.prompt, opening=False)[-limit:] for item in items]
-    texts += [corpus.translate(text, corpus.languages[p]) for text, p in zip(texts, partner)]
+    names = [corpus.languages[p] for p in (*[0] * len(items), *partner)]
+    texts = [corpus.encode(sentence(item, name), name, opening=False)[-limit:]
+             for item, name in zip([*items, *items], names)]
     tokens = pad(texts)
     return tokens, np.arange(tokens.shape[1]) < np.array([[len(text)] for text in texts])
+
+
+def partners(corpus, items, partner, asked, told):
+    """Languages drawn for n items (align.directions), where an item lacks its partner another one it has.
+
+    partner, asked, told: (n,) indices of languages -> the same, so that each item can be asked in its partner
+    """
+    drawn, spoken = partner, partner.copy()
+    for i, item in enumerate(items):
+        if not speaks(item, corpus.languages[drawn[i]]):
+            spoken[i] = next(p for p, name in enumerate(corpus.languages) if p and speaks(item, name))
+    return spoken, np.where(asked == drawn, spoken, asked), np.where(told == drawn, spoken, told)
 
 
 def dialogues(corpus, items, partner, asked, told, equals):

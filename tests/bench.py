@@ -3,6 +3,7 @@
   python tests/bench.py contrastive   the fused loss against the plain one and ready-made operators
   python tests/bench.py step          a step of language modelling and of word alignment against plain ones
   python tests/bench.py data          what feeds a step against the step
+  python tests/bench.py switch --data DIR   a step on a prepared folder with and without code-switching
   python tests/bench.py start         from the command to the first step, with an empty and a full cache
   python tests/bench.py optimizer     steps and seconds to a validation loss: learning rates, Muon
 
@@ -380,6 +381,27 @@ def bench_data(device, rounds, cache):
     return speed | dict(feed_x=both / speed["step"])
 
 
+def bench_switch(device, rounds, data, steps=10):
+    """A pretraining step with the folder's dictionary, several translations a word, against one without."""
+    with tempfile.TemporaryDirectory() as out:
+        cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign", "--keep_aligned", "0",
+                                   "--data", data])
+        run = train.Run(cfg, out, quiet=True)
+    optimizer, step = torch.optim.AdamW(run.model.parameters(), fused=True), iter(range(10**9))
+
+    def learn(dictionary):
+        for _ in range(steps):
+            (loss, _, _), = train.pretrain(run, dictionary, next(step))
+            update(optimizer, lambda loss=loss: loss)
+
+    sides = dict(switched=lambda: learn(run.taught), plain=lambda: learn(None))
+    times = in_turn(sides, device, rounds)
+    found = statistics.median(times["switched"]) / steps * 1000, ratio(times, "switched", "plain")
+    print(f"\n{len(run.taught):,} words, {run.taught.count.mean():.2f} translations each; a step with "
+          f"code-switching takes {found[0]:.1f} ms, {found[1]:.3f} x one without")
+    return dict(milliseconds=found[0], ratio=found[1])
+
+
 FIRST_STEP = """
 import train
 cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
@@ -464,10 +486,11 @@ def bench_optimizer(device, cache, steps, seeds):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("contrastive", "step", "data", "start", "optimizer"))
+    p.add_argument("what", choices=("contrastive", "step", "data", "switch", "start", "optimizer"))
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is timed [5]")
     p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="where generated corpora are kept")
+    p.add_argument("--data", default="data/multi30k", help="switch: a prepared folder [data/multi30k]")
     p.add_argument("--steps", type=int, default=1000, help="optimizer: steps of training [1000]")
     p.add_argument("--seeds", type=int, default=3, help="optimizer: runs of each side [3]")
     args = p.parse_args()
@@ -479,6 +502,8 @@ def main():
     print(f"{args.what} on {machine(device)}{timed}")
     if args.what == "contrastive":
         result = bench_contrastive(device, args.rounds)
+    elif args.what == "switch":
+        result = bench_switch(device, args.rounds, args.data)
     elif args.what == "optimizer":
         result = bench_optimizer(device, args.cache, args.steps, args.seeds)
     else:
