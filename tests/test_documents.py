@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import train
+from data import prepare, studies
 from data.config import Config
-from data import studies
+from data.folder import write
+from test_real import source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,11 +47,19 @@ def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                # what an earlier command leaves
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
+    write(tmp_path / "data" / "multi30k", source(), vocab_size=330, new_pieces=40)
     monkeypatch.chdir(tmp_path)
     found = [c for c in commands() if c.startswith("python train.py --") and "--help" not in c]
     assert len(found) >= 12
     for command in found:
         train.parse_args(shlex.split(command)[2:])
+
+
+def test_every_prepare_command_of_the_readme_parses():
+    found = re.findall(r"python data/prepare\.py[^`\n|]*", README)
+    assert len(found) >= 5
+    for command in found:
+        prepare.parse_args(shlex.split(command)[2:])
 
 
 def test_the_flag_table_is_the_dataclass():
