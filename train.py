@@ -487,6 +487,8 @@ def command(argv):
         with reading(f"--report {' '.join(modes.report)}"):
             print(report.compare([Path(r) for r in modes.report], Path("runs")))
     elif modes.reproduce:
+        if cfg.data:
+            raise ValueError("--reproduce runs the embedded world: leave out --data")
         reproduce(cfg, modes)
     elif modes.overfit:
         run = Run(cfg, out, modes.cache)

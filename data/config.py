@@ -30,6 +30,8 @@ PRESETS = {
     "1.3b": PAPER | dict(n_layer=24, n_head=16, d_model=2048, words=800_000_000, steps=80_000),
 }
 
+WORLD = ("data", "text", "languages", "words", "vocab_size", "seed")   # what the tokens of a run mean
+
 
 def option(default, help, low=None, high=None, choices=None):
     return field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
@@ -258,9 +260,10 @@ def parse_args(argv, description=""):
             raise ValueError(f"--from_run {modes.given['from_run']} was trained with --method "
                              f"{known['method']}: only +align can be added, not --method "
                              f"{modes.given['method']}")
-        if modes.given.get("data", found.get("data")) != found.get("data"):
-            raise ValueError(f"--data {modes.given['data']}: --from_run goes on with the data of "
-                             f"{modes.given['from_run']}, {found.get('data') or 'the embedded world'}")
+        for name in WORLD:
+            if modes.given.get(name, known[name]) != known[name]:
+                raise ValueError(f"--{name} {modes.given[name]}: --from_run goes on with the data of "
+                                 f"{modes.given['from_run']}, which has --{name} {known[name] or '(none)'}")
     elif modes.given.get("data"):                              # what the folder says, too
         knobs = {f.name: f.default for f in fields(Config)} | known | modes.given
         known |= settings(modes.given["data"], knobs, modes.given)

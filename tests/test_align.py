@@ -257,6 +257,10 @@ def test_from_a_run_only_align_can_be_added(baseline, cache, capsys):
     assert error.count("\n") == 1 and "only +align can be added" in error
     assert train.main([*command, "baseline"]) == 2
     assert "leaves nothing to do" in capsys.readouterr().err
+    # other tokens would mean other words
+    for other in (["--seed", "5"], ["--languages", "en,reversed"], ["--words", "30000"]):
+        assert train.main([*command, "align", *other]) == 2
+        assert f"{' '.join(other)}: --from_run goes on with the data of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes, names", [
