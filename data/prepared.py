@@ -89,11 +89,11 @@ class Prepared(Streams):
                                   for table in token_classes(self.tokenizer))                # (V,) each
         self.streams = {}
         for name in self.languages:
-            self.open(name)
+            self.map_streams(name)
         self.transfer = tuple(task for task in CLASSES if self.items(task, "train", 1))
 
-    def open(self, name):
-        """The streams of one language."""
+    def map_streams(self, name):
+        """Memory-map the streams of one language."""
         for split in SPLITS:
             empty = self.meta["tokens"][f"{name}.{split}"] == 0            # no file of no bytes can be mapped
             self.streams[name, split] = np.zeros(0, np.int64) if empty else np.memmap(
@@ -116,7 +116,7 @@ class Prepared(Streams):
         self.tokenizer, self.vocab_size = tokenizer, tokenizer.get_vocab_size()
         self.starts, self.ends = token_classes(tokenizer)
         self.offset[name] = 0
-        self.open(name)
+        self.map_streams(name)
         self.streams[name, "train"] = self.streams[name, "train"][:n_tokens]
         return self.vocab_size - self.base_vocab
 

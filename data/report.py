@@ -166,14 +166,15 @@ def without_a_model(summary):
 def real_table(runs):
     """Runs on a prepared folder, {name: summary}, beside what needs no model, by measure and language."""
     first = max(runs.values(), key=lambda summary: len(summary["languages"]))
-    shown, rows = list(runs.values()) + [*without_a_model(first).values()], []
+    beside, rows = without_a_model(first), []
+    shown = [*runs.values(), *beside.values()]
     for heading, path, digits, n in REAL:
         for name in first["languages"]:
             found = [value(summary, path.format(name)) for summary in shown]
             if any(mine is not None for mine in found[:len(runs)]):
                 rows.append([heading, name, value(first, n.format(name)) or "",
                              *(number(mine, digits) for mine in found)])
-    return table(["measure", "language", "n", *runs, *without_a_model(first)], rows)
+    return table(["measure", "language", "n", *runs, *beside], rows)
 
 
 def show(summary):
