@@ -473,7 +473,7 @@ def live(run, eval_only):
 def reproduce(cfg, modes):
     """Every system of a paper over seeds, going on where it was interrupted; prints and writes the report."""
     summaries = {}
-    for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg):
+    for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg, modes.given):
         print(f"{name}, seed {system.seed}: {out}", flush=True)
         summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
     print(studies.conclude(modes.reproduce, summaries, Path("runs")))
@@ -487,8 +487,8 @@ def command(argv):
         with reading(f"--report {' '.join(modes.report)}"):
             print(report.compare([Path(r) for r in modes.report], Path("runs")))
     elif modes.reproduce:
-        if cfg.data:
-            raise ValueError("--reproduce runs the embedded world: leave out --data")
+        if cfg.data and modes.reproduce != "real":
+            raise ValueError(f"--reproduce {modes.reproduce} runs the embedded world: leave out --data")
         reproduce(cfg, modes)
     elif modes.overfit:
         run = Run(cfg, out, modes.cache)

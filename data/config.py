@@ -16,6 +16,7 @@ from data.studies import SYSTEMS
 
 MOMENTS = ("prealign", "forget", "align")                      # of a model's life, in their order
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(MOMENTS, n)))
+PREPARED = "data/multi30k"            # where data/prepare.py --download multi30k puts its folder
 MANY = 2**40   # steps: as good as no limit
 PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0,
              code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000, align_words=256,
@@ -281,19 +282,29 @@ def flags_of(cfg, out):
     return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
 
 
-def systems_of(paper, seeds, cfg):
+def systems_of(paper, seeds, cfg, given):
     """The runs of a study: yields (name, Config, folder).
 
-    cfg gives preset and size.  A run that starts from another reads its configuration: that one has to be
-    trained before the next is asked for.
+    cfg gives preset and size;  given: knobs of the command line, for runs on a prepared folder, which decides
+    about sizes, too.  A run that starts from another reads its configuration: that one has to be trained
+    before the next is asked for.  Raises DataError for a folder that was not prepared, before anything else.
     """
+    data = dict(data=cfg.data or PREPARED)
+    for flags in SYSTEMS[paper].values():
+        if "{data}" in flags:
+            parse_args(flags.format_map(data).split())
     for seed in range(seeds):
         folder = Path("runs") / f"{paper}-{cfg.preset}-s{seed}"
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[paper]}
         for name, flags in SYSTEMS[paper].items():
-            known, chosen = parse_args(flags.format_map(outs).split())
-            system = known if known.from_run else replace(cfg, **chosen.given, seed=seed)
+            flags = flags.format_map(outs | data).split()
+            known, chosen = parse_args([*flags, "--preset", cfg.preset] if "--data" in flags else flags)
+            system = known
+            if known.data and not known.from_run:
+                system = replace(known, **(given | chosen.given), seed=seed)
+            elif not known.from_run:
+                system = replace(cfg, **chosen.given, seed=seed)
             if name == "skyline":                              # the same English, and as much clone text
                 system = replace(system, clone_share=0.5, steps=round(cfg.steps * (1 - cfg.clone_share) * 2))
             yield name, system, outs[name]

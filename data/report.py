@@ -43,6 +43,19 @@ COLUMNS = {
         ("sentence P@1", "sentence_retrieval", 2), ("alignment", "alignment", 2),
         ("uniformity", "uniformity", 2),
     ],
+    "real": [
+        ("ppl/word en", "perplexity_per_word.en", 1), ("de", "perplexity_per_word.de", 0),
+        ("retrieval de-en", "retrieval.de.to_english", 3), ("en-de", "retrieval.de.from_english", 3),
+        ("by embeddings de-en", "retrieval_embedding.de.to_english", 3),
+        ("lexicon P@1", "bli.de.p1", 3),
+        ("scene en", "transfer.scene.en", 2), ("scene de", "transfer.scene.de", 2),
+        ("probed", "probe.scene.de", 2),
+        ("who de", "transfer.who.de", 2), ("probed ", "probe.who.de", 2),
+        ("same picture de", "tasks.same.text.de.0.accuracy", 2),
+        ("completion de", "tasks.completion.text.de.0.per_token", 2),
+        ("in German", "answer_language.en-de.0", 2), ("BLEU en-de", "translation.en-de.0", 1),
+        ("de-en", "translation.de-en.0", 1),
+    ],
 }
 
 

@@ -8,10 +8,12 @@ import json
 
 import numpy as np
 
-from data.report import COLUMNS, columns, spread, table, value
+from data.report import COLUMNS, columns, spread, table, value, without_a_model
 
 # adaptation tokens beside the default of 10,000: updates
 AMOUNTS = {3_000: 100, 30_000: 200, 100_000: 300, 300_000: 300, 1_000_000: 600}
+# Czech captions beside the default of all 12,000: 16 tokens each
+CAPTIONS = {"": "", ", 4,000 captions": "--adapt_tokens 63670", ", 1,000 captions": "--adapt_tokens 15918"}
 
 
 def forgetting_study():
@@ -89,6 +91,27 @@ def alignment_study():
     return systems
 
 
+def real_study():
+    """The three methods on a folder of real text, {data}: English and German captions, Czech for later."""
+    joint, prealign, languages = "--method baseline", "--method prealign", " --languages en,de --adapt_to none"
+    systems = {
+        "joint": f"{joint} --data {{data}}{languages} --generate_items 50",
+        "prealign": f"{prealign} --data {{data}}{languages}",
+        "forgetting": f"--method forget --data {{data}}{languages} --transfer_steps 0",
+        # a control: what is left without any spelling in common
+        "joint, disjoint": f"{joint} --data {{data}}-disjoint{languages} --transfer_steps 0",
+        "prealign, disjoint": f"{prealign} --data {{data}}-disjoint{languages} --transfer_steps 0",
+    }
+    for name, base in (("BA", "joint"), ("AFA", "forgetting")):
+        for captions, amount in CAPTIONS.items():
+            systems[name + captions] = (f"--from_run {{{base}}} --adapt_to cs {amount} --generate_items 0 "
+                                        "--transfer_steps 0 --eval_items 100")
+    after = " --method align --transfer_steps 0"
+    systems["AFP"] = "--from_run {joint}" + after
+    systems["FT"] = f"--from_run {{joint}}{after} --mcl_weight 0 --translations 1 --no-answer_only"
+    return systems
+
+
 PUBLISHED = "--method prealign --keep_aligned 0 --align_weight 0.5 --code_switch 0.05"
 SYSTEMS = {
     "prealign": {
@@ -106,6 +129,7 @@ SYSTEMS = {
     },
     "forget": forgetting_study(),
     "align": alignment_study(),
+    "real": real_study(),
 }
 
 # Systems that are compared under many conditions, and the perplexities to compare
@@ -113,6 +137,9 @@ PAIRS = {
     "forget": ("BA", "AFA", [("new language", "perplexity.new", 2),
                              ("after 50 updates", "adapt.new.perplexity.50", 1),
                              ("English", "perplexity.en", 2)]),
+    "real": ("BA", "AFA", [("Czech, perplexity per word", "perplexity_per_word.new", 0),
+                           ("per token, after 50 updates", "adapt.new.perplexity.50", 0),
+                           ("English, per word", "perplexity_per_word.en", 1)]),
 }
 
 # claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
@@ -277,6 +304,43 @@ CLAIMS = {
         ("ours", "after forgetting, align does as well", "AFP", "forget+align",
          "families_average.clone.0", 0, 0.02),
     ],
+    "real": [
+        ("P1", "German perplexity per word lower than joint (log ratio)",
+         "prealign", "joint", "log perplexity_per_word.de", -1, 0.05),
+        ("P1", "English perplexity per word not worse (log ratio)",
+         "prealign", "joint", "log perplexity_per_word.en", 0, 0.05),
+        ("P1", "without any shared piece: German perplexity per word (log ratio)",
+         "prealign, disjoint", "joint, disjoint", "log perplexity_per_word.de", -1, 0.05),
+        ("P2", "scene of a German caption, learned in English",
+         "prealign", "joint", "transfer.scene.de", 1, 0.15),
+        ("P2", "who is in it, learned in English", "prealign", "joint", "transfer.who.de", 1, 0.05),
+        ("P7", "words that the dictionary lacks", "prealign", "joint", "bli.de.p1", 1, 0.05),
+        ("P7", "the same without any shared piece",
+         "prealign, disjoint", "joint, disjoint", "bli.de.p1", 1, 0.05),
+        ("A6", "translations are found (retrieval, middle level)",
+         "prealign", "joint", "retrieval.de.to_english", 1, 0.05),
+        ("A6", "the same without any shared piece",
+         "prealign, disjoint", "joint, disjoint", "retrieval.de.to_english", 1, 0.05),
+        ("F1", "Czech after the same adaptation, all captions (log perplexity per word)",
+         "AFA", "BA", "log perplexity_per_word.new", -1, 0.05),
+        ("F1", "4,000 captions", "AFA, 4,000 captions", "BA, 4,000 captions",
+         "log perplexity_per_word.new", -1, 0.05),
+        ("F1", "1,000 captions", "AFA, 1,000 captions", "BA, 1,000 captions",
+         "log perplexity_per_word.new", -1, 0.05),
+        ("F2", "faster: Czech after 50 updates (log perplexity)",
+         "AFA", "BA", "log adapt.new.perplexity.50", -1, 0.05),
+        ("F3", "English not worse after pretraining (log perplexity)",
+         "forgetting", "joint", "log perplexity_per_word.en", 0, 0.05),
+        ("A4", "translation into German better than FT on the same pairs (BLEU)",
+         "AFP", "FT", "translation.en-de.0", 1, 1.0),
+        ("A4", "the same into English", "AFP", "FT", "translation.de-en.0", 1, 1.0),
+        ("A5", "what is asked for in German is written in German", "AFP", "joint",
+         "answer_language.en-de.0", 1, 0.4),
+        ("A6", "translations are found (retrieval, middle level)", "AFP", "joint",
+         "retrieval.de.to_english", 1, 0.05),
+        ("A6", "MCL brings them closer than answers and text alone", "AFP", "FT",
+         "retrieval.de.to_english", 1, 0.05),
+    ],
 }
 
 
@@ -336,6 +400,9 @@ def verdicts(paper, summaries):
     n = min(map(len, summaries.values()))
     pairs, shown = side_by_side(summaries, *PAIRS[paper]) if paper in PAIRS else ("", [])
     systems = {name: found for name, found in summaries.items() if name not in shown}
+    if paper == "real" and systems:                            # and rows for what needs no model
+        systems |= {f"no model: {name}": [found]
+                    for name, found in without_a_model(next(iter(systems.values()))[0]).items()}
     text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", systems, COLUMNS[paper]) + "\n\n"
     text += pairs + "\n\n" * bool(pairs)
     claims = []
@@ -372,7 +439,9 @@ def updates_needed(summary, other):
 def shown_keys(paper):
     """The keys of summary.json that the report of a paper reads."""
     paths = [path for _, path, _ in COLUMNS[paper]] + [claim[4] for claim in CLAIMS[paper]]
-    return {part.removeprefix("log ").split(".")[0] for path in paths for part in path.split(" - ")} | {"seed"}
+    beside = {"languages", "baselines", "chance"} if paper == "real" else set()
+    return {part.removeprefix("log ").split(".")[0] for path in paths
+            for part in path.split(" - ")} | {"seed"} | beside
 
 
 def conclude(paper, summaries, folder):

@@ -1,15 +1,17 @@
 """A run on a prepared folder of three small languages: the same loop and recipe, and measures of its own."""
 import json
 import math
+from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import train
-from data import realmeasure, report, tasks
-from data.config import Config, flags_of, parse_args
+from data import realmeasure, report, studies, tasks
+from data.config import Config, flags_of, parse_args, systems_of
 from data.corpus import DataError
 from data.folder import Source, write
 from data.prepared import Prepared, translation
@@ -422,3 +424,48 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
         Prepared(bare, ["en", "de"]).exercises()
     (bare / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
     assert "prepared by another tokenizer" in error("--data", str(bare))
+
+
+# --- the study ----------------------------------------------------------------------------------------------
+
+def study(folder, monkeypatch, tmp_path, *given):
+    monkeypatch.chdir(tmp_path)
+    cfg, modes = parse_args(["--reproduce", "real", "--data", str(folder), *given])
+    return systems_of("real", 2, cfg, modes.given)
+
+
+def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder, monkeypatch, tmp_path):
+    write(folder.parent / "three-disjoint", source(new=(), languages=["en", "de"]), vocab_size=330,
+          new_pieces=0, disjoint=True)
+    found = {}
+    for name, system, out in study(folder, monkeypatch, tmp_path, "--steps", "7", "--context_len", "64",
+                                   "--align_rows", "0"):
+        out.mkdir(parents=True)                                # as if it was trained
+        (out / "config.json").write_text(json.dumps(asdict(system)), encoding="utf-8")
+        found[out] = system
+    assert len(found) == 2 * len(studies.SYSTEMS["real"]) == len(set(found.values()))
+    assert {(cfg.steps, cfg.context_len, cfg.vocab_size, cfg.languages) for cfg in found.values()} == {
+        (7, 64, 330, "en,de")}
+    assert {cfg.seed for cfg in found.values()} == {0, 1}
+    assert {Path(cfg.data).name for cfg in found.values()} == {"three", "three-disjoint"}
+    assert {cfg.new_language for cfg in found.values()} == {"", "cs"}
+
+
+def test_a_missing_folder_of_the_study_is_named_before_anything_is_trained(folder, monkeypatch, tmp_path):
+    (tmp_path / "alone").symlink_to(folder)                    # there is no alone-disjoint
+    for given, missing in (("none", "none"), ("alone", "alone-disjoint")):
+        with pytest.raises(DataError, match=f"{missing} is no prepared folder"):
+            next(study(tmp_path / given, monkeypatch, tmp_path))
+
+
+def test_the_report_of_the_study_has_rows_for_what_needs_no_model(folder, tmp_path):
+    cfg = Config(**SMALL | changes(folder, method="baseline", steps=4))
+    summary = train.train(cfg, tmp_path / "a", quiet=True)
+    text = studies.conclude("real", {"joint": [summary, summary]}, tmp_path)
+    rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in text.splitlines())
+            if len(cells) > 5}
+    spelling = rows["no model: shared spelling"]
+    heads = rows["system"]
+    assert float(spelling[[h.strip() for h in heads].index("retrieval de-en")]) == pytest.approx(
+        summary["baselines"]["retrieval"]["de"]["trigrams"]["to_english"], abs=0.001)
+    assert {"joint", "no model: chance", "no model: dictionary"} <= set(rows)

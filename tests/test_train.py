@@ -43,6 +43,12 @@ def log_without_speed(run):
     return [{k: v for k, v in row.items() if k != "tok_s"} for row in rows]
 
 
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """A run without a stop that others are compared with."""
+    return run_recipe(cache, tmp_path_factory.mktemp("runs") / "whole")
+
+
 # --- knobs at zero ------------------------------------------------------------------------------------------
 
 def test_prealign_without_its_two_parts_is_the_baseline_bit_for_bit(cache, tmp_path):
@@ -52,9 +58,8 @@ def test_prealign_without_its_two_parts_is_the_baseline_bit_for_bit(cache, tmp_p
     assert not same_weights(off, run_recipe(cache, tmp_path / "switched", align_steps=0, code_switch=0.5))
 
 
-def test_aligning_words_still_sees_the_same_number_of_text_tokens(cache, tmp_path):
-    run = run_recipe(cache, tmp_path / "a")
-    assert run.cfg.pretrain_steps == 14 - 6 * 2 // 4
+def test_aligning_words_still_sees_the_same_number_of_text_tokens(whole):
+    assert whole.cfg.pretrain_steps == 14 - 6 * 2 // 4
     assert Config(**(SMALL | dict(method="baseline"))).pretrain_steps == 14
 
 
@@ -62,8 +67,7 @@ def test_aligning_words_still_sees_the_same_number_of_text_tokens(cache, tmp_pat
 
 @pytest.mark.parametrize("stop_after", [
     ("align words", 4), ("align words", 6), ("pretrain", 4), ("pretrain", 8)])
-def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_path, stop_after):
-    whole = run_recipe(cache, tmp_path / "whole")
+def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(cache, tmp_path, whole, stop_after):
     run_recipe(cache, tmp_path / "parts", stop_after=stop_after)
     parts = run_recipe(cache, tmp_path / "parts")
     assert same_weights(whole, parts)
@@ -113,9 +117,8 @@ def flags(cache, out, **changes):
 
 # --- evaluation is invisible --------------------------------------------------------------------------------
 
-def test_how_often_we_look_does_not_change_what_is_learned(cache, tmp_path):
-    often = run_recipe(cache, tmp_path / "often", log_every=2)
-    assert same_weights(often, run_recipe(cache, tmp_path / "seldom", log_every=5))
+def test_how_often_we_look_does_not_change_what_is_learned(cache, tmp_path, whole):
+    assert same_weights(whole, run_recipe(cache, tmp_path / "often", log_every=2))
 
 
 def test_evaluation_leaves_the_model_and_the_global_generator_alone(cache, tmp_path):
@@ -129,8 +132,7 @@ def test_evaluation_leaves_the_model_and_the_global_generator_alone(cache, tmp_p
 
 # --- the loop -----------------------------------------------------------------------------------------------
 
-def test_parts_of_a_batch_add_up_to_the_whole_batch(cache, tmp_path):
-    whole = run_recipe(cache, tmp_path / "whole")
+def test_parts_of_a_batch_add_up_to_the_whole_batch(cache, tmp_path, whole):
     parts = run_recipe(cache, tmp_path / "parts", accumulate=2)
     for x, y in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         # sums in another order round differently
