@@ -16,23 +16,18 @@ import itertools
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data import tasks
-from data.files import checksum, locked, named
+from data.files import checksum, locked, named, whole_folder
 from data.synthetic import RUNGS, World
+from data.text import LEAST, SEPARATOR, DataError, documents_of
 
-SEPARATOR = "<|doc|>"                   # opens every document; token id 0 of each language
 SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
 KNOWN = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
-
-
-class DataError(ValueError):
-    """Something is wrong with the user's data; the message names the place and the mend."""
 
 
 # --- words in a row of tokens -------------------------------------------------------------------------------
@@ -379,26 +374,13 @@ def train_tokenizer(documents, vocab_size):
 
 
 def read_text(path):
-    """A user's English: one document per non-empty line.
+    """A user's English: one document per line that is not empty.
 
-    Raises DataError naming file and line for what is not UTF-8.
+    Raises DataError naming file and line for what is not UTF-8, and for too few documents.
     """
-    documents = []
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    text = line.decode("utf-8").replace(SEPARATOR, " ").strip()
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{path} line {number} is not UTF-8 (byte {error.start + 1}): "
-                                    "save the file as UTF-8") from None
-                if text:
-                    documents.append(text)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): --text takes a plain text file, "
-                        "one document per line") from None
-    if len(documents) < 100:
-        raise DataError(f"{path} has {len(documents)} non-empty lines: at least 100 are needed, "
+    documents = list(documents_of(path))
+    if len(documents) < LEAST:
+        raise DataError(f"{path} has {len(documents)} non-empty lines: at least {LEAST} are needed, "
                         "one document per line")
     return documents
 
@@ -445,10 +427,7 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     base, (starts, ends) = tokenizer.get_vocab_size(), token_classes(tokenizer)
     dtype = "uint16" if base * len(languages) <= 65_536 else "uint32"
     meta = dict(languages=list(languages), base_vocab=base, dtype=dtype, bytes={}, tokens={})
-    temporary = Path(f"{folder}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)            # of a build that was killed
-    temporary.mkdir()
-    try:
+    with whole_folder(folder) as temporary:
         for index, split in itertools.product(range(len(languages)), ("train", "val")):
             name = f"{languages[index]}.{split}"
             order = language_order(languages[index]) if index else None
@@ -461,9 +440,6 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
                     meta["tokens"][name] += len(tokens)
         tokenizer.save(str(temporary / "tokenizer.json"))
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        os.replace(temporary, folder)
-    finally:                                                # a full disk gets its space back
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):

@@ -16,8 +16,7 @@ from collections import Counter
 
 import numpy as np
 
-from data.corpus import DataError
-from data.text import lines_of
+from data.text import DataError, lines_of
 
 WORD = re.compile(r"\w+")
 SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*(\w+)")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.corpus import DataError
+from data.text import DataError
 
 MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data"
 PAWSX = ("https://raw.githubusercontent.com/chongli17/CrossLingualAlignment/"

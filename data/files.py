@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, checked when they are read, and locked while in use."""
 import os
+import shutil
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,23 @@ def replaced(path, before=None):
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder, mark=""):
+    """A temporary folder to write to, which then takes the place of `folder`: whole, or not at all.
+
+    mark: part of its name, where another process may write the same; otherwise it takes the place of what a
+          process that was killed has left
+    """
+    temporary = Path(f"{folder}.{mark}tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    finally:                                                   # a full disk gets its space back
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -37,8 +36,9 @@ from typing import Callable
 import numpy as np
 
 from data import baselines, dictionaries
-from data.corpus import DataError, pack, text_lines, train_tokenizer
-from data.text import chunks, count_words, has_spaces, sample
+from data.corpus import pack, text_lines, train_tokenizer
+from data.files import whole_folder
+from data.text import DataError, chunks, count_words, has_spaces, sample
 from data.vocabulary import extend
 
 FORMAT = 1
@@ -269,16 +269,10 @@ def write(folder, source, vocab_size=4000, new_pieces=2000, seed=0, disjoint=Fal
     folder = Path(folder)
     if folder.exists():
         raise DataError(f"{folder} exists: delete it, or choose another --out")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+    with whole_folder(folder, mark=f"{os.getpid()}.") as temporary:
         writer = Writer(temporary, source, seed, disjoint, documents, pairs, words)
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)
         meta |= writer.streams(vocab_size, new_pieces)
         writer.tasks({name: writer.dictionary(name) for name in writer.languages[1:]})
         write_json(temporary / "meta.json", meta | dict(counts=writer.counts) | source.about)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return read_meta(folder)

@@ -21,13 +21,11 @@ if not __package__:                  # python data/prepare.py: the repository in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from data import dictionaries, download, realtasks  # noqa: E402
-from data.corpus import DataError  # noqa: E402
 from data.folder import SPLITS, Source, write  # noqa: E402
 from data.multi30k import Multi30k  # noqa: E402
-from data.text import documents_of, pairs_of, part_of  # noqa: E402
+from data.text import LEAST, DataError, documents_of, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-LEAST = 100                          # documents of a language
 FROM_PAIRS = "pairs"                 # in place of a dictionary's file
 
 

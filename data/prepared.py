@@ -15,9 +15,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data import corpus as corpora, tasks
-from data.corpus import DataError, Dictionary, Streams, text_lines, token_classes
+from data.corpus import Dictionary, Streams, text_lines, token_classes
 from data.folder import SPLITS, read_meta
 from data.synthetic import Item
+from data.text import DataError
 
 # What prompts call a language: "Answer in German:".  Others go by their code.
 NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",

@@ -11,8 +11,7 @@ the split `val`, the second `test`.  Items of all languages with the same number
 import json
 from pathlib import Path
 
-from data.corpus import DataError
-from data.text import lines_of
+from data.text import DataError, lines_of
 
 NO_SENTENCE = ("NS", "")             # PAWS-X writes NS where there is no translation
 ENTAILMENT = {"entailment": 0, "neutral": 1, "contradiction": 2}

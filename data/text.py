@@ -5,12 +5,16 @@ import re
 import unicodedata
 import zlib
 
-from data.corpus import SEPARATOR, DataError
-
+SEPARATOR = "<|doc|>"                # opens every document; token id 0 of each language
+LEAST = 100                          # documents of a user's language
 LONGEST = 2**26                      # bytes of a line: more is no line of text, and would not fit into memory
 SAMPLE = 20_000_000                  # characters of a language that the tokenizer and the word counts see
 HELD_OUT_OF = 200_000                # documents of a user's text, the first ones
 SPACE = re.compile(r"\s+")
+
+
+class DataError(ValueError):
+    """Something is wrong with the user's data; the message names the place and the mend."""
 
 
 def lines_of(path):

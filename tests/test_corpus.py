@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data import corpus as corpora
-from data.corpus import (Corpus, DataError, Dictionary, language_order, permute_words, read_text, split_words,
-                         text_lines)
+from data.corpus import Corpus, Dictionary, language_order, permute_words, read_text, split_words, text_lines
+from data.text import DataError
 
 STORY = "Anna went to the park.\nThere she met Tom. Who had the ball? Tom had it."
 

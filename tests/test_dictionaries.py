@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data import dictionaries
-from data.corpus import DataError
 from data.dictionaries import (Words, choose, coverage, divide, held_out, learn, read,
                                translation_probabilities)
+from data.text import DataError
 
 
 def write(path, *lines):

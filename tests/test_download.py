@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from data import download
-from data.corpus import DataError
+from data.text import DataError
 
 CONTENT = bytes(range(256)) * 400
 DICTIONARY = "dictionaries/muse/en-de.txt"

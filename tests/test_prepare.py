@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from data import folder as folders, text
-from data.corpus import DataError
 from data.prepare import main
+from data.text import DataError
 from data.vocabulary import extend
 
 ROOT = Path(__file__).resolve().parent.parent

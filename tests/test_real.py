@@ -12,11 +12,11 @@ import torch
 import train
 from data import realmeasure, report, studies, tasks
 from data.config import Config, flags_of, parse_args, systems_of
-from data.corpus import DataError
 from data.folder import Source, write
 from data.prepared import Prepared, translation
 from data.realmeasure import Identifier, recall
 from data.synthetic import Item
+from data.text import DataError
 from model import GPT, Shape
 from prealign import word_states
 from test_train import SMALL, log_without_speed, numbers, run_recipe, same_weights
@@ -438,7 +438,7 @@ def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder
     write(folder.parent / "three-disjoint", source(new=(), languages=["en", "de"]), vocab_size=330,
           new_pieces=0, disjoint=True)
     found = {}
-    for name, system, out in study(folder, monkeypatch, tmp_path, "--steps", "7", "--context_len", "64",
+    for _, system, out in study(folder, monkeypatch, tmp_path, "--steps", "7", "--context_len", "64",
                                    "--align_rows", "0"):
         out.mkdir(parents=True)                                # as if it was trained
         (out / "config.json").write_text(json.dumps(asdict(system)), encoding="utf-8")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from data import baselines, multi30k, realtasks
-from data.corpus import DataError
 from data.dictionaries import Words
 from data.multi30k import SCENE, WHO, Multi30k, balanced, completions, label
+from data.text import DataError
 
 
 def write(path, *lines):
