@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
-from data import measure, prepared, realmeasure, report, studies, tasks
+from data import claims, measure, prepared, realmeasure, report, tasks
 from data.config import flags_of, parse_args, systems_of, trained
 from data.processes import Processes, join
 from data.report import data_name, default_out
@@ -476,7 +476,7 @@ def reproduce(cfg, modes):
     for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg, modes.given):
         print(f"{name}, seed {system.seed}: {out}", flush=True)
         summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
-    print(studies.conclude(modes.reproduce, summaries, Path("runs")))
+    print(claims.conclude(modes.reproduce, summaries, Path("runs")))
 
 
 def command(argv):

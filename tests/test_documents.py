@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import train
-from data import prepare, studies
+from data import claims, prepare
 from data.config import Config
 from data.folder import write
 from test_real import source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
 TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
 
@@ -40,7 +41,7 @@ def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
 
 
 def commands():
-    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+", README)
+    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+", README + RESULTS)
 
 
 def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
@@ -70,10 +71,15 @@ def test_the_flag_table_is_the_dataclass():
 
 
 @pytest.mark.parametrize("paper", ["prealign", "forget", "align"])
-def test_the_results_in_the_readme_are_those_of_the_results_file(paper):
+def test_the_tables_of_results_are_those_of_the_results_files(paper):
     results = ROOT / "data" / "results" / f"{paper}-tiny.json"
-    shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", README, re.S)[1].strip()
-    assert shown == studies.verdicts(paper, json.loads(results.read_text(encoding="utf-8"))).strip()
+    shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()
+    assert shown == claims.verdicts(paper, json.loads(results.read_text(encoding="utf-8"))).strip()
+
+
+def test_the_first_table_of_the_readme_is_that_of_the_results_files():
+    shown = re.search(r"<!-- headlines -->\n(.*?)<!-- /headlines -->", README, re.S)[1].strip()
+    assert shown == claims.headlines(claims.committed())
 
 
 def test_every_text_file_is_opened_as_utf_8():
@@ -93,7 +99,7 @@ def test_every_text_file_is_opened_as_utf_8():
     ("data/generation.py", {"data"}),
     ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", {"data"}),
     ("data/files.py", set()), ("data/processes.py", set()), ("data/prepared.py", {"data"}),
-    ("data/config.py", {"data"}), ("data/studies.py", {"data"}), ("data/realmeasure.py", {"data"}),
+    ("data/config.py", {"data"}), ("data/studies.py", set()), ("data/claims.py", {"data"}), ("data/realmeasure.py", {"data"}),
     ("data/prepare.py", {"data"}), ("data/folder.py", {"data"}), ("data/text.py", {"data"}),
     ("data/download.py", {"data"}), ("data/dictionaries.py", {"data"}), ("data/multi30k.py", {"data"}),
     ("data/realtasks.py", {"data"}), ("data/baselines.py", {"data"}), ("data/vocabulary.py", {"data"}),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from data import realmeasure, report, studies, tasks
+from data import claims, realmeasure, report, studies, tasks
 from data.config import Config, flags_of, parse_args, systems_of
 from data.folder import Source, write
 from data.prepared import Prepared, translation
@@ -461,7 +461,7 @@ def test_a_missing_folder_of_the_study_is_named_before_anything_is_trained(folde
 def test_the_report_of_the_study_has_rows_for_what_needs_no_model(folder, tmp_path):
     cfg = Config(**SMALL | changes(folder, method="baseline", steps=4))
     summary = train.train(cfg, tmp_path / "a", quiet=True)
-    text = studies.conclude("real", {"joint": [summary, summary]}, tmp_path)
+    text = claims.conclude("real", {"joint": [summary, summary]}, tmp_path)
     rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in text.splitlines())
             if len(cells) > 5}
     spelling = rows["no model: shared spelling"]

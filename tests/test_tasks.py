@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import measure, report, studies, tasks
+from data import claims, measure, report, studies, tasks
 from data.config import parse_args
 from data.corpus import Dictionary
 from data.synthetic import Item
@@ -318,7 +318,7 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(model, corpu
     ([-0.2], 1, 0.05, "opposite"),
 ])
 def test_the_verdict_follows_the_rule(differences, sign, least, verdict):
-    assert studies.judge(differences, sign, least) == verdict
+    assert claims.judge(differences, sign, least) == verdict
 
 
 def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
@@ -355,7 +355,7 @@ def test_verdicts_compare_seed_by_seed_and_leave_out_what_was_not_measured():
     # one nat lower in each seed, knowledge the same
     summaries["prealign"] = [run(math.e ** 2, 0.5), run(math.e ** 3, 0.5)]
     summaries["skyline"] = [run(math.e ** 1), run(math.e ** 2)]             # two nats lower
-    text = studies.verdicts("prealign", summaries)
+    text = claims.verdicts("prealign", summaries)
     rows = {tuple(cell.strip() for cell in line.strip("|").split("|"))
             for line in text.splitlines() if line.startswith("| P")}
     assert ("P1 clone perplexity lower than joint (log ratio)",
@@ -370,27 +370,27 @@ def test_verdicts_compare_seed_by_seed_and_leave_out_what_was_not_measured():
 
 
 def test_every_claim_compares_systems_that_the_reproduction_runs():
-    for paper, claims in studies.CLAIMS.items():
-        for _, _, method, other, _, sign, least in claims:
+    for paper, listed in claims.CLAIMS.items():
+        for _, _, method, other, _, sign, least in listed:
             named = set(method.split(" - ")) | set(other.split(" - ")) - {""}
             assert named <= studies.SYSTEMS[paper].keys() and sign in (-1, 0, 1) and least >= 0
 
 
 def test_a_claim_may_compare_differences_of_systems_and_of_numbers():
     summaries = {"a": [run(8.0, 0.7), run(9.0)], "b": [run(3.0, 0.4), run(5.0)]}
-    assert studies.measured(summaries, "a - b", "perplexity.clone").tolist() == [5, 4]
-    assert studies.measured(summaries, "a", "perplexity.clone - perplexity.en").tolist() == [3, 4]
-    assert np.isnan(studies.measured(summaries, "a", "perplexity.nowhere")).all()
+    assert claims.measured(summaries, "a - b", "perplexity.clone").tolist() == [5, 4]
+    assert claims.measured(summaries, "a", "perplexity.clone - perplexity.en").tolist() == [3, 4]
+    assert np.isnan(claims.measured(summaries, "a", "perplexity.nowhere")).all()
 
 
 def test_the_report_of_a_study_is_written_with_the_numbers_behind_it(tmp_path):
     summaries = {name: [run(math.e ** 3 + 1 / 3) | {"seed": seed, "tasks": {}} for seed in (0, 1)]
                  for name in studies.SYSTEMS["prealign"]}
     summaries["skyline"] = [run(2.0), run(2.0)]
-    shown = studies.conclude("prealign", summaries, tmp_path)
+    shown = claims.conclude("prealign", summaries, tmp_path)
     report_text = (tmp_path / "report-prealign.md").read_text(encoding="utf-8")
     kept = json.loads((tmp_path / "report-prealign.json").read_text(encoding="utf-8"))
-    assert report_text in shown and report_text == studies.verdicts("prealign", kept)
+    assert report_text in shown and report_text == claims.verdicts("prealign", kept)
     assert kept["joint"][1] == {"perplexity": {"en": 5.0, "clone": 20.419}, "seed": 1,
                                 "knowledge": {"en": 0.9, "clone": 0.5}}
 
@@ -398,7 +398,7 @@ def test_the_report_of_a_study_is_written_with_the_numbers_behind_it(tmp_path):
 def test_systems_under_the_same_condition_stand_side_by_side():
     summaries = {"BA": [run(8.0), run(2.0)], "BA, far": [run(9.0)], "BA only": [run(1.0)],
                  "AFA": [run(4.0), run(1.0)], "AFA, far": [run(3.0)]}
-    text, shown = studies.side_by_side(summaries, "BA", "AFA", [("ppl", "perplexity.clone", 1)])
+    text, shown = claims.side_by_side(summaries, "BA", "AFA", [("ppl", "perplexity.clone", 1)])
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     assert rows[0] == ["adapted with", "ppl: BA", "AFA", "ratio"]
     assert rows[2:] == [["default", "5.0 ± 4.2", "2.5 ± 2.1", "0.50"], ["far", "9.0", "3.0", "0.33"]]
@@ -409,8 +409,8 @@ def test_updates_needed_are_a_share_of_those_of_the_other_run():
     def adapted(*perplexities):
         found = {str(10 * i + 10): p for i, p in enumerate(perplexities)}
         return {"adapt": {"clone2": {"perplexity": found}}}
-    assert studies.updates_needed(adapted(9, 5, 4, 3), adapted(20, 10, 7, 5)) == 0.5
-    assert studies.updates_needed(adapted(9, 8, 7, 6), adapted(20, 10, 7, 5)) == math.inf
+    assert claims.updates_needed(adapted(9, 5, 4, 3), adapted(20, 10, 7, 5)) == 0.5
+    assert claims.updates_needed(adapted(9, 8, 7, 6), adapted(20, 10, 7, 5)) == math.inf
 
 
 def test_every_system_of_a_study_is_a_configuration_and_comes_after_the_run_it_starts_from():
