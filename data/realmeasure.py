@@ -2,7 +2,7 @@
 
   Identifier                 the language that a text is written in, by its words
   language_model             perplexity per token and per word, bits per byte, on test text
-  pairs                      translation retrieval over sentence pairs, alignment, uniformity
+  retrieval, geometry        of sentence pairs: translations found both ways; alignment, uniformity
   lexicon                    held-out words: the translation among the nearest words
   classify, probed           scene and who: learned from English captions, asked in every language
   same, chosen               same picture across languages; everything else that is multiple choice
@@ -93,22 +93,28 @@ def states(model, corpus, language, sentences, level):
     return found - found.mean(dim=0)
 
 
-def pairs(model, corpus, level):
-    """Retrieval both ways of every language with test pairs; alignment and uniformity of the first one's."""
-    result = {}
+def sides(model, corpus, level):
+    """Test pairs of each language that has any: yields (language, English states, its own), (N, D) each."""
     for name in corpus.languages[1:]:
         rows = list(corpus.lines(f"pairs.{name}.test.tsv", PAIRS))
-        if len(rows) < 2:
-            continue
-        english, other = (states(model, corpus, language, [row[side] for row in rows], level)
+        if len(rows) >= 2:
+            yield name, *(states(model, corpus, language, [row[side] for row in rows], level)
                           for side, language in enumerate(("en", name)))
-        result.setdefault("retrieval", {})[name] = dict(
-            to_english=measure.retrieval(other, english), from_english=measure.retrieval(english, other),
-            n=len(rows), chance=1 / len(rows))
-        if "alignment" not in result:
-            result |= dict(alignment=measure.alignment(english, other),
-                           uniformity=measure.uniformity(torch.cat((english, other))))
-    return result
+
+
+def retrieval(model, corpus, level):
+    """Is the translation the nearest of all test sentences?  Both ways, by language."""
+    return {name: dict(
+        to_english=measure.retrieval(other, english), from_english=measure.retrieval(english, other),
+        n=len(other), chance=1 / len(other)) for name, english, other in sides(model, corpus, level)}
+
+
+def geometry(model, corpus, level):
+    """Alignment and uniformity of the first language that has pairs."""
+    for _, english, other in sides(model, corpus, level):
+        return dict(alignment=measure.alignment(english, other),
+                    uniformity=measure.uniformity(torch.cat((english, other))))
+    return {}
 
 
 # --- words --------------------------------------------------------------------------------------------------
@@ -289,9 +295,9 @@ def without_a_model(corpus):
 def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
     """All measures that need neither training nor a log; arguments as in data/measure.py."""
     middle = cfg.n_layer // 2
-    result = language_model(model, corpus) | pairs(model, corpus, middle)
-    if "retrieval" in result:                                  # what the input embedding alone knows
-        result["retrieval_embedding"] = pairs(model, corpus, 0)["retrieval"]
+    result = language_model(model, corpus) | geometry(model, corpus, middle)
+    result |= dict(retrieval=retrieval(model, corpus, middle),
+                   retrieval_embedding=retrieval(model, corpus, 0))   # what the input embedding alone knows
     if dictionary:
         result |= measure.words(model, word_states, dictionary, unseen, middle)
     result |= lexicon(model, corpus, word_states, dict(bli=0, bli_middle=middle))
