@@ -333,7 +333,7 @@ def verdicts(paper, summaries):
         systems |= {f"no model: {name}": [found]
                     for name, found in without_a_model(next(iter(systems.values()))[0]).items()}
     text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", systems, COLUMNS[paper]) + "\n\n"
-    text += pairs + "\n\n" * bool(pairs)
+    text += (pairs + "\n\n") * bool(shown)
     claims = []
     for claim, words, method, other, path, sign, least in CLAIMS[paper]:
         if not set(filter(None, method.split(" - ") + other.split(" - "))) <= summaries.keys():

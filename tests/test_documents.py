@@ -70,6 +70,13 @@ def test_the_flag_table_is_the_dataclass():
     assert listed == wanted
 
 
+def test_every_test_that_the_readme_names_is_there():
+    named = re.findall(r"(tests/\w+\.py)::(\w+)", README + RESULTS)
+    assert len(named) >= 3
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize("paper", ["prealign", "forget", "align"])
 def test_the_tables_of_results_are_those_of_the_results_files(paper):
     results = ROOT / "data" / "results" / f"{paper}-tiny.json"
