@@ -88,10 +88,11 @@ def real_study():
         "joint": f"{joint} --data {{data}}{languages} --generate_items 50",
         "prealign": f"{prealign} --data {{data}}{languages}",
         "forgetting": f"--method forget --data {{data}}{languages} --transfer_steps 0",
-        # a control: what is left without any spelling in common
-        "joint, disjoint": f"{joint} --data {{data}}-disjoint{languages} --transfer_steps 0",
-        "prealign, disjoint": f"{prealign} --data {{data}}-disjoint{languages} --transfer_steps 0",
     }
+    for name, method in (("joint", joint), ("prealign", prealign)):
+        # a control: what is left without any spelling in common
+        systems[f"{name}, disjoint"] = (
+            f"{method} --data {{data}}-disjoint{languages} --transfer_steps 0 --steps 2000")
     for name, base in (("BA", "joint"), ("AFA", "forgetting")):
         for captions, amount in CAPTIONS.items():
             systems[name + captions] = (f"--from_run {{{base}}} --adapt_to cs {amount} --generate_items 0 "

@@ -444,10 +444,12 @@ def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder
         (out / "config.json").write_text(json.dumps(asdict(system)), encoding="utf-8")
         found[out] = system
     assert len(found) == 2 * len(studies.SYSTEMS["real"]) == len(set(found.values()))
-    assert {(cfg.steps, cfg.context_len, cfg.vocab_size, cfg.languages) for cfg in found.values()} == {
-        (7, 64, 330, "en,de")}
+    # flags of a system win over those of the command
+    assert {(cfg.steps, Path(cfg.data).name) for cfg in found.values()} == {
+        (7, "three"), (2000, "three-disjoint")}
+    assert {(cfg.context_len, cfg.vocab_size, cfg.languages) for cfg in found.values()} == {
+        (64, 330, "en,de")}
     assert {cfg.seed for cfg in found.values()} == {0, 1}
-    assert {Path(cfg.data).name for cfg in found.values()} == {"three", "three-disjoint"}
     assert {cfg.new_language for cfg in found.values()} == {"", "cs"}
 
 
