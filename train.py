@@ -3,8 +3,7 @@
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
   python train.py --method forget          resets embeddings in pretraining, then attaches a new language
   python train.py --method baseline        joint training on the same mixture of languages
-  python train.py --method align           after pretraining, aligns sentences and learns to answer across
-                                           languages; --from_run RUN --method align goes on from a run
+  python train.py --method align           after pretraining, aligns sentences, learns to answer across languages
   python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
   python train.py --report RUN RUN ...     the comparison table and the curves of finished runs
 
@@ -25,11 +24,11 @@ import torch
 from tqdm import tqdm
 
 from align import directions, instruction_rows, multilingual_contrast, sentence_states
-from data import claims, measure, prepared, realmeasure, report, tasks
-from data.config import flags_of, parse_args, systems_of, trained
+from data import claims, generation, measure, prepared, realmeasure, report, tasks
+from data.config import EVALUATION, flags_of, parse_args, systems_of, trained
 from data.processes import Processes, join
 from data.report import data_name, default_out
-from data.runs import FILES, Folder, Interrupted, exit_code, finished, on_signals, reading, restore
+from data.runs import FILES, Folder, Interrupted, device_of, exit_code, finished, on_signals, reading, restore
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
 from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
 from prealign import code_switch, word_alignment_loss, word_states
@@ -43,28 +42,27 @@ from prealign import code_switch, word_alignment_loss, word_states
 class Run(Folder):
     """A configuration with its data, its model and its folder."""
 
-    def __init__(self, cfg, out, cache="data/cache", quiet=False):
+    def __init__(self, cfg, out, cache="data/cache", quiet=False, fresh=False):
         self.processes = join()
         super().__init__(out, writer=self.processes.rank == 0)
         self.cfg, self.quiet = cfg, quiet or not self.writer
         self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, 0, None
-        self.look = False                                      # only load what was trained, see fit
-        cuda = torch.cuda.is_available()
-        if cfg.device == "cuda" and not cuda:
-            raise ValueError("--device cuda: this torch sees no CUDA device; use --device cpu or auto")
-        self.device = torch.device(cfg.device if cfg.device != "auto" else "cuda" if cuda else "cpu")
-        self.dtype = (self.read("config.json") or {}).get("dtype_used") or (
+        self.look = self.unfinished = False                    # only load what was trained, see fit
+        self.device = device_of(cfg.device)
+        known = {} if fresh else self.read("config.json") or {}
+        self.dtype = known.get("dtype_used") or (
             cfg.dtype if cfg.dtype != "auto" else choose_dtype(self.device))
         self.corpus = prepared.opened(cfg, cache)
         self.corpus.check(cfg.context_len + 1)
+        self.known = asdict(cfg) | dict(data_used=self.corpus.digest)          # what a run is
         self.dictionary, self.unseen, self.taught = prepared.dictionaries(self.corpus, cfg)
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
         if cfg.from_run:
             self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model,
-                                                cfg.pretrain_steps))
+                                                self.known["data_used"], cfg.pretrain_steps))
         self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
-                                               parts=("body.", "final_norm."))
+                                               self.known["data_used"], parts=("body.", "final_norm."))
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
@@ -104,17 +102,21 @@ class Run(Folder):
         """For evaluation: each measure has shapes of its own, and compiling for them takes longer."""
         return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
 
+    def note(self):
+        self.write("config.json", json.dumps(self.known | dict(dtype_used=self.dtype), indent=1))
+
     def tensor(self, array):
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":                         # pinned: the copy runs beside the computation
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
-    def enter(self):
-        """Make the folder's run, or go on with it."""
-        self.claim(asdict(self.cfg))
+    def enter(self, but=()):
+        """Make the folder's run, or go on with it; knobs of `but` may have other values there."""
+        self.claim(self.known, but)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.write("config.json", json.dumps(asdict(self.cfg) | dict(dtype_used=self.dtype), indent=1))
+        if not but:
+            self.note()
         self.processes.wait()
         self.dtype = self.read("config.json")["dtype_used"]    # that of the first process, by its timing
         self.checkpoint = self.last(self.device)
@@ -138,6 +140,7 @@ def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, lo
         restore(run.checkpoint, model, optimizer, run.out)
         run.checkpoint = None
     if keep and run.look:
+        run.unfinished |= start < steps
         return
     clip = cfg.reset_clip if forgetting and forgetting.at else cfg.clip
     learning = {id(p) for group in groups for p in group["params"]}
@@ -378,10 +381,11 @@ def evaluate(run):
     result = look.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
     if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
         losses = {row["step"]: row["lm"] for row in run.rows() if row["stage"] == "pretrain"}
-        found = recovery(losses, run.forgetting.at)
-        result |= dict(recovery=found) if found else {}
-    if "align" in cfg.methods:
-        tokens = tasks.count_tokens(corpus, run.lessons) * (1 + len(run.aligned))
+        if found := recovery(losses, run.forgetting.at):
+            result["recovery"] = found
+    if "align" in cfg.methods and (cfg.mcl_weight or cfg.cit_weight):
+        languages = [corpus.languages[i] for i in (0, *run.aligned)]
+        tokens = tasks.count_tokens(corpus, run.lessons, languages)
         result["align"] = dict(samples=len(run.lessons), tokens=tokens,
                                share=tokens / (cfg.steps * cfg.batch_size * cfg.context_len))
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
@@ -394,28 +398,18 @@ def evaluate(run):
     return result
 
 
-@torch.no_grad()
-def sample(run, prompt, n_tokens=60):
+def sample(run, prompt):
     """The prompt continued in every language, as text for people."""
-    run.model.eval()
-    languages = run.corpus.languages
-    prompts = [run.corpus.encode(prompt, name).tolist() for name in languages]
     generator = torch.Generator(run.device).manual_seed(run.cfg.seed)
-    new = generate(run.model, prompts, n_tokens, temperature=0.8, top_k=50, generator=generator)
-    return "\n".join(f"{name}: {run.corpus.decode(p + c)}" for name, p, c in zip(languages, prompts, new))
+    return generation.samples(run.corpus, prompt, lambda prompts: generate(
+        run.model.eval(), prompts, 60, temperature=0.8, top_k=50, generator=generator))
 
 
-@torch.no_grad()
 def draw_sentences(run, name):
     """A picture of 100 test sentences in every language, by the states that MCL compares."""
-    cfg, corpus, states = run.cfg, run.corpus, {}
-    items = corpus.items("translate", "test", 100)
-    for i in tasks.shared(corpus, items):
-        texts = tasks.parallel(corpus, items, [i] * len(items), cfg.context_len)
-        tokens, mask = (run.tensor(table[len(items):]) for table in texts)
-        found = sentence_states(run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)
-        states[corpus.languages[i]] = found.cpu().numpy()
-    if states:
+    cfg = run.cfg
+    if states := measure.parallel_states(run.corpus, cfg.context_len, lambda tokens, mask: sentence_states(
+            run.model, run.tensor(tokens), run.tensor(mask), cfg.mcl_layer, cfg.mcl_pool)):
         run.write(name, report.scatter(states, f"100 sentences in each language, level {cfg.mcl_layer}, "
                                                f"{cfg.mcl_pool} token" + "s" * (cfg.mcl_pool != "last")))
 
@@ -428,14 +422,16 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
                          "--instruct_steps")
     if eval_only:
         trained(cfg, out)
-    run = Run(cfg, out, cache, quiet)
+    run = Run(cfg, out, cache, quiet, fresh)
     with run.alone():
         if fresh:
             run.clear()
-        run.enter()
+            run.processes.wait()
         summary = run.read("summary.json")
         if summary is None or eval_only:
+            run.enter(EVALUATION if eval_only else ())
             summary = live(run, eval_only)
+        run.claim(asdict(cfg))
         if not run.quiet:
             with reading(run.out / "summary.json"):
                 print(report.show(summary))
@@ -454,8 +450,12 @@ def live(run, eval_only):
     if not run.quiet:
         print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
     run.look = eval_only
+    if "align" in cfg.methods and not cfg.new_language:
+        assert run.lessons                                     # raises before training if there are too few
     with on_signals(lambda number: setattr(run, "stop", number)):
         recipe(run)
+    if run.unfinished:
+        raise ValueError(f"{run.out} is not finished: go on with python train.py {flags_of(cfg, run.out)}")
     if not run.writer:
         return summary
     run.processes, clock = Processes(), time.perf_counter()    # one evaluates, the others are done
@@ -467,6 +467,7 @@ def live(run, eval_only):
     run.write("samples.txt", sample(run, "") + "\n")
     draw_sentences(run, "sentences.svg")
     run.write("summary.json", json.dumps(summary, indent=1))
+    run.note()                                                 # how it was evaluated
     return summary
 
 
@@ -493,12 +494,11 @@ def command(argv):
     elif modes.overfit:
         run = Run(cfg, out, modes.cache)
         rows, _ = text_rows(run, TEXT, 0, 4)
-        batch = run, run.model, rows[:, :-1], rows[:, 1:]
-        fit(run, run.model, "overfit", lambda step: lm_parts(*batch), 300, run.groups(run.model, cfg.lr),
-            keep=False)
+        fit(run, run.model, "overfit", lambda step: lm_parts(run, run.model, rows[:, :-1], rows[:, 1:]), 300,
+            run.groups(run.model, cfg.lr), keep=False)
         loss = float(-measure.log_probs(run.model, rows).mean())
-        verdict = "learned" if loss < 0.1 else "NOT learned"
-        print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
+        print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} "
+              f"({'learned' if loss < 0.1 else 'NOT learned'})")
         return int(not loss < 0.1)                             # also for nan
     elif modes.sample is not None:
         trained(cfg, out)

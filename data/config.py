@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -17,6 +18,7 @@ from data.studies import SYSTEMS
 MOMENTS = ("prealign", "forget", "align")                      # of a model's life, in their order
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(MOMENTS, n)))
 PREPARED = "data/multi30k"            # where data/prepare.py --download multi30k puts its folder
+MOST_SHOTS = 50                       # there are so many solved examples
 MANY = 2**40   # steps: as good as no limit
 PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0,
              code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000, align_words=256,
@@ -31,6 +33,7 @@ PRESETS = {
     "1.3b": PAPER | dict(n_layer=24, n_head=16, d_model=2048, words=800_000_000, steps=80_000),
 }
 
+EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")   # these do not change the weights
 WORLD = ("data", "text", "languages", "words", "vocab_size", "seed")   # what the tokens of a run mean
 
 
@@ -156,8 +159,10 @@ class Config:
         if self.adapt_init == "pieces" and not self.data:
             raise ValueError("--adapt_init pieces: a made-up language has no piece of a word in common with "
                              "English; take noise or mean")
-        if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", self.shots):
-            raise ValueError(f"--shots {self.shots}: numbers separated by commas, up to 999, as in 0,5")
+        if not re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", self.shots) or max(
+                map(int, self.shots.split(","))) > MOST_SHOTS:
+            raise ValueError(f"--shots {self.shots}: numbers separated by commas, up to {MOST_SHOTS}, as in "
+                             "0,5")
         left_out, others = set(self.leave_out.split(",")) - {""}, set(names[1:] + [self.new_language])
         if not left_out <= others or left_out >= others - {""}:
             raise ValueError(f"--leave_out {self.leave_out}: languages of the run beside English, not all of "
@@ -276,10 +281,10 @@ def flags_of(cfg, out):
     data = ["--data", cfg.data] if cfg.data else []
     standard, _ = parse_args(["--from_run", cfg.from_run] if cfg.from_run else
                              ["--preset", cfg.preset, *data])
-    flags = [f"--{'no-' if v is False else ''}{k}" + ("" if isinstance(v, bool) else f" {v}")
+    flags = [f"--{'no-' if v is False else ''}{k}" + ("" if isinstance(v, bool) else f" {quote(str(v))}")
              for k, v in asdict(cfg).items()
              if v != getattr(standard, k) or k in ("method", "preset") or k in ("from_run", "data") and v]
-    return " ".join(flags + ([f"--out {out}"] if Path(out) != default_out(cfg) else []))
+    return " ".join(flags + ([f"--out {quote(str(out))}"] if Path(out) != default_out(cfg) else []))
 
 
 def systems_of(paper, seeds, cfg, given):
@@ -290,11 +295,12 @@ def systems_of(paper, seeds, cfg, given):
     before the next is asked for.  Raises DataError for a folder that was not prepared, before anything else.
     """
     data = dict(data=cfg.data or PREPARED)
+    named = f"-{Path(cfg.data).resolve().name}" if cfg.data and cfg.data != PREPARED else ""
     for flags in SYSTEMS[paper].values():
         if "{data}" in flags:
             parse_args(flags.format_map(data).split())
     for seed in range(seeds):
-        folder = Path("runs") / f"{paper}-{cfg.preset}-s{seed}"
+        folder = Path("runs") / f"{paper}-{cfg.preset}{named}-s{seed}"
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[paper]}
         for name, flags in SYSTEMS[paper].items():
@@ -314,4 +320,4 @@ def trained(cfg, out):
     """Raises ValueError with the way out if the folder holds no checkpoint of this configuration."""
     if not (out / "last.pt").exists() and not (out / "previous.pt").exists():
         raise ValueError(f"{out}/last.pt is missing: train first with python train.py {flags_of(cfg, out)}")
-    Folder(out).claim(asdict(cfg))
+    Folder(out).claim(asdict(cfg), EVALUATION)

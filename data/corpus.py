@@ -27,6 +27,9 @@ from data.synthetic import RUNGS, World
 from data.text import LEAST, SEPARATOR, DataError, documents_of
 
 SENTENCE_END = set(".?!:;\n")           # a permuted language permutes between two of these
+# the same of languages without spaces, as byte-level BPE writes them
+WIDE_END = tuple(pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0]
+                 for mark in "。？！")
 KNOWN = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
 
 
@@ -51,7 +54,7 @@ def token_classes(tokenizer):
         letters = token.replace("Ċ", "\n")          # byte-level BPE writes the space as Ġ, the newline as Ċ
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
         starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum())
-        ends[i] = letters[0] in SENTENCE_END
+        ends[i] = letters[0] in SENTENCE_END or letters.startswith(WIDE_END)
     return starts, ends
 
 
@@ -197,6 +200,11 @@ class Dictionary:
 class Streams:
     """Packed text: folder, languages (English first) and streams {(language, split): (n,) token ids}."""
 
+    @property
+    def digest(self):
+        """What the folder holds, in eight digits: sizes of all parts, and the tokenizer."""
+        return checksum([self.folder / "meta.json", self.folder / "tokenizer.json"])
+
     def languages_of_rows(self, first_row, n, shares):
         """Languages of rows first_row ... first_row + n - 1 of an endless sequence with the given shares.
 
@@ -279,7 +287,8 @@ class Corpus(Streams):
 
         opening puts the document separator first.
         """
-        tokens = np.array([0] * opening + self.tokenizer.encode(text_lines(text)).ids, np.int64)
+        ids = self.tokenizer.encode(text_lines(text)).ids if text.strip() else []
+        tokens = np.array([0] * opening + ids, np.int64)
         return self.translate(tokens, language or self.languages[0])
 
     def translate(self, tokens, language):

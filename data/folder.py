@@ -42,6 +42,8 @@ from data.text import DataError, chunks, count_words, has_spaces, sample
 from data.vocabulary import extend
 
 FORMAT = 1
+KEYS = ("languages", "new", "base_vocab", "bytes", "disjoint", "dtype", "spaces", "tokens", "tokenizer",
+        "words", "tokens_per_word", "tokens_per_word_before")  # what readers of meta.json ask for
 SPLITS = ("train", "val", "test")
 TOGETHER = 2**24                     # characters shuffled together
 AT_ONCE = 2**20                      # characters that become tokens at once: a token takes some 200 bytes
@@ -90,10 +92,14 @@ def read_meta(folder):
         raise DataError(f"{folder} is no prepared folder (it has no meta.json): make one with "
                         "python data/prepare.py") from None
     except ValueError:
-        raise DataError(f"{folder}/meta.json is damaged (not JSON): prepare the folder again") from None
+        meta = None
+    if not isinstance(meta, dict):
+        raise DataError(f"{folder}/meta.json is damaged (no JSON object): prepare the folder again")
     if meta.get("format") != FORMAT:
         raise DataError(f"{folder} is of format {meta.get('format')}, this program reads {FORMAT}: "
                         "prepare it again")
+    if missing := [key for key in KEYS if key not in meta]:
+        raise DataError(f"{folder}/meta.json is damaged (no {missing[0]}): prepare the folder again")
     if not (folder / "tokenizer.json").exists() or digest(folder / "tokenizer.json") != meta["tokenizer"]:
         raise DataError(f"{folder} is a folder prepared by another tokenizer than its tokenizer.json: "
                         "prepare it again")

@@ -118,6 +118,13 @@ def splits(corpus, n, *keys):
             for split, m in (("test", n), ("dev", 50))]
 
 
+def samples(corpus, prompt, write):
+    """The prompt continued in every language, as text for people.  write: lists of tokens -> what follows."""
+    prompts = [corpus.encode(prompt, name).tolist() for name in corpus.languages]
+    return "\n".join(f"{name}: {corpus.decode(start + end)}"
+                     for name, start, end in zip(corpus.languages, prompts, write(prompts)))
+
+
 # --- for summary.json ---------------------------------------------------------------------------------------
 
 def translation(write, corpus, n_items, seed, context_len):

@@ -130,6 +130,19 @@ def self_similarity(states, types):
     return torch.stack(means).mean().item()
 
 
+@torch.no_grad()
+def parallel_states(corpus, context_len, states):
+    """Of 100 test sentences in all languages that share them, row i the same one: -> {language: (N, D) array}.
+
+    states: function tokens (N, W), mask (N, W) -> (N, D)
+    """
+    items = corpus.items("translate", "test", 100)
+    texts = {i: tasks.parallel(corpus, items, [i] * len(items), context_len)
+             for i in tasks.shared(corpus, items)}
+    return {corpus.languages[i]: states(*(table[len(items):] for table in tables)).cpu().numpy()
+            for i, tables in texts.items()}
+
+
 # --- for summary.json ---------------------------------------------------------------------------------------
 
 def language_model(model, corpus):
@@ -263,7 +276,9 @@ def words(model, word_states, dictionary, unseen, level):
         others = dictionary_states(model, word_states, unseen)
         result["unseen_word_cosine"] = F.cosine_similarity(*others, dim=-1).mean(dim=1).tolist()
         source, target = (torch.cat(sides, dim=1) for sides in zip(seen, others))
-    found = (nearest(source[level], target[level]) == torch.arange(source.shape[1])).float()    # (E,)
+    # words may share a translation: then it is found for all of them
+    same = nearest(source[level], target[level])                                 # (E,)
+    found = (target[level][same] == target[level]).all(dim=-1).float()           # (E,)
     result["word_retrieval"] = found[:n].mean().item()
     if unseen:
         result["unseen_word_retrieval"] = found[n:].mean().item()

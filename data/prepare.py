@@ -6,10 +6,10 @@
   python data/prepare.py --text en=a.txt de=b.txt.gz --dictionary de=muse.txt --pairs de=a.en,b.de
                          --tasks pawsx=DIR --out data/mine      your own languages, English among them
 
-Text has one document per line; .gz is read as it is.  Every twentieth of the first 200,000 documents (and
-pairs) is for validation, the one ten later for test.  A dictionary has lines "dog hund" (MUSE),
-"dog<TAB>hund" or {"words": "dog $ hund"}; where there is none, or with --dictionary de=pairs, one is learned
-from the pairs.  What the folder holds is written in data/folder.py.
+Text has one document per line; .gz is read as it is.  A twentieth of the first 200,000 documents (and pairs)
+is for validation and as much for test, and no sentence of a pair for tests stays in the training text.
+A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hund"}; where there is none, or
+with --dictionary de=pairs, one is learned from the pairs.  What the folder holds is in data/folder.py.
 """
 import argparse
 import re
@@ -23,7 +23,7 @@ if not __package__:                  # python data/prepare.py: the repository in
 from data import dictionaries, download, realtasks  # noqa: E402
 from data.folder import SPLITS, Source, write  # noqa: E402
 from data.multi30k import Multi30k  # noqa: E402
-from data.text import LEAST, DataError, documents_of, pairs_of, part_of  # noqa: E402
+from data.text import LEAST, DataError, documents_of, held_out, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 FROM_PAIRS = "pairs"                 # in place of a dictionary's file
@@ -120,8 +120,9 @@ def own_files(args):
         if name not in sides:
             raise DataError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
     items, skipped = read_tasks(assignments("--tasks", args.tasks), languages)
+    tests = dict(train=set().union(*(held_out(pairs_of(*files)) for files in sides.values())))
     return Source(
-        old, new, lambda name, split: part_of(documents_of(texts[name]), split),
+        old, new, lambda name, split: part_of(documents_of(texts[name]), split, tests.get(split, ())),
         lambda name, split: part_of(pairs_of(*sides[name]), split), [n for n in languages[1:] if n in sides],
         {name: dictionaries.read(path) for name, path in files.items()}, learned, items, skipped,
         dict(source=texts, licence=[]))

@@ -127,7 +127,7 @@ class Prepared(Streams):
     def encode(self, text, language=None, opening=True):
         """Text -> token ids by the tokenizer of a language, (n,) int64; opening puts the separator first."""
         language = language or self.languages[0]
-        ids = self.tokenizers[language].encode(text_lines(text)).ids
+        ids = self.tokenizers[language].encode(text_lines(text)).ids if text.strip() else []
         return np.array([0] * opening + ids, np.int64) + self.offset[language]
 
     def word(self, text, language):
@@ -217,8 +217,8 @@ class Prepared(Streams):
         Raises DataError naming the line that is no item.
         """
         if task == "translate":
-            texts = self.parallel(self.languages[1:], split, n)
-            return [translation(text) for text in texts if language in text]
+            texts = self.parallel(self.languages[1:] if language == "en" else [language], split, n)
+            return [translation(text) for text in texts]
         path, found = self.folder / "tasks" / f"{task}.{split}.jsonl", []
         if path.exists():
             with open(path, encoding="utf-8") as file:

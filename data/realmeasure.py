@@ -273,7 +273,9 @@ def written(write, corpus, n_items, seed, context_len):
                 if found is None:
                     break
                 texts = [corpus.decode(text) for text in found[0]]
-                words = [[generation.words(corpus, text) for text in side] for side in found]
+                # words; of a language without spaces, characters
+                words = [[generation.words(corpus, text) if corpus.meta["spaces"][told] else
+                          list(corpus.decode(text).replace(" ", "")) for text in side] for side in found]
                 numbers = dict(
                     translation=generation.bleu(*words), answer_language=identifier.share(texts, told),
                     answer_right=float(np.mean([a == r for a, r in zip(*found)])))

@@ -128,7 +128,7 @@ def value(summary, path):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
         if isinstance(found, list):
-            found = found[len(found) // 2 if key == "middle" else int(key)]
+            found = found[len(found) // 2 - 1 if key == "middle" else int(key)]   # embedding, blocks, head
         elif isinstance(found, dict) and key in found:
             found = found[key]
         else:
@@ -266,7 +266,9 @@ def read_run(folder):
 
 def compare(folders, out):
     """Table of runs, one row each, and a picture of their curves in out/report.svg."""
-    runs = [(folder.name, *read_run(folder)) for folder in folders]
+    names = [folder.name for folder in folders]
+    names = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    runs = [(name, *read_run(folder)) for name, folder in zip(names, folders)]
     real = {name: summary for name, summary, _ in runs if "baselines" in summary}
     made_up, shown = {name: [summary] for name, summary, _ in runs if name not in real}, {}
     for column in sum(COLUMNS.values(), []):

@@ -64,6 +64,14 @@ def exit_code(command, argv):
     return 2
 
 
+def device_of(name):
+    """auto, cpu or cuda -> torch.device.  Raises ValueError for a GPU that is not there."""
+    cuda = torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise ValueError("--device cuda: this torch sees no CUDA device; use --device cpu or auto")
+    return torch.device(name if name != "auto" else "cuda" if cuda else "cpu")
+
+
 class Folder:
     """The files of one run; `out` is its path."""
 
@@ -86,10 +94,15 @@ class Folder:
             with replaced(self.out / name) as temporary:
                 temporary.write_text(content, encoding="utf-8")
 
-    def claim(self, wanted):
-        """Raises ValueError with the way out if the folder's run is another one than wanted, by name."""
+    def claim(self, wanted, but=()):
+        """Raises ValueError with the way out if the folder's run is another one than wanted, by name.
+
+        but: names that may differ
+        """
         known = self.read("config.json") or wanted
-        other = [f"{k} {known.get(k)} there, {v} here" for k, v in wanted.items() if known.get(k) != v]
+        known.setdefault("data_used", wanted.get("data_used"))     # which older runs do not have
+        other = [f"{k} {known.get(k)} there, {v} here" for k, v in wanted.items()
+                 if known.get(k) != v and k not in but]
         if other:
             raise ValueError(f"{self.out} holds a run of another configuration ({'; '.join(other)}): "
                              "choose another --out, or --fresh to train anew")
@@ -101,7 +114,7 @@ class Folder:
             yield
 
     def clear(self):
-        for name in (*FILES, *MORE_FILES):
+        for name in (*FILES, *MORE_FILES) if self.writer else ():
             (self.out / name).unlink(missing_ok=True)
 
     def last(self, device):
@@ -206,10 +219,11 @@ def restore(checkpoint, model, optimizer, out):
                          "train anew with --fresh")
 
 
-def finished(flag, folder, stage, model, steps=None, parts=""):
+def finished(flag, folder, stage, model, digest, steps=None, parts=""):
     """Weights of a run whose last stage, of that many steps, is done.  Raises ValueError that names the flag.
 
-    model: which they must fit, at least in the parameters whose names begin with `parts`
+    model:  which they must fit, at least in the parameters whose names begin with `parts`
+    digest: of the data
     """
     try:
         state = load_checkpoint(Path(folder) / "last.pt", next(model.parameters()).device)
@@ -219,6 +233,8 @@ def finished(flag, folder, stage, model, steps=None, parts=""):
         wanted = dict(pretrain="with --adapt_to none", instruct="with --instruct_steps")[stage]
         raise ValueError(f"{flag} {folder}: its last checkpoint is step {state['step']} of {state['stage']}; "
                          f"give a finished run {wanted}")
+    if (Folder(folder).read("config.json") or {}).get("data_used", digest) != digest:
+        raise ValueError(f"{flag} {folder}: it was trained on other data than there is now; train it anew")
     theirs, ours = ({name: p.shape for name, p in weights.items() if name.startswith(parts)}
                     for weights in (state["model"], model.state_dict()))
     if theirs != ours:

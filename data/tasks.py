@@ -103,15 +103,17 @@ def pad(rows):
 
 def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
             limit=None, instruction=None, batch_size=128):
-    """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each.
+    """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each, and
+    the share of items that lost their first examples, because limit is shorter.
 
     log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
                token, wanted where the second is true
     """
-    rows, starts, owner = [], [], []
+    rows, starts, owner, cut = [], [], [], 0
     for i, item in enumerate(items):
         solved = demonstrations(dev_items, shots, i, seed) if shots else ()
         candidates, start = choices(corpus, item, language, solved, answer_language, limit, instruction)
+        cut += bool(solved) and max(map(len, candidates)) == limit
         rows += candidates
         starts += [start] * len(candidates)
         owner += [i] * len(candidates)
@@ -126,16 +128,18 @@ def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, a
         for line, i in zip(predicted, chosen):
             score[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
     first = np.searchsorted(owner, np.arange(len(items) + 1))                    # (n + 1,)
-    return [np.array([scores[a:b].argmax() for a, b in zip(first, first[1:])])
-            for scores in (score, score / np.maximum(length, 1))]
+    plain, per_token = (np.array([scores[a:b].argmax() for a, b in zip(first, first[1:])])
+                        for scores in (score, score / np.maximum(length, 1)))
+    return plain, per_token, cut / max(len(items), 1)
 
 
 def accuracy(corpus, items, language, log_probs, *solved, **options):
-    """Multiple choice, see guesses: -> dict(accuracy, per_token, n), shares of right answers."""
+    """Multiple choice, see guesses: -> dict(accuracy, per_token, n), shares of right answers; and cut, the
+    share of prompts that lost examples, if there are any."""
     right = np.array([item.answer for item in items])
-    plain, per_token = guesses(corpus, items, language, log_probs, *solved, **options)
+    plain, per_token, cut = guesses(corpus, items, language, log_probs, *solved, **options)
     return dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
-                n=len(items))
+                n=len(items)) | (dict(cut=cut) if cut else {})
 
 
 def answer_rows(corpus, items, language, limit=None):
@@ -187,9 +191,12 @@ def lessons(world, n, translations):
             + world.items("translate", "train", n_translations))
 
 
-def count_tokens(corpus, items):
-    """Tokens of items with their right answers, in one language."""
-    return sum(len(corpus.encode(text(item, item.answer, language="en"))) for item in items)
+def count_tokens(corpus, items, languages):
+    """Tokens of items with their right answers, in all of some languages that they can be asked in."""
+    def whole(item, name):
+        return said(item.prompt, name) if item.task == "translate" else text(item, item.answer, language=name)
+    return sum(len(corpus.encode(whole(item, name), name))
+               for item in items for name in languages if speaks(item, name))
 
 
 def sentence(item, language):

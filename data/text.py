@@ -9,7 +9,7 @@ SEPARATOR = "<|doc|>"                # opens every document; token id 0 of each 
 LEAST = 100                          # documents of a user's language
 LONGEST = 2**26                      # bytes of a line: more is no line of text, and would not fit into memory
 SAMPLE = 20_000_000                  # characters of a language that the tokenizer and the word counts see
-HELD_OUT_OF = 200_000                # documents of a user's text, the first ones
+HELD_OUT_OF = 200_000                # documents of a user's text, the first ones, of which some are for tests
 SPACE = re.compile(r"\s+")
 
 
@@ -68,19 +68,30 @@ def pairs_of(first, second):
             yield one[1].replace("\t", " "), other[1].replace("\t", " ")
 
 
-def split_of(i):
-    """The split of document i of a user's text, or of a sentence pair, counted from 0.
+def split_of(text, i):
+    """The split of a user's document, or of a pair by its English side, the i-th of a file, counted from 0.
 
-    Of the first 200,000 every twentieth is for validation and the one ten later for test; all others are for
-    training: at most 10,000 documents are held out of a large text.
+    Of the first 200,000 a twentieth is for validation and as much for test, by a hash of the text, so that
+    one that is there twice is in one split; all others are for training.
     """
-    return {0: "val", 10: "test"}.get(i % 20, "train") if i < HELD_OUT_OF else "train"
+    if i >= HELD_OUT_OF:
+        return "train"
+    return {0: "val", 10: "test"}.get(zlib.crc32(text.encode("utf-8")) % 20, "train")
 
 
-def part_of(documents, split):
-    """The documents of one split of a user's file."""
+def part_of(documents, split, without=frozenset()):
+    """The documents, or pairs, of one split of a user's file, but for those that are in `without`."""
     first = documents if split == "train" else itertools.islice(documents, HELD_OUT_OF)
-    return (document for i, document in enumerate(first) if split_of(i) == split)
+    for i, document in enumerate(first):
+        english = document if isinstance(document, str) else document[0]
+        if split_of(english, i) == split and document not in without:
+            yield document
+
+
+def held_out(pairs):
+    """The sentences of both sides of pairs that are for validation or test: -> set of str."""
+    return {side for i, pair in enumerate(itertools.islice(pairs, HELD_OUT_OF))
+            if split_of(pair[0], i) != "train" for side in pair}
 
 
 def chunks(documents, characters):

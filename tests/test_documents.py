@@ -41,7 +41,8 @@ def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
 
 
 def commands():
-    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+", README + RESULTS)
+    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+",
+                      README + RESULTS)
 
 
 def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
@@ -106,7 +107,8 @@ def test_every_text_file_is_opened_as_utf_8():
     ("data/generation.py", {"data"}),
     ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", {"data"}),
     ("data/files.py", set()), ("data/processes.py", set()), ("data/prepared.py", {"data"}),
-    ("data/config.py", {"data"}), ("data/studies.py", set()), ("data/claims.py", {"data"}), ("data/realmeasure.py", {"data"}),
+    ("data/config.py", {"data"}), ("data/studies.py", set()), ("data/claims.py", {"data"}),
+    ("data/realmeasure.py", {"data"}),
     ("data/prepare.py", {"data"}), ("data/folder.py", {"data"}), ("data/text.py", {"data"}),
     ("data/download.py", {"data"}), ("data/dictionaries.py", {"data"}), ("data/multi30k.py", {"data"}),
     ("data/realtasks.py", {"data"}), ("data/baselines.py", {"data"}), ("data/vocabulary.py", {"data"}),

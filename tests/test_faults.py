@@ -138,6 +138,63 @@ def test_a_run_of_another_shape_is_refused_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_is_not_gone_on_with_on_other_data(cache, tmp_path, capsys):
+    text = tmp_path / "mine.txt"
+    text.write_text("".join(f"The fox number {i} jumps.\n" for i in range(200)), encoding="utf-8")
+    changes = SHORT | dict(text=text, steps=4)
+    assert train.main(flags(cache, tmp_path / "a", **changes)) == 0
+    (tmp_path / "a" / "summary.json").unlink()
+    before = (tmp_path / "a" / "last.pt").read_bytes()
+    text.write_text("".join(f"Here are {i} other words.\n" for i in range(200)), encoding="utf-8")
+    capsys.readouterr()
+    assert train.main(flags(cache, tmp_path / "a", **changes)) == 2
+    assert "data_used" in one_line(capsys) and before == (tmp_path / "a" / "last.pt").read_bytes()
+    adapted = flags(cache, tmp_path / "b", **changes | dict(adapt_to="clone2", from_run=tmp_path / "a"))
+    assert train.main(adapted) == 2
+    assert "was trained on other data" in one_line(capsys) and not (tmp_path / "b").exists()
+
+
+def test_fresh_begins_anew_even_from_a_damaged_configuration_and_with_another_type(cache, run, capsys):
+    (run / "config.json").write_text("{", encoding="utf-8")
+    assert train.main(flags(cache, run, **SHORT)) == 2
+    assert "--fresh" in one_line(capsys)
+    assert train.main([*flags(cache, run, **SHORT | dict(dtype="bfloat16")), "--fresh"]) == 0
+    assert Folder(run).read("config.json")["dtype_used"] == "bfloat16"
+    assert train.main([*flags(cache, run, **SHORT), "--fresh"]) == 0
+    assert Folder(run).read("config.json")["dtype_used"] == "float32"
+
+
+def test_a_finished_run_is_shown_without_its_checkpoints_and_keeps_its_log(cache, run, capsys):
+    assert train.main(flags(cache, run, **SHORT)) == 0
+    log = (run / "log.jsonl").read_bytes()
+    for name in ("last.pt", "previous.pt"):
+        (run / name).unlink()
+    assert train.main(flags(cache, run, **SHORT)) == 0
+    assert "perplexity" in capsys.readouterr().out and log == (run / "log.jsonl").read_bytes()
+
+
+def test_an_unfinished_run_is_not_evaluated_as_if_it_was_finished(cache, tmp_path, capsys):
+    run_recipe(cache, tmp_path / "a", **SHORT, stop_after=("pretrain", 4))
+    assert train.main([*flags(cache, tmp_path / "a", **SHORT), "--eval_only"]) == 2
+    assert "is not finished: go on with python train.py" in one_line(capsys)
+    assert not (tmp_path / "a" / "summary.json").exists()
+
+
+def test_a_finished_run_is_evaluated_again_with_other_items(cache, run, capsys):
+    assert train.main(flags(cache, run, **SHORT)) == 0
+    assert train.main([*flags(cache, run, **SHORT | dict(eval_items=3)), "--eval_only"]) == 0
+    assert Folder(run).read("summary.json")["tasks"]["nli"]["lexical"]["en"]["0"]["n"] == 3
+    assert train.main([*flags(cache, run, **SHORT | dict(lr=0.1)), "--eval_only"]) == 2
+
+
+def test_too_few_items_to_learn_from_are_noticed_before_training(cache, tmp_path, capsys, monkeypatch):
+    def lessons(*_):
+        raise corpora.DataError("too few: ask for fewer")
+    monkeypatch.setattr(corpora.Corpus, "lessons", lessons)
+    assert train.main(flags(cache, tmp_path / "a", **SHORT | dict(method="align"))) == 2
+    assert "ask for fewer" in one_line(capsys) and not (tmp_path / "a" / "last.pt").exists()
+
+
 # --- disks --------------------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")

@@ -325,7 +325,7 @@ def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
     summary = {"perplexity": {"en": 20.0}, "word_cosine": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "minutes": 3}
     paths = ("minutes", "perplexity.en", "word_cosine.0", "word_cosine.middle", "perplexity.clone",
              "transfer.nli.en", "log nothing")
-    assert [report.value(summary, path) for path in paths] == [3, 20.0, 0.1, 0.4, None, None, None]
+    assert [report.value(summary, path) for path in paths] == [3, 20.0, 0.1, 0.3, None, None, None]   # 4 blocks
     assert report.value(summary, "log perplexity.en") == pytest.approx(math.log(20))
 
 
@@ -409,8 +409,9 @@ def test_updates_needed_are_a_share_of_those_of_the_other_run():
     def adapted(*perplexities):
         found = {str(10 * i + 10): p for i, p in enumerate(perplexities)}
         return {"adapt": {"clone2": {"perplexity": found}}}
-    assert claims.updates_needed(adapted(9, 5, 4, 3), adapted(20, 10, 7, 5)) == 0.5
-    assert claims.updates_needed(adapted(9, 8, 7, 6), adapted(20, 10, 7, 5)) == math.inf
+    # the last of each is of other rows
+    assert claims.updates_needed(adapted(9, 5, 4, 3, 0), adapted(20, 10, 7, 5, 9)) == 0.5
+    assert claims.updates_needed(adapted(9, 8, 7, 6, 0), adapted(20, 10, 7, 5, 9)) == math.inf
 
 
 def test_every_system_of_a_study_is_a_configuration_and_comes_after_the_run_it_starts_from():
@@ -432,8 +433,8 @@ def test_new_is_the_language_attached_after_pretraining():
 
 
 LOG = [{"stage": "align", "step": 10, "word_cosine": [0.9, 0.9, 0.9]},
-       {"stage": "pretrain", "step": 100, "val": {"en": 3.0, "clone": 5.0}, "word_cosine": [0.1, 0.5, 0.2]},
-       {"stage": "pretrain", "step": 200, "val": {"en": 2.0, "clone": 4.0}, "word_cosine": [0.1, 0.7, 0.2]}]
+       {"stage": "pretrain", "step": 100, "val": {"en": 3.0, "clone": 5.0}, "word_cosine": [0.5, 0.1, 0.2]},
+       {"stage": "pretrain", "step": 200, "val": {"en": 2.0, "clone": 4.0}, "word_cosine": [0.7, 0.1, 0.2]}]
 
 
 def lines_of(svg):
@@ -493,3 +494,36 @@ def test_the_comparison_of_runs_is_written_as_text_and_picture(tmp_path):
 def test_a_folder_without_results_is_refused_with_its_name(tmp_path):
     with pytest.raises(ValueError, match=r"summary\.json is missing"):
         report.read_run(tmp_path)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for seed, perplexity in (("s0", 3.0), ("s1", 4.0)):
+        (tmp_path / seed / "joint").mkdir(parents=True)
+        (tmp_path / seed / "joint" / "summary.json").write_text(json.dumps(run(perplexity)), encoding="utf-8")
+        (tmp_path / seed / "joint" / "log.jsonl").write_text("", encoding="utf-8")
+    log = tmp_path / "s0" / "joint" / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, LOG)), encoding="utf-8")
+    shown = report.compare([tmp_path / "s0" / "joint", tmp_path / "s1" / "joint"], tmp_path / "out")
+    rows = [line for line in shown.splitlines() if "joint" in line]
+    assert len(rows) == 2 and "s0/joint" in rows[0] and "s1/joint" in rows[1]
+
+
+def test_an_empty_prompt_is_the_separator_alone(corpus):
+    assert corpus.encode("", "en").tolist() == [0]
+
+
+def test_words_that_share_a_translation_are_found_by_it():
+    """Four English words in the four directions of a plane, two of them with the same translation."""
+    def word_states(model, words, mask):
+        angle = torch.tensor([0.0, 1.5, 3.0, 0.1, 1.4])[words[:, 0]]
+        return torch.stack((angle.cos(), angle.sin()), dim=-1)[None]             # (1, N, 2)
+
+    dictionary = Dictionary([((0,), [(3,)]), ((1,), [(4,)]), ((2,), [(4,)])])
+    assert measure.words(None, word_states, dictionary, None, 0)["word_retrieval"] == 1.0
+
+
+def test_the_tokens_of_samples_are_counted_once_a_language(corpus):
+    items = corpus.items("translate", "test", 3)
+    n = sum(len(corpus.encode(item.prompt["en"] if isinstance(item.prompt, dict) else item.prompt))
+            for item in items)
+    assert tasks.count_tokens(corpus, items, ["en", "clone"]) == 2 * n
