@@ -250,6 +250,12 @@ HEADLINES = [
     ("align", "aligning early and late is better for tasks than late", "prealign+align", "AFP",
      "families_average.clone.0", 2),
     ("align", "and than early", "prealign+align", "prealign", "families_average.clone.0", 2),
+    ("real", "captions: German perplexity per word falls", "prealign", "joint", "perplexity_per_word.de", 0),
+    ("real", "captions: scene in German, learned in English", "prealign", "joint", "transfer.scene.de", 2),
+    ("real", "captions: translations found among 1,000", "prealign", "joint", "retrieval.de.to_english", 2),
+    ("real", "captions: words that the dictionary lacks", "prealign", "joint", "bli.de.p1", 2),
+    ("real", "captions: Czech attached, perplexity per word", "AFA", "BA", "perplexity_per_word.new", 0),
+    ("real", "captions: BLEU into German better than FT", "AFP", "FT", "translation.en-de.0", 1),
 ]
 
 

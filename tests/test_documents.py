@@ -78,7 +78,7 @@ def test_every_test_that_the_readme_names_is_there():
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
 
 
-@pytest.mark.parametrize("paper", ["prealign", "forget", "align"])
+@pytest.mark.parametrize("paper", ["prealign", "forget", "align", "real"])
 def test_the_tables_of_results_are_those_of_the_results_files(paper):
     results = ROOT / "data" / "results" / f"{paper}-tiny.json"
     shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()
