@@ -54,15 +54,15 @@ class Run(Folder):
             cfg.dtype if cfg.dtype != "auto" else choose_dtype(self.device))
         self.corpus = prepared.opened(cfg, cache)
         self.corpus.check(cfg.context_len + 1)
-        self.known = asdict(cfg) | dict(data_used=self.corpus.digest)          # what a run is
+        self.wanted = asdict(cfg) | dict(data_used=self.corpus.digest)          # what a run is
         self.dictionary, self.unseen, self.taught = prepared.dictionaries(self.corpus, cfg)
         shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
         self.model = GPT(shape).initialise(cfg.seed).to(self.device)
         if cfg.from_run:
             self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model,
-                                                self.known["data_used"], cfg.pretrain_steps))
+                                                self.wanted["data_used"], cfg.pretrain_steps))
         self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
-                                               self.known["data_used"], parts=("body.", "final_norm."))
+                                               self.wanted["data_used"], parts=("body.", "final_norm."))
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
@@ -103,7 +103,7 @@ class Run(Folder):
         return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
 
     def note(self):
-        self.write("config.json", json.dumps(self.known | dict(dtype_used=self.dtype), indent=1))
+        self.write("config.json", json.dumps(self.wanted | dict(dtype_used=self.dtype), indent=1))
 
     def tensor(self, array):
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -113,7 +113,7 @@ class Run(Folder):
 
     def enter(self, but=()):
         """Make the folder's run, or go on with it; knobs of `but` may have other values there."""
-        self.claim(self.known, but)
+        self.claim(self.wanted, but)
         self.out.mkdir(parents=True, exist_ok=True)
         if not but:
             self.note()
