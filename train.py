@@ -451,7 +451,7 @@ def live(run, eval_only):
         print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
     run.look = eval_only
     if "align" in cfg.methods and not cfg.new_language:
-        assert run.lessons                                     # raises before training if there are too few
+        _ = run.lessons                                        # raises before training if there are too few
     with on_signals(lambda number: setattr(run, "stop", number)):
         recipe(run)
     if run.unfinished:
