@@ -47,11 +47,13 @@ def alignment_study():
         "joint": "--method baseline --generate_items 50",
         "prealign": "--method prealign --generate_items 50",
         "forgetting": "--method forget --generate_items 50",
+        "larger": "--method baseline --d_model 256 --lr 0.002 --afp_lr 0.0015 --generate_items 50",
+        "longer": "--method baseline --words 6000000 --steps 8000 --generate_items 50",
         "five languages": f"--method baseline --languages {five} --clone_share 0.3 --generate_items 25",
     }
     systems = {name: flags + " --adapt_to none --transfer_steps 0 --shots 0,5 --eval_items 100"
                for name, flags in systems.items()}
-    sweep, few = " --eval_items 50 --generate_items 25", "--mcl_weight 0 --translations 0 --afp_samples"
+    few = "--mcl_weight 0 --translations 0 --afp_samples"
     after = {
         "AFP": "",
         # the plain text beside it alone (both weights 0 would leave out the stage)
@@ -62,9 +64,9 @@ def alignment_study():
         "CIT, 1,000 questions": f"{few} 1000",
         "MIT, 1,000 questions": f"{few} 1000 --cross 0",
         "MIT, 5,000 questions": f"{few} 5000 --cross 0",
-    }
-    swept = {
         "AFP, no text beside": "--afp_rows 0",
+        "AFP, mean of level 1": "--mcl_pool mean",
+        "AFP, maximum of level 1": "--mcl_pool max",
         "AFP, mean of level 2": "--mcl_layer 2 --mcl_pool mean",
         "AFP, one direction": "--no-mcl_both_ways",
         **{f"AFP, cross {p}": f"--cross {p}" for p in (0, 0.25, 0.75, 1)},
@@ -73,11 +75,18 @@ def alignment_study():
     }
     for name, flags in after.items():
         systems[name] = f"--from_run {{joint}} --method align {flags}"
-    for name, flags in swept.items():
-        systems[name] = f"--from_run {{joint}} --method align {flags}{sweep}"
-    systems["prealign+align"] = "--from_run {prealign} --method prealign+align"
-    systems["forget+align"] = "--from_run {forgetting} --method forget+align"
-    systems["five languages, AFP"] = "--from_run {five languages} --method align --leave_out clone2,reversed"
+    # does more of the same text, or a larger model, bring a claim back?
+    for base in ("longer", "larger"):
+        for name in ("AFP", "text only", "CIT only", "FT", "CIT, 1,000 questions", "MIT, 1,000 questions",
+                     "MCL only", "AFP, 500 samples"):
+            systems[f"{base}, {name}"] = f"--from_run {{{base}}} --method align {after[name]}"
+    for base, method, both in (("prealign", "prealign+align", "prealign+align"),
+                               ("forgetting", "forget+align", "forget+align"),
+                               # twice the share of pretraining, as with two languages
+                               ("five languages", "align --leave_out clone2,reversed --afp_clone_share 0.6",
+                                "five languages, AFP")):
+        systems[both] = f"--from_run {{{base}}} --method {method}"
+        systems[f"{base}, text only"] = f"--from_run {{{base}}} --method {method} {after['text only']}"
     return systems
 
 
