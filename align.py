@@ -67,11 +67,11 @@ def directions(rng, others, n, cross):
     """Languages of n samples, as indices; English is 0: -> partner, asked, told, (n,) each.
 
     others: the aligned languages beside English.  Each sample is about English and a partner drawn from
-            them: English is the pivot, two other languages never meet [AFP: pivot]
+            them: English is the pivot, two other languages never meet
     asked:  English or the partner, equally often
     told:   with probability `cross` the other one of the two, else the same
     """
-    partner = rng.choice(np.asarray(others), n)                                  # (n,)
+    partner = rng.choice(np.asarray(others), n)                                  # (n,) [AFP: pivot]
     asked = np.where(rng.random(n) < 0.5, partner, 0)                            # (n,)
     told = np.where(rng.random(n) < cross, partner - asked, asked)               # (n,) English is 0
     return partner, asked, told
@@ -88,8 +88,8 @@ def instruction_rows(questions, answers, width, answer_only=True):
     [[[1, 2, 3, 7]], [[-100, -100, 7, 8]]]
     """
     rows = [[*question, *answer][-width:] for question, answer in zip(questions, answers, strict=True)]
-    longest = max(map(len, rows))
-    tokens, targets = np.zeros((len(rows), longest), np.int64), np.full((len(rows), longest), IGNORE)
+    shape = len(rows), max(map(len, rows))
+    tokens, targets = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)          # (B, W) each
     for line, target, row, answer in zip(tokens, targets, rows, answers):
         n, first = len(row), len(row) - len(answer) if answer_only else 0
         line[:n], target[max(first, 0):n] = row, row[max(first, 0):]             # [AFP: CIT]

@@ -76,7 +76,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d_model))
 
     def forward(self, x):                                                        # (B, T, D) -> (B, T, D)
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-5)
+        with torch.autocast(x.device.type, enabled=False):     # on CUDA it would turn bfloat16 into float32
+            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-5)
 
 
 class Block(nn.Module):
@@ -186,7 +187,7 @@ def learning_rate(step, steps, warmup):
 def choose_dtype(device):
     """bfloat16 where it is faster; on a CPU a product is timed, once: config.json keeps the choice."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for dtype in 20 * list(best):                              # the minimum of many: the machine may be busy
         a, start = torch.ones(512, 512, dtype=dtype), time.perf_counter()

@@ -45,7 +45,8 @@ def word_states(model, words, mask):
 def word_alignment_loss(model, words, mask, concept, tau=0.1, states=word_states):
     """Contrastive loss over the words of a dictionary batch, mean over levels.
 
-    words (N, M), mask (N, M), concept (N,) -> ().  states: word_states, or the same by many processes.
+    words (N, M), mask (N, M), concept (N,) -> ().  states: computes the states of words; where there are many
+    processes, one that shares the words out among them.
 
     Candidates of a word are all other words of the batch, of both languages; the word itself is excluded.
     The batch is the pool of negatives, so accumulating gradients over batches would not be the same loss.
@@ -99,7 +100,7 @@ def code_switch(rows, starts, switchable, dictionary, ratio, rng, vanilla=False)
     length = np.bincount(row, weights=new_len, minlength=B).astype(np.int64)            # (B,) new row lengths
     column = np.arange(len(word)) - np.repeat(np.cumsum(length) - length, length)       # (t,)
     kept = column < W                                                                   # (t,) end is cut off
-    new_inputs, new_targets = np.zeros((B, W), np.int64), np.full((B, W), IGNORE)       # (B, W) each
+    new_inputs, new_targets = np.zeros((B, W), np.int64), np.full((B, W), IGNORE, np.int64)
     new_inputs[row[word[kept]], column[kept]] = inputs[kept]
     new_targets[row[word[kept]], column[kept]] = targets[kept]
     return new_inputs[:, :-1], new_targets[:, 1:]                                       # (B, T) each

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.report import COLUMNS, columns, spread, table, value, without_a_model
+from data.report import COLUMNS, MORE_COLUMNS, columns, spread, table, value, without_a_model
+from data.studies import SYSTEMS
 
 # Systems that are compared under many conditions, and the perplexities to compare
 PAIRS = {
@@ -31,13 +32,16 @@ def after_pretraining(base, said):
         ("A2", "5-shot", "AFP", "", many, 1, 0.02),
         ("A2", "above the plain text beside", "AFP", "text only", tasks, 1, 0.02),
         ("A2", "above CIT alone", "AFP", "CIT only", tasks, 1, 0.02),
+        ("A1", "MCL alone not above the plain text beside", "MCL only", "text only", tasks, 0, 0.02),
+        ("A8", "a tenth of the samples does as well", "AFP", "AFP, 500 samples", tasks, 0, 0.02),
         ("A3", "CIT beats MIT", "CIT, 1,000 questions", "MIT, 1,000 questions", tasks, 1, 0.02),
         ("A4", "translation into the clone better than FT", "AFP", "FT", written, 1, 1.0),
         ("A5", "answers in the clone are right", "AFP", "", "answer_right.en-clone.0", 1, 0.1),
         ("ours", "facts told in English are known in the clone", "AFP", "", "knowledge.clone", 1, 0.05),
     ]
-    return [(claim, f"{said}: {words}", f"{base}, {system}", f"{base}, {other}" if other else base, *rule)
-            for claim, words, system, other, *rule in found]
+    found = [(claim, f"{said}: {words}", f"{base}, {system}", f"{base}, {other}" if other else base, *rule)
+             for claim, words, system, other, *rule in found]
+    return [claim for claim in found if {*claim[2:4]} <= SYSTEMS["align"].keys()]
 
 
 # claim: paper's words in short, systems compared, number, sign of the claimed direction, smallest difference
@@ -159,6 +163,16 @@ CLAIMS = {
          "instructed_average.own.clone.0", 1, 0.02),
         ("A2", "both are better than CIT alone, asked as in training: 0-shot", "AFP", "CIT only",
          "instructed_average.own.clone.0", 1, 0.02),
+        ("A2", 'both, with English prompts ("Answer in English:"), above the plain text beside: 0-shot', "AFP",
+         "text only", "instructed_average.en.clone.0", 1, 0.02),
+        ("A2", "both, above the plain text beside: cause alone", "AFP", "text only",
+         "tasks.cause.lexical.clone.0.accuracy", 1, 0.02),
+        ("A2", "both, above the plain text beside: ending alone", "AFP", "text only",
+         "tasks.ending.lexical.clone.0.accuracy", 1, 0.02),
+        ("A2", "both, above the plain text beside: coreference alone", "AFP", "text only",
+         "tasks.coreference.lexical.clone.0.accuracy", 1, 0.02),
+        ("A2", "both, above the plain text beside: tasks within reach of English", "AFP", "text only",
+         "tasks_average.clone", 1, 0.02),
         ("A2", "English does not suffer: 0-shot", "joint", "AFP", "families_average.en.0", 0, 0.01),
         ("A2", "English does not suffer: log perplexity", "AFP", "joint", "log perplexity.en", 0, 0.1),
         ("A3", "answers across languages beat answers in the question's, as many samples",
@@ -212,8 +226,19 @@ CLAIMS = {
          "families_average.clone.0", 1, 0.02),
         ("ours", "early against late: knowledge told in English, asked in the clone", "prealign", "AFP",
          "knowledge.clone", 1, 0.05),
-        ("ours", "after forgetting, align does as well", "AFP", "forget+align",
-         "families_average.clone.0", 0, 0.02),
+        ("ours", "after forgetting, align still helps: 0-shot", "forget+align", "forgetting",
+         "families_average.clone.0", 1, 0.02),
+        ("ours", "and above the plain text beside it", "forget+align", "forgetting, text only",
+         "families_average.clone.0", 1, 0.02),
+        ("ours", "after forgetting, align gains as much as after plain training", "AFP - joint",
+         "forget+align - forgetting", "families_average.clone.0", 0, 0.02),
+        ("ours", "words aligned early against the same words late: facts in the clone", "prealign",
+         "words late", "knowledge.clone", 1, 0.05),
+        ("ours", "the same: tasks in the clone", "prealign", "words late", "families_average.clone.0", 1, 0.02),
+        ("ours", "words aligned late bring facts to the clone", "words late", "text only",
+         "knowledge.clone", 1, 0.05),
+        ("ours", "words and sentences late against sentences alone: tasks in the clone", "AFP, words late",
+         "AFP", "families_average.clone.0", 1, 0.02),
     ],
     "real": [
         ("P1", "German perplexity per word lower than joint (log ratio)",
@@ -373,6 +398,9 @@ def verdicts(paper, summaries):
         systems |= {f"no model: {name}": [found]
                     for name, found in without_a_model(next(iter(systems.values()))[0]).items()}
     text = f"Mean ± sd over {n} seeds.\n\n" + columns("system", systems, COLUMNS[paper]) + "\n\n"
+    for begin, shown_there in MORE_COLUMNS.get(paper, ()):
+        some = {name: found for name, found in systems.items() if name.startswith(begin)}
+        text += (columns("system", some, shown_there) + "\n\n") * bool(some)
     text += (pairs + "\n\n") * bool(shown)
     claims = []
     for claim, words, method, other, path, sign, least in CLAIMS[paper]:
@@ -410,12 +438,24 @@ def updates_needed(summary, other):
     return min((step for step, found in ours.items() if found <= theirs[last]), default=np.inf) / last
 
 
-def shown_keys(paper):
-    """The keys of summary.json that the report of a paper reads."""
-    paths = [path for _, path, _ in COLUMNS[paper]] + [claim[4] for claim in CLAIMS[paper]]
-    beside = {"languages", "baselines", "chance"} if paper == "real" else set()
-    return {part.removeprefix("log ").split(".")[0] for path in paths
-            for part in path.split(" - ")} | {"seed"} | beside
+def along(tree, paths):
+    """What lies along some paths, lists of keys; all of a part where one of them is no key of it (an index,
+    `new`)."""
+    rests = {key: [rest for first, *rest in paths if first == key] for key, *_ in paths}
+    if not isinstance(tree, dict) or not rests.keys() <= tree.keys():
+        return tree
+    return {key: tree[key] if [] in rest else along(tree[key], rest) for key, rest in rests.items()}
+
+
+def behind(paper, summary):
+    """What the report of a paper reads of a summary."""
+    tables = [COLUMNS[paper], *(more for _, more in MORE_COLUMNS.get(paper, ()))]
+    paths = [path for shown in tables for _, path, _ in shown] + [claim[4] for claim in CLAIMS[paper]]
+    paths += ["seed", *(["languages", "baselines", "chance"] if paper == "real" else [])]
+    keys = [part.removeprefix("log ").split(".") for path in paths for part in path.split(" - ")]
+    if paper == "real":                                        # rows for what needs no model read more of it
+        keys = [path[:1] for path in keys]
+    return along(summary, [path for path in keys if path[0] in summary])
 
 
 def conclude(paper, summaries, folder):
@@ -427,9 +467,7 @@ def conclude(paper, summaries, folder):
         if isinstance(tree, list):
             return [rounded(part) for part in tree]
         return float(f"{tree:.5g}") if isinstance(tree, float) else tree
-    keys = shown_keys(paper)
-    kept = {name: [rounded({key: s[key] for key in s if key in keys}) for s in found]
-            for name, found in summaries.items()}
+    kept = {name: [rounded(behind(paper, s)) for s in found] for name, found in summaries.items()}
     text, path = verdicts(paper, kept), folder / f"report-{paper}.md"
     path.write_text(text, encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps(kept), encoding="utf-8")

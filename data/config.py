@@ -20,17 +20,21 @@ METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinati
 PREPARED = "data/multi30k"            # where data/prepare.py --download multi30k puts its folder
 MOST_SHOTS = 50                       # there are so many solved examples
 MANY = 2**40   # steps: as good as no limit
-PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, lr=3e-4, embed_lr=1.0, head_lr=1.0,
-             code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000, align_words=256,
-             align_rows=64, align_lr=5e-4)
+PAPER = dict(context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4, embed_lr=1.0,
+             head_lr=1.0, code_switch=0.05, keep_aligned=0, align_weight=0.5, align_steps=5000,
+             align_words=256, align_rows=64, align_lr=5e-4, afp_steps=5000, afp_lr=1e-5)
 # What a preset sets; explicit flags win.  The shapes of the last three are those of the PreAlign configs.
 PRESETS = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
     "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
-                  steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_words=512, align_rows=16),
-    "150m": PAPER | dict(n_layer=12, n_head=16, d_model=1024, words=200_000_000, steps=20_000),
-    "400m": PAPER | dict(n_layer=24, n_head=16, d_model=1024, words=400_000_000, steps=40_000),
-    "1.3b": PAPER | dict(n_layer=24, n_head=16, d_model=2048, words=800_000_000, steps=80_000),
+                  steps=5000, batch_size=64, lr=1e-3, align_steps=600, align_words=512, align_rows=16,
+                  reset_every=500, afp_lr=7e-4),
+    "150m": PAPER | dict(n_layer=12, n_head=16, d_model=1024, words=200_000_000, steps=20_000,
+                         reset_every=1300),
+    "400m": PAPER | dict(n_layer=24, n_head=16, d_model=1024, words=400_000_000, steps=40_000,
+                         reset_every=2700),
+    "1.3b": PAPER | dict(n_layer=24, n_head=16, d_model=2048, words=800_000_000, steps=80_000,
+                         reset_every=5300),
 }
 
 EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")   # these do not change the weights
@@ -64,7 +68,7 @@ class Config:
     # training
     steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, MANY)
     batch_size: int = option(8, "sequences per step", 1, 2**20)
-    accumulate: int = option(1, "parts of an LM batch, to save memory; the words are never split", 1, 2**20)
+    accumulate: int = option(1, "parts of every LM batch, to save memory; the words are never split", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
     head_lr: float = option(3.0, "learning rate of the output head, as a multiple of lr", 1e-6, 1e6)
@@ -101,7 +105,7 @@ class Config:
     adapt_batch: int = option(16, "sequences per step of adapting", 1, 2**20)
     adapt_replay: float = option(0.25, "share of these sequences that is text of the old languages", 0, 0.9)
     adapt_lr: float = option(1e-2, "peak learning rate of the new rows", 1e-9, 1e3)
-    adapt_rows: str = option("rows", "what learns: the new rows; these and the whole head; all, drawn anew",
+    adapt_rows: str = option("rows", "what learns: new rows; these and the whole head; all rows, drawn anew",
                              choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "first values of new rows; pieces: means of old rows, with --data",
                              choices=("noise", "mean", "pieces"))
@@ -115,7 +119,7 @@ class Config:
     afp_rows: int = option(8, "sequences of plain text per step beside; 0: as published", 0, 2**20)
     afp_clone_share: float = option(0.2, "share of the other languages in that text", 0, 1)
     sentence_batch: int = option(32, "samples per step; for MCL the pool of negatives", 2, 2**20)
-    mcl_weight: float = option(1.0, "weight of the contrastive loss; 0 with --cit_weight 0: no stage", 0, 1e6)
+    mcl_weight: float = option(1.0, "weight of the contrastive loss; all three weights 0: no stage", 0, 1e6)
     mcl_layer: int = option(1, "level of the states compared; 0: embeddings, 1: the first block", 0, 999)
     mcl_pool: str = option("last", "one vector per sentence: its last token, or over all tokens",
                            choices=("last", "mean", "max"))
@@ -126,6 +130,7 @@ class Config:
     cross: float = option(0.5, "probability that the answer's language is not the question's; 0: MIT", 0, 1)
     translations: float = option(0.5, "share of the samples that are sentences to translate", 0, 1)
     answer_only: bool = option(True, "only answers carry loss; not: plain LM of questions, too (FT)")
+    word_weight: float = option(0.0, "weight of word alignment beside sentences: PreAlign's loss, late", 0, 1e6)
     leave_out: str = option("", "languages that sentence alignment never meets, separated by commas")
     # evaluation and machine
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
@@ -209,6 +214,16 @@ class Config:
         return self.generate_items if self.generate_items >= 0 else 50 * ("align" in self.methods)
 
     @property
+    def text_tokens(self):
+        """What every system reads before AFP and new languages."""
+        return self.steps * self.batch_size * self.context_len
+
+    @property
+    def aligns_sentences(self):
+        """Whether there is a stage of AFP."""
+        return "align" in self.methods and bool(self.mcl_weight or self.cit_weight or self.word_weight)
+
+    @property
     def pretrain_steps(self):
         """Steps left after the text read while aligning: every system sees the same number of tokens."""
         aligning = self.align_steps * self.align_rows if "prealign" in self.methods else 0
@@ -249,7 +264,8 @@ def parse_args(argv, description=""):
         raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
     modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
     # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny.
-    preset = modes.given.get("preset", "small" if torch.cuda.is_available() else "tiny")
+    preset = modes.given.get("preset", "small" if torch.cuda.is_available() and modes.given.get("device") != "cpu"
+                             else "tiny")
     known = dict(preset=preset) | PRESETS[preset]
     if "from_run" in modes.given:                              # its configuration takes the place of a preset
         found = Folder(modes.given["from_run"]).read("config.json")
@@ -294,6 +310,8 @@ def systems_of(paper, seeds, cfg, given):
     about sizes, too.  A run that starts from another reads its configuration: that one has to be trained
     before the next is asked for.  Raises DataError for a folder that was not prepared, before anything else.
     """
+    if cfg.data and paper != "real":
+        raise ValueError(f"--reproduce {paper} runs the embedded world: leave out --data")
     data = dict(data=cfg.data or PREPARED)
     named = f"-{Path(cfg.data).resolve().name}" if cfg.data and cfg.data != PREPARED else ""
     for flags in SYSTEMS[paper].values():

@@ -8,7 +8,7 @@
   load        opens any such folder
 
 English-Clone and its kin share no token with English: token t of English is t + i * |V| in the i-th language
-of the run, document separator and punctuation included [PreAlign: synthetic English-Clone].
+of the run, document separator and punctuation included.
 
 A folder holds tokenizer.json, <language>.<split>.bin (uint16, or uint32 from 65,536 rows on) and meta.json.
 """
@@ -138,9 +138,9 @@ class Dictionary:
             raise DataError("the dictionary has no entry: give at least two words with a translation")
         self.entries = entries
         flat = [t for _, many in entries for t in many]
-        width = max(len(w) for w in flat + [e[0] for e in entries])
-        self.sources, self.source_len = self._pad([e[0] for e in entries], width)
-        self.translations, self.translation_len = self._pad(flat, width)
+        words, mask = tasks.pad([word for word, _ in entries] + flat)            # (E + R, M) each
+        self.sources, self.translations = np.split(words, [len(entries)])        # (E, M), (R, M)
+        self.source_len, self.translation_len = np.split(mask.sum(axis=1), [len(entries)])
         self.count = np.array([len(many) for _, many in entries])
         self.first = np.cumsum(self.count) - self.count
         tokens = np.array([t for word, _ in entries for t in word])
@@ -149,13 +149,6 @@ class Dictionary:
         self._keys = keys[self._order]
         if (self._keys[1:] == self._keys[:-1]).any():
             raise DataError("the dictionary lists a word twice: put all its translations into one entry")
-
-    @staticmethod
-    def _pad(words, width):
-        table = np.zeros((len(words), width), np.int64)
-        for row, word in zip(table, words):
-            row[:len(word)] = word
-        return table, np.array([len(w) for w in words])
 
     def __len__(self):
         return len(self.entries)
@@ -205,7 +198,8 @@ class Streams:
         """What the folder holds, in eight digits: sizes of all parts, and the tokenizer."""
         return checksum([self.folder / "meta.json", self.folder / "tokenizer.json"])
 
-    def languages_of_rows(self, first_row, n, shares):
+    @staticmethod
+    def languages_of_rows(first_row, n, shares):
         """Languages of rows first_row ... first_row + n - 1 of an endless sequence with the given shares.
 
         -> (n,) language indices
@@ -353,10 +347,8 @@ class Corpus(Streams):
     def gold_dictionary(self, min_count=5):
         """Every English word of the training text and its twin in each other language.
 
-        [PreAlign: gold dictionary]
-
-        Words only: what holds no letter (punctuation, separators) is left out, as are words seen less than
-        min_count times.
+        Words and numbers only: punctuation and separators are left out, as are words seen less than min_count
+        times.
         """
         tokens = np.asarray(self.streams[self.languages[0], "train"][:2_000_000]).astype(np.int64)
         starts = self.starts_word(tokens)
@@ -368,7 +360,8 @@ class Corpus(Streams):
                  for i in np.sort(at[counts >= min_count])]
         words = [w for w in words if re.fullmatch(r" [^\W_]+", self.tokenizer.decode(list(w)))]
         others = range(1, len(self.languages))
-        return Dictionary([(w, [tuple(t + i * self.base_vocab for t in w) for i in others]) for w in words])
+        return Dictionary([(w, [tuple(t + i * self.base_vocab for t in w) for i in others])
+                           for w in words])                    # [PreAlign: gold dictionary]
 
 
 def train_tokenizer(documents, vocab_size):
@@ -394,13 +387,17 @@ def read_text(path):
     return documents
 
 
-def own_stories(lines, split, index, n_languages):
-    """The part of a user's documents that one stream tells: every twentieth is for validation.
+def own_stories(lines, split, index, shares):
+    """The part of a user's documents that one stream tells: every twentieth is for validation, where
+    languages take turns; the others are shared out.
 
-    Languages take turns: no two share a document, so nothing is parallel by accident.
+    No two languages share a document, so nothing is parallel by accident.
     """
-    chosen = [line for i, line in enumerate(lines) if (i % 20 == 0) == (split == "val")]
-    return iter(chosen[index::n_languages])
+    if split == "val":
+        return iter(lines[::20][index::len(shares)])
+    train = [line for i, line in enumerate(lines) if i % 20]
+    languages = Streams.languages_of_rows(0, len(train), shares)
+    return iter([line for line, language in zip(train, languages) if language == index])
 
 
 def chunks(documents, size=20_000):
@@ -422,10 +419,11 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     world, lines = World(seed), read_text(text) if text else None
     others = len(languages) - 1
     n_other = max(int(n_words * clone_share / (1 - clone_share) / others), 20_000)
+    shares = [1 - clone_share] + others * [clone_share / others]
 
     def documents(index, split):
         words = 20_000 if split == "val" else n_words if index == 0 else n_other
-        stories = own_stories(lines, split, index, len(languages)) if lines else None
+        stories = own_stories(lines, split, index, shares) if lines else None
         role, stream = "clone" if index else "en", 2 * index + (split == "val") + 1
         return world.documents(role, words, stream, stories)
 
@@ -444,7 +442,8 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
             with named(temporary / f"{name}.bin"), open(temporary / f"{name}.bin", "wb") as file:
                 for chunk in english if name == "en.train" else chunks(documents(index, split)):
                     tokens = pack(chunk, tokenizer, starts, ends, order)
-                    file.write((tokens + index * base).astype(dtype).tobytes())
+                    tokens = tokens + index * base   # [PreAlign: synthetic English-Clone]
+                    file.write(tokens.astype(dtype).tobytes())
                     meta["bytes"][name] += sum(len(document.encode("utf-8")) for document in chunk)
                     meta["tokens"][name] += len(tokens)
         tokenizer.save(str(temporary / "tokenizer.json"))

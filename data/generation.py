@@ -101,7 +101,7 @@ def continuations(write, corpus, items, dev_items, asked, told, shots, seed, con
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))       # little padding
     for at in range(0, len(order), batch_size):
         chosen = order[at:at + batch_size]
-        written |= zip(chosen, write([prompts[i] for i in chosen], most, stop))
+        written |= zip(chosen, write([prompts[i] for i in chosen], most, stop=stop))
     return [written[i] for i in range(len(items))], references
 
 

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from data import generation, tasks
 from data.synthetic import CHANCE
 
+LIMIT = 2000            # words of a dictionary that are measured
+
 
 def to_device(model, tokens):
     """(B, W) numpy -> (B, W) tensor where the model is."""
@@ -67,10 +69,10 @@ def foreign_mass(model, corpus, n_rows):
 def sentence_states(model, corpus, language, sentences, level):
     """Mean over the tokens of each sentence of the states of one level: -> (N, D) on the CPU."""
     rows = [corpus.encode(s, language, opening=False)[:model.shape.context_len] for s in sentences]
-    lengths = torch.tensor([len(r) for r in rows])                               # (N,)
-    states = model.hidden(to_device(model, tasks.pad(rows)))[level].float().cpu()      # (N, W, D)
-    mask = torch.arange(states.shape[1]) < lengths[:, None]                      # (N, W)
-    return (states * mask[..., None]).sum(dim=1) / lengths[:, None]              # (N, D)
+    tokens, mask = tasks.pad(rows)                                               # (N, W) each
+    states, mask = model.hidden(to_device(model, tokens))[level].float().cpu(), torch.from_numpy(mask)
+    # padding may have states that are not finite: 0 times these is not 0
+    return states.masked_fill(~mask[..., None], 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)        # (N, D)
 
 
 @torch.no_grad()
@@ -131,16 +133,23 @@ def self_similarity(states, types):
 
 
 @torch.no_grad()
-def parallel_states(corpus, context_len, states):
-    """Of 100 test sentences in all languages that share them, row i the same one: -> {language: (N, D) array}.
+def parallel_states(corpus, n, context_len, states):
+    """Of n test sentences in all languages that share them, row i the same one: -> {language: (N, D) tensor}.
 
     states: function tokens (N, W), mask (N, W) -> (N, D)
     """
-    items = corpus.items("translate", "test", 100)
+    items = corpus.items("translate", "test", n)
     texts = {i: tasks.parallel(corpus, items, [i] * len(items), context_len)
              for i in tasks.shared(corpus, items)}
-    return {corpus.languages[i]: states(*(table[len(items):] for table in tables)).cpu().numpy()
+    return {corpus.languages[i]: states(*(table[len(items):] for table in tables)).cpu()
             for i, tables in texts.items()}
+
+
+def pairs_of_languages(states):
+    """English and each other language: {language: (N, D)}, rows in parallel -> {language: {measure: number}}."""
+    (_, english), *others = states.items()
+    return {name: dict(retrieval=retrieval(english, other), alignment=alignment(english, other),
+                       uniformity=uniformity(torch.cat((english, other)))) for name, other in others}
 
 
 # --- for summary.json ---------------------------------------------------------------------------------------
@@ -242,8 +251,9 @@ def classify(model, corpus, task, n_items):
 
 
 @torch.no_grad()
-def dictionary_states(model, word_states, dictionary, limit=2000):
-    """States of dictionary words and of their first translations: -> two tensors (K, E, D) on the CPU.
+def dictionary_states(model, word_states, dictionary, limit=LIMIT):
+    """States of the first words of a dictionary, each with its first translation: -> two tensors (K, E, D) on
+    the CPU.
 
     word_states: function (model, words (N, M), mask (N, M)) -> (K, N, D), prealign's
     """
@@ -267,7 +277,7 @@ def words(model, word_states, dictionary, unseen, level):
     """Cosine per level and retrieval at one level, of the words of the dictionary and of those left out of it
     (or None).
 
-    Each word is searched among all words, listed or not.
+    Each word is searched among all words, listed or not (of each kind, the first LIMIT).
     """
     seen = dictionary_states(model, word_states, dictionary)
     result = dict(word_cosine=F.cosine_similarity(*seen, dim=-1).mean(dim=1).tolist())
@@ -277,11 +287,11 @@ def words(model, word_states, dictionary, unseen, level):
         result["unseen_word_cosine"] = F.cosine_similarity(*others, dim=-1).mean(dim=1).tolist()
         source, target = (torch.cat(sides, dim=1) for sides in zip(seen, others))
     # words may share a translation: then it is found for all of them
-    same = nearest(source[level], target[level])                                 # (E,)
-    found = (target[level][same] == target[level]).all(dim=-1).float()           # (E,)
-    result["word_retrieval"] = found[:n].mean().item()
+    wanted = [many[0] for d in (dictionary, unseen) if d for _, many in d.entries[:LIMIT]]
+    found = [wanted[at] == word for at, word in zip(nearest(source[level], target[level]).tolist(), wanted)]
+    result["word_retrieval"] = float(np.mean(found[:n]))
     if unseen:
-        result["unseen_word_retrieval"] = found[n:].mean().item()
+        result["unseen_word_retrieval"] = float(np.mean(found[n:]))
     return result
 
 

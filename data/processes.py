@@ -3,7 +3,7 @@
 Losses are sums of parts, and so are their gradients: a batch of one process and the shares of many give the
 same sum, in another order.  (Not torch's DistributedDataParallel: it wants one forward and one backward pass
 in each step, and takes the mean.)  Sharing the weights, too, would be torch's fully_shard; 1.3 billion
-parameters with AdamW fit one GPU.
+parameters and their moments in AdamW fit one GPU (21 GB; --accumulate keeps activations small).
 """
 import os
 from datetime import timedelta
@@ -64,13 +64,13 @@ class Gather(torch.autograd.Function):
         return gradient[..., ctx.rows, :], None, None
 
 
-def join():
-    """-> Processes, this one among those that torchrun started."""
+def join(device):
+    """-> Processes, this one among those that torchrun started, on a device of this kind."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes()
-    cuda = torch.cuda.is_available()
+    cuda = device.type == "cuda"
     if cuda:                                                   # each process has a GPU of its own
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():                              # others wait while the first one evaluates
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(days=7))
     return Processes(dist.get_rank(), dist.get_world_size())

@@ -124,10 +124,8 @@ def word_vectors(model, word_states, words, level):
     """Mean states of words read alone, at one level: tuples of token ids -> (N, D) on the CPU."""
     found = []
     for i in range(0, len(words), AT_ONCE):
-        tokens = tasks.pad(words[i:i + AT_ONCE])                                 # (n, M)
-        lengths = np.array([len(word) for word in words[i:i + AT_ONCE]])
-        mask = np.arange(tokens.shape[1]) < lengths[:, None]
-        found.append(word_states(model, torch.from_numpy(tokens), torch.from_numpy(mask))[level].cpu())
+        tokens, mask = map(torch.from_numpy, tasks.pad(words[i:i + AT_ONCE]))    # (n, M) each
+        found.append(word_states(model, tokens, mask)[level].cpu())
     return torch.cat(found)
 
 

@@ -36,12 +36,13 @@ COLUMNS = {
         ("families en", "families_average.en.0", 2), ("clone", "families_average.clone.0", 2),
         ("clone, 5-shot", "families_average.clone.5", 2),
         ("instructed en", "instructed_average.own.en.0", 2), ("clone ", "instructed_average.own.clone.0", 2),
+        ("clone, asked in English", "instructed_average.en.clone.0", 2),
         ("knowledge clone", "knowledge.clone", 2),
         ("in the language", "answer_language.en-clone.0", 2), ("right", "answer_right.en-clone.0", 2),
         ("BLEU en-clone", "translation.en-clone.0", 1), ("clone-en", "translation.clone-en.0", 1),
         ("en-clone, 1-shot", "translation.en-clone.1", 1), ("ROUGE-1", "summary_rouge1.en-clone", 2),
         ("sentence P@1", "sentence_retrieval", 2), ("alignment", "alignment", 2),
-        ("uniformity", "uniformity", 2),
+        ("uniformity", "uniformity", 2), ("P@1 as compared", "mcl.clone.retrieval", 2),
     ],
     "real": [
         ("ppl/word en", "perplexity_per_word.en", 1), ("de", "perplexity_per_word.de", 0),
@@ -58,6 +59,20 @@ COLUMNS = {
     ],
 }
 
+
+# Further tables: of which systems (how their names begin), and their columns.
+MORE_COLUMNS = {"align": [
+    ("", [(f"{task} en", f"tasks.{task}.lexical.en.0.accuracy", 2)
+          for task in ("nli", "paraphrase", "cause", "ending", "coreference", "question")]
+     + [(f"{task} clone", f"tasks.{task}.lexical.clone.0.accuracy", 2)
+        for task in ("nli", "paraphrase", "cause", "ending", "coreference", "question")]
+     + [("within reach, clone", "tasks_average.clone", 2)]),
+    ("five languages", [(f"{words} {name}", path.format(name), digits)
+                        for words, path, digits in (("ppl", "perplexity.{}", 2),
+                                                    ("families", "families_average.{}.0", 2),
+                                                    ("P@1 as compared", "mcl.{}.retrieval", 2))
+                        for name in ("clone", "shuffled-4", "clone2", "reversed")]),
+]}
 
 # The same of a run on a prepared folder: measure, path with {} for a language, digits, where its n is.
 REAL = [
@@ -397,19 +412,22 @@ def curves(runs):
 
 
 def principal_plane(states):
-    """Coordinates along the two directions of largest variance: (N, D) -> (N, 2)."""
+    """Coordinates along the two directions of largest variance, and their share of it: (N, D) -> (N, 2), ()."""
     centred = states - states.mean(axis=0)                                       # (N, D)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:2].T                                                  # (N, 2)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T, (sizes[:2] ** 2).sum() / max((sizes ** 2).sum(), 1e-30)       # (N, 2), ()
 
 
-def scatter(states, title):
+def scatter(states, level, pool):
     """Sentences on their principal plane as SVG, a colour per language: {language: (N, D)}; row i of every
-    language is the same sentence, and thin lines join it to the first language's."""
+    language is the same sentence, and thin lines join it to the first language's.  level, pool: whose states
+    they are."""
     size, top = 400, 40
-    points = principal_plane(np.concatenate(list(states.values())))              # (languages * N, 2)
+    title = f"sentences in each language, level {level}, {pool} token" + "s" * (pool != "last")
+    points, share = principal_plane(np.concatenate([*states.values()]))          # (languages * N, 2)
     low, high = points.min(axis=0), points.max(axis=0)
-    points = 10 + (points - low) / np.maximum(high - low, 1e-9) * (size - 20)
+    # both axes have one scale, or small differences along the second would look large
+    points = size / 2 + (points - (low + high) / 2) / max((high - low).max(), 1e-9) * (size - 20)
     groups = dict(zip(states, np.split(points, len(states))))
     first, *others = groups.values()
     parts = [f'<line x1="{x:.1f}" y1="{y + top:.1f}" x2="{u:.1f}" y2="{v + top:.1f}" stroke="#ddd"/>'
@@ -423,5 +441,5 @@ def scatter(states, title):
     height = top + size + 30 + 18 * len(groups)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {height}" '
             f'font-family="sans-serif" font-size="12"><rect width="{size}" height="{height}" fill="white"/>'
-            f'<text x="10" y="25" font-weight="bold">{html.escape(title)}</text>' + "".join(parts)
-            + "</svg>\n")
+            f'<text x="10" y="18" font-weight="bold">{html.escape(title)}</text>'
+            f'<text x="10" y="34">{share:.0%} of the variance</text>' + "".join(parts) + "</svg>\n")

@@ -5,6 +5,7 @@ the older one should the newer be damaged; rows of the log that were written lat
 """
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -56,7 +57,8 @@ def exit_code(command, argv):
     except (ValueError, OSError) as e:
         about = f"{e.filename or 'file'}: {e.strerror or e}" if isinstance(e, OSError) else str(e)
     except (MemoryError, RuntimeError) as e:
-        if isinstance(e, RuntimeError) and "memory" not in str(e):
+        short = re.search("out of memory|not enough memory|allocate memory", str(e))
+        if isinstance(e, RuntimeError) and not short:
             raise
         about = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
                  "smaller --preset")
@@ -161,6 +163,10 @@ class Folder:
             return [json.loads(line) for line in log.splitlines()]
         except (ValueError, RecursionError):
             raise ValueError(f"{self.out}/log.jsonl is damaged: train anew with --fresh") from None
+
+    def curve(self, stage, key):
+        """What the log says of one quantity in one stage: {step: value}."""
+        return {row["step"]: row[key] for row in self.rows() if row["stage"] == stage}
 
     def log(self, row):
         if not self.writer:

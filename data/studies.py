@@ -64,6 +64,9 @@ def alignment_study():
         "CIT, 1,000 questions": f"{few} 1000",
         "MIT, 1,000 questions": f"{few} 1000 --cross 0",
         "MIT, 5,000 questions": f"{few} 5000 --cross 0",
+        # as long with the words that PreAlign aligns early
+        "words late": "--mcl_weight 0 --cit_weight 0 --word_weight 1",
+        "AFP, words late": "--word_weight 1",
         "AFP, no text beside": "--afp_rows 0",
         "AFP, mean of level 1": "--mcl_pool mean",
         "AFP, maximum of level 1": "--mcl_pool max",
@@ -76,9 +79,9 @@ def alignment_study():
     for name, flags in after.items():
         systems[name] = f"--from_run {{joint}} --method align {flags}"
     # does more of the same text, or a larger model, bring a claim back?
-    for base in ("longer", "larger"):
-        for name in ("AFP", "text only", "CIT only", "FT", "CIT, 1,000 questions", "MIT, 1,000 questions",
-                     "MCL only", "AFP, 500 samples"):
+    core = ("AFP", "text only", "CIT, 1,000 questions", "MIT, 1,000 questions")
+    for base, names in (("longer", (*core, "CIT only", "FT", "MCL only", "AFP, 500 samples")), ("larger", core)):
+        for name in names:
             systems[f"{base}, {name}"] = f"--from_run {{{base}}} --method align {after[name]}"
     for base, method, both in (("prealign", "prealign+align", "prealign+align"),
                                ("forgetting", "forget+align", "forget+align"),

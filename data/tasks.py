@@ -94,11 +94,12 @@ def demonstrations(dev_items, k, index, seed):
 
 
 def pad(rows):
-    """List of (n_i,) arrays -> (B, W) int64, 0 on the right."""
-    table = np.zeros((len(rows), max(map(len, rows))), np.int64)
-    for line, row in zip(table, rows):
-        line[:len(row)] = row
-    return table
+    """Rows of different lengths -> tokens (B, W) int64, 0 on the right; mask (B, W) bool, true on tokens."""
+    lengths = np.array([len(row) for row in rows])                               # (B,)
+    mask = np.arange(lengths.max()) < lengths[:, None]                           # (B, W)
+    tokens = np.zeros(mask.shape, np.int64)
+    tokens[mask] = np.concatenate(rows)
+    return tokens, mask
 
 
 def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
@@ -121,7 +122,7 @@ def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, a
     by_length = np.argsort([len(r) for r in rows], kind="stable")         # rows of one length need no padding
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
-        tokens = pad([rows[i] for i in chosen])                                  # (B, W)
+        tokens, _ = pad([rows[i] for i in chosen])                               # (B, W)
         place = np.arange(tokens.shape[1] - 1)                                   # (W - 1,)
         wanted = np.array([(place >= starts[i] - 1) & (place < len(rows[i]) - 1) for i in chosen])
         predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
@@ -152,9 +153,8 @@ def answer_rows(corpus, items, language, limit=None):
         candidates, start = choices(corpus, item, language, limit=limit)
         rows.append(candidates[item.answer])
         starts.append(start)
-    tokens = pad(rows)                                                           # (B, W)
-    place = np.arange(tokens.shape[1])
-    scored = (place >= np.array(starts)[:, None]) & (place < np.array([len(r) for r in rows])[:, None])
+    tokens, scored = pad(rows)                                                   # (B, W) each
+    scored &= np.arange(tokens.shape[1]) >= np.array(starts)[:, None]
     return tokens[:, :-1], np.where(scored, tokens, IGNORE)[:, 1:]
 
 
@@ -212,12 +212,11 @@ def parallel(corpus, items, partner, limit):
     names = [corpus.languages[p] for p in (*[0] * len(items), *partner)]
     texts = [corpus.encode(sentence(item, name), name, opening=False)[-limit:]
              for item, name in zip([*items, *items], names)]
-    tokens = pad(texts)
-    return tokens, np.arange(tokens.shape[1]) < np.array([[len(text)] for text in texts])
+    return pad(texts)
 
 
 def partners(corpus, items, partner, asked, told):
-    """Languages drawn for n items (align.directions), where an item lacks its partner another one it has.
+    """Languages drawn for n items (align.directions); an item that is not in its partner gets one it is in.
 
     partner, asked, told: (n,) indices of languages -> the same, so that each item can be asked in its partner
     """

@@ -1,6 +1,7 @@
 """AFP: the contrastive loss of sentences and the masked answers, worked out by hand; the stage in a run."""
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -274,7 +275,65 @@ def test_the_systems_that_the_paper_compares_are_settings(cache, tmp_path, basel
     assert {"mcl", "cit", "lm"} & set(last) == names and not same_weights(run, whole)
 
 
-def test_languages_left_out_are_never_met(cache, tmp_path, monkeypatch):
+@pytest.fixture
+def stage(cache, tmp_path):
+    """knobs -> a run that is about to align sentences."""
+    def made(**knobs):
+        return train.Run(Config(**SMALL | SHORT | knobs), tmp_path / "stage", cache, quiet=True)
+    return made
+
+
+def first_losses(run):
+    return {name: (loss.item(), v.item()) for loss, values, _ in train.align_sentences(run, 0)
+            for name, v in values.items()}
+
+
+def test_each_loss_has_its_own_weight(stage):
+    parts = first_losses(stage(mcl_weight=2.0, cit_weight=0.5, word_weight=3.0))
+    assert {name: whole / part for name, (whole, part) in parts.items()} == pytest.approx(
+        dict(mcl=2, cit=0.5, align=3, lm=1))
+    assert {name: whole / part for name, (whole, part) in first_losses(stage()).items()} == pytest.approx(
+        dict(mcl=1, cit=1.5, lm=1))
+
+
+@pytest.mark.parametrize("cross, crossing", [(0.0, {0.0}), (0.5, {0.0, 1.0}), (1.0, {1.0})])
+def test_cross_is_how_often_an_answer_changes_its_language(stage, monkeypatch, cross, crossing):
+    seen, dialogues = [], tasks.dialogues
+    monkeypatch.setattr(tasks, "dialogues", lambda *args: (seen.append(args), dialogues(*args))[1])
+    run = stage(cross=cross, sentence_batch=40, translations=0.0)
+    list(train.align_sentences(run, 0))
+    _, _, _, asked, told, _ = seen[0]
+    assert set((asked != told).astype(float)) == crossing
+
+
+@pytest.mark.parametrize("answer_only", [True, False])
+def test_the_question_is_scored_in_fine_tuning_alone(stage, monkeypatch, answer_only):
+    seen = []
+    def made(questions, answers, *how):
+        rows = instruction_rows(questions, answers, *how)
+        seen.append((questions, answers, rows[1]))
+        return rows
+    monkeypatch.setattr(train, "instruction_rows", made)
+    list(train.align_sentences(stage(answer_only=answer_only, context_len=200), 0))
+    questions, answers, targets = seen[0]
+    scored = [len(a) + (0 if answer_only else len(q) - 1) for q, a in zip(questions, answers)]
+    assert (targets != IGNORE).sum(axis=1).tolist() == scored
+
+
+@pytest.mark.parametrize("knob", [dict(mcl_pool="mean"), dict(mcl_pool="max"), dict(mcl_layer=2), dict(mcl_tau=0.5),
+                                  dict(mcl_both_ways=False), dict(mcl_same_language=True)])
+def test_every_knob_of_the_contrast_changes_it(stage, knob):
+    assert first_losses(stage(**knob))["mcl"] != pytest.approx(first_losses(stage())["mcl"], rel=1e-3)
+
+
+def test_words_may_be_aligned_late_and_alone(cache, tmp_path, baseline):
+    run = run_recipe(cache, tmp_path / "late", **SHORT | dict(mcl_weight=0.0, cit_weight=0.0, word_weight=1.0))
+    rows = [row for row in log_without_speed(run) if row["stage"] == "align sentences"]
+    assert all({"mcl", "cit", "lm", "align"} & set(row) == {"lm", "align"} for row in rows)
+    assert rows[-1]["align"] < rows[0]["align"] and not same_weights(run, baseline)
+
+
+def test_languages_left_out_are_met_in_plain_text_alone(cache, tmp_path, monkeypatch):
     run = train.Run(Config(**(SMALL | SHORT | dict(languages="en,clone,reversed", leave_out="reversed",
                                                    clone_share=0.5, afp_rows=0))),
                     tmp_path / "a", cache, quiet=True)
@@ -321,10 +380,16 @@ def test_an_aligned_run_is_evaluated_with_all_that_the_paper_measures(cache, tmp
 
 def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_variance():
     states = {"en": np.array([[0.0, 0, 3], [9, 0, 3]]), "a<b": np.array([[0.0, 1, 3], [9, 1, 3]])}
-    plane = report.principal_plane(np.concatenate(list(states.values())))
-    assert np.allclose(np.abs(plane), [[4.5, 0.5]] * 4)
-    svg = report.scatter(states, "title")
-    assert svg.count("<line") == 2 and svg.count('r="3"') == 4 and "a&lt;b" in svg and ">title<" in svg
+    plane, share = report.principal_plane(np.concatenate(list(states.values())))
+    assert np.allclose(np.abs(plane), [[4.5, 0.5]] * 4) and share == pytest.approx(1)
+    _, share = report.principal_plane(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]))
+    assert share == pytest.approx(10 / 12)
+    svg = report.scatter(states, 2, "mean")
+    assert svg.count("<line") == 2 and svg.count('r="3"') == 4 and "a&lt;b" in svg
+    assert "level 2, mean tokens<" in svg and ">100% of the variance<" in svg
+    places = re.findall(r'cx="([0-9.]+)" cy="([0-9.]+)" r="3"', svg)
+    (left, up), (right, down), *_ = [(float(x), float(y)) for x, y in places]
+    assert abs(right - left) == pytest.approx(380, abs=0.2) and abs(up - down) < 1           # one scale for both axes
 
 
 def test_examples_of_the_evaluation_are_from_dev_and_never_in_the_lessons(world):
@@ -337,6 +402,19 @@ def test_examples_of_the_evaluation_are_from_dev_and_never_in_the_lessons(world)
     for keys in ([("translate", "contextual")], [("summary", "contextual")], generation.ONE_ANSWER):
         test, dev = generation.splits(corpus, 100, *keys)
         assert not texts & {item.prompt for item in test + dev}
+        assert not {item.prompt for item in test} & {item.prompt for item in dev}
+
+
+def test_examples_in_a_prompt_are_those_that_are_given_as_dev(corpus):
+    test, dev = generation.splits(corpus, 20, ("translate", "contextual"))
+    prompts = []
+    def write(batch, most, stop):
+        prompts.extend(batch)
+        return [[] for _ in batch]
+    assert generation.continuations(write, corpus, test, dev, "en", "clone", 1, 0, 1000, tasks.TRANSLATE)
+    seen = "\n".join(corpus.decode(prompt) for prompt in prompts)
+    assert all(seen.count(item.prompt) <= 1 for item in test)                # in its own prompt only
+    assert sum(seen.count(item.prompt) for item in dev) >= 20
 
 
 def test_the_demonstration_finds_translations_and_answers_in_the_language_asked_for(capsys):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data import corpus as corpora
-from data.corpus import Corpus, Dictionary, language_order, permute_words, read_text, split_words, text_lines
+from data.corpus import (Corpus, Dictionary, language_order, own_stories, permute_words, read_text,
+                         split_words, text_lines)
 from data.text import DataError
 
 STORY = "Anna went to the park.\nThere she met Tom. Who had the ball? Tom had it."
@@ -390,6 +391,14 @@ def test_own_text_is_shared_out_so_that_no_line_is_in_two_streams(own):
     assert all(len(part) >= 20 for part in parts.values())
     assert len(set.union(*parts.values())) == sum(map(len, parts.values()))
     assert parts["en", "val"] | parts["clone", "val"] == set(range(0, 1000, 20))
+
+
+def test_own_documents_are_shared_out_as_the_text_is():
+    lines, shares = [*map(str, range(1000))], [0.8, 0.15, 0.05]
+    train, val = ([*map(list, (own_stories(lines, split, i, shares) for i in range(3)))]
+                  for split in ("train", "val"))
+    assert [*map(len, train)] == pytest.approx([760, 142, 48], abs=2) and sorted(sum(train + val, [])) == sorted(lines)
+    assert [*map(len, val)] == pytest.approx([17, 17, 17], abs=1)
 
 
 def test_own_text_comes_with_the_facts_of_the_world(own):

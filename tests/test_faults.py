@@ -359,6 +359,14 @@ def test_too_little_memory_costs_one_line(cache, tmp_path, capsys, monkeypatch, 
     assert "lower --batch_size" in one_line(capsys)
 
 
+def test_an_error_that_only_mentions_memory_is_not_hidden(cache, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(train, "pretrain", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train.main(flags(cache, tmp_path / "a", **SHORT))
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"languages": 3}', "\udc80"])
 def test_results_that_are_damaged_are_named(cache, run, capsys, content):
     (run / "summary.json").write_text(content, encoding="utf-8", errors="surrogateescape")

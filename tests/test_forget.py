@@ -350,7 +350,7 @@ def test_recovery_reads_the_rise_and_what_is_left_of_it_off_the_loss():
 
 def test_a_forgetting_run_reports_its_recovery(cache, tmp_path, whole):
     resets = whole.forgetting.at
-    found = recovery({row["step"]: row["lm"] for row in whole.rows() if row["stage"] == "pretrain"}, resets)
+    found = recovery(whole.curve("pretrain", "lm"), resets)
     assert [r["step"] for r in found] == resets
 
 

@@ -11,10 +11,12 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from data.processes import Processes  # noqa: E402
+import train  # noqa: E402
+from data.config import Config, parse_args  # noqa: E402
+from data.processes import Processes, join  # noqa: E402
 from data.runs import Folder, load_checkpoint  # noqa: E402
 from faults import LIFE  # noqa: E402
-from test_train import log_without_speed, run_recipe  # noqa: E402
+from test_train import SMALL, log_without_speed, run_recipe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 # the two shares of a batch are unequal: 3 sequences, 5 sentences; an alignment step has 1 sequence for both
@@ -60,6 +62,34 @@ def test_two_processes_train_as_one_does_in_every_stage(one, two):
 def test_one_process_goes_on_with_what_two_began(one, two):
     run = run_recipe(two / "cache", two / "begun", **ODD)
     assert_close(one, run.model.state_dict(), log_without_speed(run))
+
+
+def test_a_process_without_rows_adds_nothing(tmp_path, monkeypatch):
+    run = train.Run(Config(**SMALL), tmp_path / "run", tmp_path / "cache", quiet=True)
+    rows = np.random.default_rng(0).integers(1, 60, (1, 9))
+    for sparse in (False, True):
+        losses = []
+        for rank in range(3):
+            run.processes = Processes(rank, 3)
+            run.model.zero_grad()
+            for loss, _, n in train.lm_parts(run, run.model, rows[:, :-1], rows[:, 1:], sparse=sparse):
+                loss.backward()
+            moved = any(p.grad.abs().max() > 0 for p in run.model.parameters())
+            assert all(p.grad is not None for p in run.model.parameters())         # as all processes expect
+            losses.append((loss.item() > 0, n, moved))
+        assert losses == [(True, 8, True), (False, 8, False), (False, 8, False)]
+
+
+def test_on_a_cpu_no_process_asks_for_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: pytest.fail("asked for a GPU"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert join(torch.device("cpu")).rank == 1
+    known, _ = parse_args(["--method", "prealign", "--device", "cpu"])
+    assert known.preset == "tiny" and parse_args([])[0].preset == "small"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])

@@ -124,7 +124,9 @@ def test_answer_rows_have_loss_on_the_answer_and_nowhere_else(corpus, world):
 
 
 def test_shorter_rows_are_padded_on_the_right():
-    assert tasks.pad([np.array([1, 2, 3]), np.array([4])]).tolist() == [[1, 2, 3], [4, 0, 0]]
+    tokens, mask = tasks.pad([np.array([1, 2, 3]), np.array([4])])
+    assert tokens.tolist() == [[1, 2, 3], [4, 0, 0]] and tokens.dtype == np.int64
+    assert mask.tolist() == [[True] * 3, [True, False, False]]
 
 
 # --- geometry -----------------------------------------------------------------------------------------------
@@ -393,6 +395,13 @@ def test_the_report_of_a_study_is_written_with_the_numbers_behind_it(tmp_path):
     assert report_text in shown and report_text == claims.verdicts("prealign", kept)
     assert kept["joint"][1] == {"perplexity": {"en": 5.0, "clone": 20.419}, "seed": 1,
                                 "knowledge": {"en": 0.9, "clone": 0.5}}
+
+
+def test_of_a_summary_that_is_kept_which_the_tables_show():
+    tree = {"a": {"x": 1, "y": 2}, "b": {"u": {"new": [1, 2], "old": 3}}, "c": 4}
+    assert claims.along(tree, [["a", "x"], ["b", "u", "new", "0"]]) == {"a": {"x": 1}, "b": {"u": {"new": [1, 2]}}}
+    # a key that is not there: all of that part
+    assert claims.along(tree, [["a", "z"], ["a", "x"], ["c"]]) == {"a": {"x": 1, "y": 2}, "c": 4}
 
 
 def test_systems_under_the_same_condition_stand_side_by_side():
