@@ -373,7 +373,7 @@ def fine_tuned(run, task):
 
 
 def evaluate(run):
-    """summary.json but for the run's own data (README: glossary).  A key that is not measured is absent."""
+    """summary.json but for the run's own data (data/README.md: glossary).  A key that is not measured is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
     measures, write = realmeasure if cfg.data else measure, partial(generate, model, temperature=0)
     result = measures.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)

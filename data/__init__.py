@@ -1,1 +1,4 @@
-"""Data: the embedded English world, batches, evaluation items, measures.  Nothing here imports model code."""
+"""All but models and methods: text, batches, measures, runs, reports; data/README.md is the map.
+
+Nothing here imports model code.
+"""

@@ -1,4 +1,4 @@
-"""The knobs of a run: one dataclass is the command line, config.json and the README's table."""
+"""The knobs of a run: one dataclass is the command line, config.json and a table of data/README.md."""
 import argparse
 import difflib
 import re
@@ -263,7 +263,7 @@ def parse_args(argv, description=""):
     if modes.seeds < 1:
         raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
     modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
-    # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny.
+    # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny
     preset = modes.given.get("preset", "small" if torch.cuda.is_available() and modes.given.get("device") != "cpu"
                              else "tiny")
     known = dict(preset=preset) | PRESETS[preset]

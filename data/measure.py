@@ -308,7 +308,7 @@ def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
     dictionary, unseen: words listed and left out (or None); word_states: see dictionary_states
     write:              see data/generation.py;  cfg: the run's Config
     """
-    shots, middle = [*map(int, cfg.shots.split(","))], cfg.n_layer // 2
+    shots, middle = sorted(map(int, cfg.shots.split(","))), cfg.n_layer // 2
     result = language_model(model, corpus) | knowledge(model, corpus, cfg.eval_items)
     result |= in_context(model, corpus, cfg.eval_items, shots, cfg.seed)
     result |= words(model, word_states, dictionary, unseen, middle)

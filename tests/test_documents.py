@@ -17,6 +17,7 @@ from test_real import source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
 TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
@@ -65,10 +66,16 @@ def test_every_prepare_command_of_the_readme_parses():
 
 
 def test_the_flag_table_is_the_dataclass():
-    listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", README, re.M)
+    listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", REFERENCE, re.M)
     wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"])
               for f in fields(Config)]
     assert listed == wanted
+
+
+def test_every_module_has_its_place_in_the_map():
+    table = re.search(r"## Where is what\n(.*?)\n## ", REFERENCE, re.S)[1]
+    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py")]:
+        assert path.name in table or path.name == "__init__.py", path.name
 
 
 def test_every_test_that_the_readme_names_is_there():
