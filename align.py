@@ -64,17 +64,17 @@ def multilingual_contrast(states, concept, tau=0.05, both_ways=True, same_langua
 
 
 def directions(rng, others, n, cross):
-    """Languages of n samples, as indices; English is 0: -> partner, asked, told, (n,) each.
+    """Languages of n samples, as indices; English is 0: -> partner, asked, answered, (n,) each.
 
     others: the aligned languages beside English.  Each sample is about English and a partner drawn from
             them: English is the pivot, two other languages never meet
-    asked:  English or the partner, equally often
-    told:   with probability `cross` the other one of the two, else the same
+    asked:    English or the partner, equally often
+    answered: with probability `cross` the other one of the two, else the same
     """
     partner = rng.choice(np.asarray(others), n)                                  # (n,) [AFP: pivot]
     asked = np.where(rng.random(n) < 0.5, partner, 0)                            # (n,)
-    told = np.where(rng.random(n) < cross, partner - asked, asked)               # (n,) English is 0
-    return partner, asked, told
+    answered = np.where(rng.random(n) < cross, partner - asked, asked)               # (n,) English is 0
+    return partner, asked, answered
 
 
 def instruction_rows(questions, answers, width, answer_only=True):
@@ -108,19 +108,21 @@ def main():
     for step in range(101):
         states = sentence_states(model, tokens, mask)                  # (2n, D)
         mcl = multilingual_contrast(states, concept)
-        _, asked, told = directions(rng, [1], n, cross=0.5)
+        _, asked, answered = directions(rng, [1], n, cross=0.5)
         # the answer is the first word of the question, in the language asked for
-        questions = [[*(row + V * a), asks[t]] for row, a, t in zip(english, asked, told)]
-        inputs, targets = instruction_rows(questions, [[row[0] + V * t] for row, t in zip(english, told)], 16)
+        questions = [[*(row + V * q), asks[a]] for row, q, a in zip(english, asked, answered)]
+        first_words = [[row[0] + V * a] for row, a in zip(english, answered)]
+        inputs, targets = instruction_rows(questions, first_words, 16)
         logits, targets = model.logits(torch.from_numpy(inputs)), torch.from_numpy(targets)
         cit = lm_loss(logits, targets)
         if step % 50 == 0:
             z = F.normalize(states.detach(), dim=-1)
             found = (z[:n] @ z[n:].T).argmax(dim=1) == torch.arange(n)
             answers = logits[targets != IGNORE].argmax(dim=-1)                   # (n,)
+            as_asked = (answers // V == torch.from_numpy(answered)).float().mean()
             print(f"step {step:3d}  MCL {mcl.item():5.2f}  CIT {cit.item():5.2f}  "
                   f"translation is the nearest sentence {found.float().mean():4.0%}  "
-                  f"in the language asked for {(answers // V == torch.from_numpy(told)).float().mean():4.0%}")
+                  f"in the language asked for {as_asked:4.0%}")
         optimizer.zero_grad()
         (1.0 * mcl + 1.5 * cit).backward()
         optimizer.step()

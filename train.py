@@ -3,7 +3,7 @@
   python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
   python train.py --method forget          resets embeddings in pretraining, then attaches a new language
   python train.py --method baseline        joint training on the same mixture of languages
-  python train.py --method align           after pretraining, aligns sentences, learns to answer across languages
+  python train.py --method align           afterwards aligns sentences, learns to answer across languages
   python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
   python train.py --report RUN RUN ...     the comparison table and the curves of finished runs
 
@@ -106,8 +106,8 @@ class Run(Folder):
 
     def tensor(self, array):
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        # pinned: this process need not wait for the copy
-        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor     # nobody waits for the copy
+        return tensor.to(self.device, non_blocking=True)
 
     def enter(self, but=()):
         """Make the folder's run, or go on with it.  but: knobs in which its config.json may differ."""
@@ -125,8 +125,8 @@ class Run(Folder):
 def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, log_every=None):
     """One stage of training; keep=False (the copies that evaluation fine-tunes) writes no log or checkpoint.
 
-    losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step: each is backpropagated as
-            it comes and they add up.  A pure function: the step number is the whole state of the loader.
+    losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step: each is backpropagated
+            as it comes, they add up.  A pure function: the step number is the whole state of the loader.
     groups: parameter groups with peak_lr and part; forgetting: resets of the embeddings, if any
     """
     cfg, start, sums, log_every = run.cfg, 0, {}, log_every or run.cfg.log_every
@@ -199,7 +199,7 @@ def lm_parts(run, model, inputs, targets, sparse=False):
     count, n = max(int((targets != IGNORE).sum()), 1), len(inputs)
     for rows in run.processes.rows(n, min(run.cfg.accumulate, math.ceil(n / run.processes.count))):
         wanted, scored = targets[rows], None
-        if not len(rows):                                      # fewer rows than processes: one without targets
+        if not len(rows):                                      # more processes than rows: one has no target
             rows, wanted = [0], np.full_like(targets[:1], IGNORE)
         if sparse:
             scored = run.tensor(wanted != IGNORE)                                # (B, T)
@@ -310,14 +310,14 @@ def adapt(run, step):
 def align_sentences(run, step):
     """L = L_MCL + 1.5 L_CIT of a batch of samples, in parts that add up.
 
-    differs from the paper: rows of plain text join in, a fifth of them not English, because a model of this size
-    forgets its languages otherwise, and those with little text first.
+    differs from the paper: rows of plain text join in, a fifth of them not English, because a model of this
+    size forgets its languages otherwise, and those with little text first.
     """
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, SENTENCES, step))
     chosen = rng.integers(0, len(run.lessons), cfg.sentence_batch)
     items = [run.lessons[i] for i in chosen]
     drawn = directions(rng, run.aligned, len(items), cfg.cross)
-    partner, asked, told = tasks.partners(run.corpus, items, *drawn)
+    partner, asked, answered = tasks.partners(run.corpus, items, *drawn)
     equals = rng.random(len(items)) < 0.5                      # which format, for sentences to translate
     if cfg.mcl_weight:
         tokens, mask = map(run.tensor, tasks.parallel(run.corpus, items, partner, cfg.context_len))
@@ -328,7 +328,7 @@ def align_sentences(run, step):
                                     cfg.mcl_both_ways, cfg.mcl_same_language)
         yield cfg.mcl_weight * mcl, {"mcl": mcl / run.processes.count}, 0        # [AFP: total loss]
     if cfg.cit_weight:
-        samples = tasks.dialogues(run.corpus, items, partner, asked, told, equals)
+        samples = tasks.dialogues(run.corpus, items, partner, asked, answered, equals)
         rows = instruction_rows(*samples, cfg.context_len + 1, cfg.answer_only)
         for cit, _, n in lm_parts(run, run.model, *rows, sparse=cfg.answer_only):
             yield cfg.cit_weight * cit, {"cit": cit}, n
@@ -373,7 +373,7 @@ def fine_tuned(run, task):
 
 
 def evaluate(run):
-    """summary.json but for the run's own data (data/README.md: glossary).  A key that is not measured is absent."""
+    """summary.json but for the run's own data (data/README.md).  A key that is not measured is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
     measures, write = realmeasure if cfg.data else measure, partial(generate, model, temperature=0)
     result = measures.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
@@ -386,7 +386,7 @@ def evaluate(run):
         tokens = tasks.count_tokens(corpus, run.lessons, [corpus.languages[i] for i in (0, *run.aligned)])
         result["align"] = dict(samples=len(run.lessons), tokens=tokens, share=tokens / cfg.text_tokens)
     if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
-        learned = {str(step): math.exp(val[cfg.new_language]) for step, val in run.curve("adapt", "val").items()}
+        learned = {str(i): math.exp(val[cfg.new_language]) for i, val in run.curve("adapt", "val").items()}
         result["adapt"] = {cfg.new_language: dict(perplexity=learned)}
     if cfg.transfer_steps and corpus.transfer:
         result["transfer"] = {task: measures.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
@@ -418,7 +418,7 @@ def draw_sentences(run, name):
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
     if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
-        raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
+        raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to, --instruct_steps")
     if eval_only:
         trained(cfg, out)
     run = Run(cfg, out, cache, quiet, fresh)

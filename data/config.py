@@ -68,7 +68,7 @@ class Config:
     # training
     steps: int = option(2000, "steps of text; what aligning words reads is taken off pretraining", 1, MANY)
     batch_size: int = option(8, "sequences per step", 1, 2**20)
-    accumulate: int = option(1, "parts of every LM batch, to save memory; the words are never split", 1, 2**20)
+    accumulate: int = option(1, "parts of an LM batch, to save memory; words are never split", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
     head_lr: float = option(3.0, "learning rate of the output head, as a multiple of lr", 1e-6, 1e6)
@@ -130,7 +130,7 @@ class Config:
     cross: float = option(0.5, "probability that the answer's language is not the question's; 0: MIT", 0, 1)
     translations: float = option(0.5, "share of the samples that are sentences to translate", 0, 1)
     answer_only: bool = option(True, "only answers carry loss; not: plain LM of questions, too (FT)")
-    word_weight: float = option(0.0, "weight of word alignment beside sentences: PreAlign's loss, late", 0, 1e6)
+    word_weight: float = option(0.0, "weight of word alignment beside, PreAlign's loss, late", 0, 1e6)
     leave_out: str = option("", "languages that sentence alignment never meets, separated by commas")
     # evaluation and machine
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY)
@@ -264,8 +264,8 @@ def parse_args(argv, description=""):
         raise ValueError(f"--seeds {modes.seeds} is out of range: at least 1")
     modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
     # Flags win over the preset's values, these over the defaults; no preset: small on a GPU, else tiny
-    preset = modes.given.get("preset", "small" if torch.cuda.is_available() and modes.given.get("device") != "cpu"
-                             else "tiny")
+    gpu = torch.cuda.is_available() and modes.given.get("device") != "cpu"
+    preset = modes.given.get("preset", "small" if gpu else "tiny")
     known = dict(preset=preset) | PRESETS[preset]
     if "from_run" in modes.given:                              # its configuration takes the place of a preset
         found = Folder(modes.given["from_run"]).read("config.json")

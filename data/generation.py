@@ -80,8 +80,8 @@ def words(corpus, tokens):
 
 # --- what the model writes ----------------------------------------------------------------------------------
 
-def continuations(write, corpus, items, dev_items, asked, told, shots, seed, context_len, form=tasks.ANSWER,
-                  batch_size=128):
+def continuations(write, corpus, items, dev_items, asked, answered, shots, seed, context_len,
+                  form=tasks.ANSWER, batch_size=128):
     """Write an answer to every item after `shots` solved ones from dev.
 
     -> (answers, references), lists of lists of token ids; or None if a prompt with its answer would not fit
@@ -89,10 +89,10 @@ def continuations(write, corpus, items, dev_items, asked, told, shots, seed, con
     """
     stop, references = corpus.sentence_ends(), []
     for item in items:
-        answer = tasks.exchange(corpus, item, asked, told, form)[1].tolist()
+        answer = tasks.exchange(corpus, item, asked, answered, form)[1].tolist()
         references.append(answer[:next(i for i, token in enumerate(answer) if token in stop)])
     solved = [tasks.demonstrations(dev_items, shots, i, seed) for i in range(len(items))]
-    prompts = [tasks.prompt(corpus, item, asked, told, some, form).tolist()
+    prompts = [tasks.prompt(corpus, item, asked, answered, some, form).tolist()
                for item, some in zip(items, solved)]
     most = max(map(len, references)) + 4                       # room to say a little too much
     if max(map(len, prompts)) + most > context_len:
@@ -106,7 +106,7 @@ def continuations(write, corpus, items, dev_items, asked, told, shots, seed, con
 
 
 def directions(corpus):
-    """(asked, told) from English to each other language and back."""
+    """(asked, answered) from English to each other language and back."""
     english, *others = corpus.languages
     return [pair for other in others for pair in ((english, other), (other, english))]
 
@@ -133,14 +133,14 @@ def translation(write, corpus, n_items, seed, context_len):
     Numbers of examples that do not fit into the context are left out.
     """
     test, dev = splits(corpus, n_items, ("translate", "contextual"))
-    result = {f"{asked}-{told}": {} for asked, told in directions(corpus)}
-    for asked, told in directions(corpus):
+    result = {f"{asked}-{answered}": {} for asked, answered in directions(corpus)}
+    for asked, answered in directions(corpus):
         for k in SHOTS:
             found = continuations(
-                write, corpus, test, dev, asked, told, k, seed, context_len, tasks.TRANSLATE)
+                write, corpus, test, dev, asked, answered, k, seed, context_len, tasks.TRANSLATE)
             if found is None:
                 break
-            result[f"{asked}-{told}"][str(k)] = bleu(
+            result[f"{asked}-{answered}"][str(k)] = bleu(
                 *([words(corpus, text) for text in texts] for texts in found))
     return result
 
@@ -149,10 +149,11 @@ def summary(write, corpus, n_items, seed, context_len):
     """ROUGE-1 of summaries of passages in another language, after one example: -> {"en-clone": ..., ...}."""
     test, dev = splits(corpus, n_items, ("summary", "contextual"))
     result = {}
-    for asked, told in directions(corpus):
-        found = continuations(write, corpus, test, dev, asked, told, 1, seed, context_len)
+    for asked, answered in directions(corpus):
+        found = continuations(write, corpus, test, dev, asked, answered, 1, seed, context_len)
         if found is not None:
-            result[f"{asked}-{told}"] = rouge_1(*([words(corpus, text) for text in texts] for texts in found))
+            result[f"{asked}-{answered}"] = rouge_1(
+                *([words(corpus, text) for text in texts] for texts in found))
     return result
 
 
@@ -163,13 +164,13 @@ def answers(write, corpus, n_items, seed, context_len):
     the last token), by direction and number of examples
     """
     test, dev = splits(corpus, n_items, *ONE_ANSWER)
-    shares, right = ({f"{asked}-{told}": {} for asked, told in directions(corpus)} for _ in range(2))
-    for asked, told in directions(corpus):
+    shares, right = ({f"{asked}-{answered}": {} for asked, answered in directions(corpus)} for _ in range(2))
+    for asked, answered in directions(corpus):
         for k in (0, 1):
-            found = continuations(write, corpus, test, dev, asked, told, k, seed, context_len)
+            found = continuations(write, corpus, test, dev, asked, answered, k, seed, context_len)
             if found is not None:
-                shares[f"{asked}-{told}"][str(k)] = share_in(corpus, found[0], told)
-                right[f"{asked}-{told}"][str(k)] = float(np.mean([a == r for a, r in zip(*found)]))
+                shares[f"{asked}-{answered}"][str(k)] = share_in(corpus, found[0], answered)
+                right[f"{asked}-{answered}"][str(k)] = float(np.mean([a == r for a, r in zip(*found)]))
     return shares, right
 
 

@@ -146,7 +146,7 @@ def parallel_states(corpus, n, context_len, states):
 
 
 def pairs_of_languages(states):
-    """English and each other language: {language: (N, D)}, rows in parallel -> {language: {measure: number}}."""
+    """English and each other language: {language: (N, D)} in parallel -> {language: {measure: number}}."""
     (_, english), *others = states.items()
     return {name: dict(retrieval=retrieval(english, other), alignment=alignment(english, other),
                        uniformity=uniformity(torch.cat((english, other)))) for name, other in others}
@@ -192,8 +192,8 @@ def knowledge(model, corpus, n_items):
         if told == "en":
             here, there = corpus.languages[:2]
             result["knowledge_mixed"] = {
-                f"{asked}-{told}": score(model, corpus, chosen, answer_language=told)[asked]["accuracy"]
-                for asked, told in ((here, there), (there, here))}
+                f"{asked}-{other}": score(model, corpus, chosen, answer_language=other)[asked]["accuracy"]
+                for asked, other in ((here, there), (there, here))}
     return result
 
 

@@ -264,21 +264,21 @@ def written(write, corpus, n_items, seed, context_len):
     for name in corpus.languages[1:]:
         test, dev = (corpus.items("translate", split, n, name)
                      for split, n in (("test", n_items), ("val", 50)))
-        for asked, told in (("en", name), (name, "en")) if test else ():
+        for asked, answered in (("en", name), (name, "en")) if test else ():
             for k in SHOTS[:3 if len(dev) >= max(SHOTS) else 1]:
                 found = generation.continuations(
-                    write, corpus, test, dev, asked, told, k, seed, context_len, tasks.TRANSLATE)
+                    write, corpus, test, dev, asked, answered, k, seed, context_len, tasks.TRANSLATE)
                 if found is None:
                     break
                 texts = [corpus.decode(text) for text in found[0]]
                 # words; of a language without spaces, characters
-                words = [[generation.words(corpus, text) if corpus.meta["spaces"][told] else
+                words = [[generation.words(corpus, text) if corpus.meta["spaces"][answered] else
                           list(corpus.decode(text).replace(" ", "")) for text in side] for side in found]
                 numbers = dict(
-                    translation=generation.bleu(*words), answer_language=identifier.share(texts, told),
+                    translation=generation.bleu(*words), answer_language=identifier.share(texts, answered),
                     answer_right=float(np.mean([a == r for a, r in zip(*found)])))
                 for key, number in numbers.items():
-                    result[key].setdefault(f"{asked}-{told}", {})[str(k)] = number
+                    result[key].setdefault(f"{asked}-{answered}", {})[str(k)] = number
     return {key: found for key, found in result.items() if found}
 
 

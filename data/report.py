@@ -412,7 +412,7 @@ def curves(runs):
 
 
 def principal_plane(states):
-    """Coordinates along the two directions of largest variance, and their share of it: (N, D) -> (N, 2), ()."""
+    """Coordinates along the two directions of largest variance, their share of it: (N, D) -> (N, 2), ()."""
     centred = states - states.mean(axis=0)                                       # (N, D)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     return centred @ axes[:2].T, (sizes[:2] ** 2).sum() / max((sizes ** 2).sum(), 1e-30)       # (N, 2), ()

@@ -236,7 +236,8 @@ def finished(flag, folder, stage, model, digest, steps=None, parts=""):
     except ValueError as error:
         raise ValueError(f"{flag}: {error}; give the folder of a finished run") from None
     if state["stage"] != stage or state["step"] != (steps or state["step"]):
-        wanted = dict(pretrain="without align and with --adapt_to none", instruct="with --instruct_steps")[stage]
+        wanted = dict(pretrain="without align and with --adapt_to none",
+                      instruct="with --instruct_steps")[stage]
         raise ValueError(f"{flag} {folder}: its last checkpoint is step {state['step']} of {state['stage']}; "
                          f"give a finished run {wanted}")
     if (Folder(folder).read("config.json") or {}).get("data_used", digest) != digest:

@@ -80,7 +80,8 @@ def alignment_study():
         systems[name] = f"--from_run {{joint}} --method align {flags}"
     # does more of the same text, or a larger model, bring a claim back?
     core = ("AFP", "text only", "CIT, 1,000 questions", "MIT, 1,000 questions")
-    for base, names in (("longer", (*core, "CIT only", "FT", "MCL only", "AFP, 500 samples")), ("larger", core)):
+    beside = ("CIT only", "FT", "MCL only", "AFP, 500 samples")
+    for base, names in (("longer", core + beside), ("larger", core)):
         for name in names:
             systems[f"{base}, {name}"] = f"--from_run {{{base}}} --method align {after[name]}"
     for base, method, both in (("prealign", "prealign+align", "prealign+align"),

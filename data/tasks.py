@@ -158,8 +158,8 @@ def answer_rows(corpus, items, language, limit=None):
     return tokens[:, :-1], np.where(scored, tokens, IGNORE)[:, 1:]
 
 
-def exchange(corpus, item, asked, told, form=ANSWER, instruction=None):
-    """Question and phrase in the language `asked`, right answer and newline in the language `told`.
+def exchange(corpus, item, asked, answered, form=ANSWER, instruction=None):
+    """Question and phrase in the language `asked`, right answer and newline in the language `answered`.
 
     -> token ids (n,), (m,)
 
@@ -169,15 +169,15 @@ def exchange(corpus, item, asked, told, form=ANSWER, instruction=None):
     The phrase is encoded by itself: in another word order, it stays behind the question.
     """
     question = [corpus.encode(part, name, opening=False) for part, name in (
-        (said(item.prompt, asked), asked), (form.format(corpus.called(told)), instruction or asked))]
-    answer = corpus.encode(offered(item, told)[item.answer], told, opening=False)
-    return np.concatenate(question), np.concatenate((answer, corpus.newline(told)))
+        (said(item.prompt, asked), asked), (form.format(corpus.called(answered)), instruction or asked))]
+    answer = corpus.encode(offered(item, answered)[item.answer], answered, opening=False)
+    return np.concatenate(question), np.concatenate((answer, corpus.newline(answered)))
 
 
-def prompt(corpus, item, asked, told, solved=(), form=ANSWER, instruction=None):
+def prompt(corpus, item, asked, answered, solved=(), form=ANSWER, instruction=None):
     """A document of k solved items, one a line, and the item's question, as token ids (n,): see exchange."""
-    lines = [part for d in solved for part in exchange(corpus, d, asked, told, form, instruction)]
-    question, _ = exchange(corpus, item, asked, told, form, instruction)
+    lines = [part for d in solved for part in exchange(corpus, d, asked, answered, form, instruction)]
+    question, _ = exchange(corpus, item, asked, answered, form, instruction)
     return np.concatenate([corpus.opening(asked), *lines, question])
 
 
@@ -215,26 +215,26 @@ def parallel(corpus, items, partner, limit):
     return pad(texts)
 
 
-def partners(corpus, items, partner, asked, told):
+def partners(corpus, items, partner, asked, answered):
     """Languages drawn for n items (align.directions); an item that is not in its partner gets one it is in.
 
-    partner, asked, told: (n,) indices of languages -> the same, so that each item can be asked in its partner
+    partner, asked, answered: (n,) indices of languages -> the same, with other partners where need be
     """
     drawn, spoken = partner, partner.copy()
     for i, item in enumerate(items):
         if not speaks(item, corpus.languages[drawn[i]]):
             spoken[i] = next(p for p, name in enumerate(corpus.languages) if p and speaks(item, name))
-    return spoken, np.where(asked == drawn, spoken, asked), np.where(told == drawn, spoken, told)
+    return spoken, np.where(asked == drawn, spoken, asked), np.where(answered == drawn, spoken, answered)
 
 
-def dialogues(corpus, items, partner, asked, told, equals):
+def dialogues(corpus, items, partner, asked, answered, equals):
     """Questions and answers of n items, the samples of CIT: -> two lists of (n_i,) arrays.
 
-    partner, asked, told (n,) are indices of languages.  A sentence to translate always changes between
+    partner, asked, answered (n,) are indices of languages.  A sentence to translate always changes between
     English and its partner, and stands in the format EQUALS where equals (n,) is true, else TRANSLATE.
     """
     questions, answers = [], []
-    for item, p, a, t, e in zip(items, partner, asked, told, equals):
+    for item, p, a, t, e in zip(items, partner, asked, answered, equals):
         translate = item.task == "translate"
         form = (EQUALS if e else TRANSLATE) if translate else ANSWER
         a, t = (corpus.languages[i] for i in (a, p - a if translate else t))

@@ -320,14 +320,16 @@ def test_the_question_is_scored_in_fine_tuning_alone(stage, monkeypatch, answer_
     assert (targets != IGNORE).sum(axis=1).tolist() == scored
 
 
-@pytest.mark.parametrize("knob", [dict(mcl_pool="mean"), dict(mcl_pool="max"), dict(mcl_layer=2), dict(mcl_tau=0.5),
-                                  dict(mcl_both_ways=False), dict(mcl_same_language=True)])
+@pytest.mark.parametrize("knob", [
+    dict(mcl_pool="mean"), dict(mcl_pool="max"), dict(mcl_layer=2), dict(mcl_tau=0.5), dict(mcl_both_ways=False),
+    dict(mcl_same_language=True)])
 def test_every_knob_of_the_contrast_changes_it(stage, knob):
     assert first_losses(stage(**knob))["mcl"] != pytest.approx(first_losses(stage())["mcl"], rel=1e-3)
 
 
 def test_words_may_be_aligned_late_and_alone(cache, tmp_path, baseline):
-    run = run_recipe(cache, tmp_path / "late", **SHORT | dict(mcl_weight=0.0, cit_weight=0.0, word_weight=1.0))
+    words_only = dict(mcl_weight=0.0, cit_weight=0.0, word_weight=1.0)
+    run = run_recipe(cache, tmp_path / "late", **SHORT | words_only)
     rows = [row for row in log_without_speed(run) if row["stage"] == "align sentences"]
     assert all({"mcl", "cit", "lm", "align"} & set(row) == {"lm", "align"} for row in rows)
     assert rows[-1]["align"] < rows[0]["align"] and not same_weights(run, baseline)
@@ -382,14 +384,15 @@ def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_va
     states = {"en": np.array([[0.0, 0, 3], [9, 0, 3]]), "a<b": np.array([[0.0, 1, 3], [9, 1, 3]])}
     plane, share = report.principal_plane(np.concatenate(list(states.values())))
     assert np.allclose(np.abs(plane), [[4.5, 0.5]] * 4) and share == pytest.approx(1)
-    _, share = report.principal_plane(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]))
+    axes = np.eye(3) * [2, 1, 1]
+    _, share = report.principal_plane(np.concatenate((axes, -axes)))
     assert share == pytest.approx(10 / 12)
     svg = report.scatter(states, 2, "mean")
     assert svg.count("<line") == 2 and svg.count('r="3"') == 4 and "a&lt;b" in svg
     assert "level 2, mean tokens<" in svg and ">100% of the variance<" in svg
     places = re.findall(r'cx="([0-9.]+)" cy="([0-9.]+)" r="3"', svg)
     (left, up), (right, down), *_ = [(float(x), float(y)) for x, y in places]
-    assert abs(right - left) == pytest.approx(380, abs=0.2) and abs(up - down) < 1           # one scale for both axes
+    assert abs(right - left) == pytest.approx(380, abs=0.2) and abs(up - down) < 1     # one scale for both
 
 
 def test_examples_of_the_evaluation_are_from_dev_and_never_in_the_lessons(world):
