@@ -5,6 +5,8 @@ Shapes, used with these letters everywhere in the repository:
   L  transformer blocks        V  rows of the vocabulary    N  words or sentences in a contrastive batch
   K  levels whose states are compared: 0 is the input embedding, 1 ... L the block outputs (L after the
      final norm), L+1 the rows of the output embedding; K = L + 2 for PreAlign
+  M  tokens in a word          W  columns of a padded table    E, R  words and translations of a dictionary
+In InfoNCE, E and R are those of its formula.
 
 GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate samples from it.
 """
@@ -258,14 +260,14 @@ class InfoNCE(torch.autograd.Function):
 
     E is computed in both passes and never kept.  As it is symmetric, a tile serves its rows and its columns.
     |s| <= 1 / tau makes a running maximum needless: exp(s) and its sums fit float32 down to tau = 1/72, and
-    float64 is taken below.  z is kept divided by sqrt(tau log 2): then E = 2^(z z^T), the faster power.
+    float64 is taken below.  The code has y = z / sqrt(tau log 2): then E = 2^(y y^T), the faster power.
     """
     @staticmethod
     def forward(ctx, states, group, partner, weight, one_set, ways, tau, tiles):
         real = torch.float64 if tau < 1 / 72 or states.dtype == torch.float64 else torch.float32
 
-        def unit(x):                                                             # (N, D)
-            """z (N, D), and what it was divided by (N, 1)."""
+        def scaled(x):                                                           # (N, D)
+            """y (N, D), and what x was divided by (N, 1)."""
             norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=real).clamp(min=1e-12)
             norm *= math.sqrt(tau * LOG2)
             return x / norm, norm
@@ -273,16 +275,16 @@ class InfoNCE(torch.autograd.Function):
         _, N, D = states.shape
         loss, R = 0, torch.zeros(states.shape[:2], dtype=real, device=states.device)   # (), (K, N)
         for x, r in zip(states, R):
-            z, _ = unit(x)
-            P = z.new_zeros(2 * N, D).index_add_(0, group, z).index_select(0, partner) - int(one_set) * z
+            y, _ = scaled(x)
+            P = y.new_zeros(2 * N, D).index_add_(0, group, y).index_select(0, partner) - int(one_set) * y
             for I, J, _ in tiles:
-                E = exponentials(z, I, J)
+                E = exponentials(y, I, J)
                 r[I] += E.sum(1)
                 if I is not J:
                     r[J] += E.sum(0)
-            loss += (weight * r.log()).sum() - ways / 2 * LOG2 * (z * P).sum()   # [InfoNCE]
+            loss += (weight * r.log()).sum() - ways / 2 * LOG2 * (y * P).sum()   # [InfoNCE]
         ctx.save_for_backward(states, weight / R, group, partner)
-        ctx.unit, ctx.tiles, ctx.ways, ctx.tau = unit, tiles, ways, tau
+        ctx.scaled, ctx.tiles, ctx.ways, ctx.tau = scaled, tiles, ways, tau
         return loss.to(torch.promote_types(states.dtype, torch.float32))
 
     @staticmethod
@@ -292,27 +294,27 @@ class InfoNCE(torch.autograd.Function):
         states, shares, group, partner = ctx.saved_tensors                       # (K, N, D), (K, N), 2 x (N,)
         gradient = torch.empty_like(states)
         for k, a in enumerate(shares):
-            z, norm = ctx.unit(states[k])
-            g = torch.zeros_like(z)                                              # (N, D)
+            y, norm = ctx.scaled(states[k])
+            g = torch.zeros_like(y)                                              # (N, D)
             for I, J, positives in ctx.tiles:
-                E = exponentials(z, I, J).mul_(a[I, None] + a[J])                # (|I|, |J|)
+                E = exponentials(y, I, J).mul_(a[I, None] + a[J])                # (|I|, |J|)
                 if positives:    # here, not as P: near convergence the two terms nearly cancel
                     E -= ctx.ways * (group[I, None] == partner[J])
                     E = E.fill_diagonal_(0) if I is J else E
-                g[I].addmm_(E, z[J])
+                g[I].addmm_(E, y[J])
                 if I is not J:
-                    g[J].addmm_(E.T, z[I])
+                    g[J].addmm_(E.T, y[I])
             # through the normalisation: what points along z is lost
-            g.addcmul_(z, (z * g).sum(1, keepdim=True), value=-ctx.tau * LOG2)
+            g.addcmul_(y, (y * g).sum(1, keepdim=True), value=-ctx.tau * LOG2)
             gradient[k] = g.mul_(scale * LOG2 / norm)
         return gradient, *[None] * 7
 
 
-def exponentials(z, I, J):
-    """2^(z_I z_J^T): (|I|, |J|), zero where a row meets itself: a word is not its own candidate."""
-    rows, columns = z[I], z[J]
+def exponentials(y, I, J):
+    """2^(y_I y_J^T): (|I|, |J|), zero where a row meets itself: a word is not its own candidate."""
+    rows, columns = y[I], y[J]
     # in place: autocast leaves such a product alone, and bf16 would be too coarse for cos / tau
-    E = z.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp2_()
+    E = y.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp2_()
     return E.fill_diagonal_(0) if I is J else E
 
 
