@@ -170,11 +170,15 @@ def language_model(model, corpus):
     return result | dict(foreign_mass_in_english=foreign_mass(model, corpus, 64))
 
 
-def score(model, corpus, items, **options):
-    """tasks.accuracy in every language: -> {language: {accuracy, per_token, n}}."""
+def score_in(language, model, corpus, items, **options):
+    """tasks.accuracy in one language, in prompts as long as the context: -> {accuracy, per_token, n}."""
     limit = model.shape.context_len + 1
-    return {name: tasks.accuracy(corpus, items, name, partial(log_probs, model), limit=limit, **options)
-            for name in corpus.languages}
+    return tasks.accuracy(corpus, items, language, partial(log_probs, model), limit=limit, **options)
+
+
+def score(model, corpus, items, **options):
+    """The same in every language: -> {language: {accuracy, per_token, n}}."""
+    return {name: score_in(name, model, corpus, items, **options) for name in corpus.languages}
 
 
 def knowledge(model, corpus, n_items):
@@ -227,16 +231,14 @@ def instructed(model, corpus, n_items, shots, seed):
     for task in tasks.FAMILIES:
         items, dev = (corpus.world.items(task, split, n, "lexical")
                       for split, n in (("test", n_items), ("dev", 50)))
-        def scores(name, instruction, items=items, dev=dev):
-            return {str(k): tasks.accuracy(
-                corpus, items, name, partial(log_probs, model), k, dev, seed,
-                limit=model.shape.context_len + 1, instruction=instruction)["accuracy"] for k in shots}
-        english, *others = corpus.languages
-        result["en"][task] = {name: scores(name, english) for name in corpus.languages}
-        result["own"][task] = {english: result["en"][task][english]} | {
-            name: scores(name, name) for name in others}
-    average = {key: {name: {str(k): float(np.mean([task[name][str(k)] for task in found.values()]))
-                            for k in shots} for name in corpus.languages} for key, found in result.items()}
+        english = corpus.languages[0]
+        found = {(name, asks): {str(k): score_in(name, model, corpus, items, shots=k, dev_items=dev, seed=seed,
+                                                 instruction=asks)["accuracy"] for k in shots}
+                 for name, asks in {(name, asks) for name in corpus.languages for asks in (english, name)}}
+        result["en"][task] = {name: found[name, english] for name in corpus.languages}
+        result["own"][task] = {name: found[name, name] for name in corpus.languages}
+    average = {key: {name: {str(k): float(np.mean([task[name][str(k)] for task in by_task.values()]))
+                            for k in shots} for name in corpus.languages} for key, by_task in result.items()}
     return dict(instructed=result, instructed_average=average)
 
 

@@ -228,10 +228,8 @@ def same(model, corpus, n_items, level):
 
 def chosen(model, corpus, task, n_items):
     """Multiple choice by likelihood: -> {language: {"0": {accuracy, per_token, n}}}."""
-    limit = model.shape.context_len + 1
-    return {name: {"0": tasks.accuracy(
-        corpus, items, name, partial(measure.log_probs, model), limit=limit)}
-        for name, items in asked(corpus, task, n_items).items()}
+    return {name: {"0": measure.score_in(name, model, corpus, items)}
+            for name, items in asked(corpus, task, n_items).items()}
 
 
 def of_tasks(model, corpus, cfg, level):
