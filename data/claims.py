@@ -210,10 +210,10 @@ CLAIMS = {
          "families_average.clone2.0", 1, 0.02),
         ("A9", "left out, reversed gains, too", "five languages, AFP", "five languages",
          "families_average.reversed.0", 1, 0.02),
-        ("A9", "clone2, above the plain text beside", "five languages, AFP", "five languages, text only",
-         "families_average.clone2.0", 1, 0.02),
-        ("A9", "reversed, above the plain text beside", "five languages, AFP", "five languages, text only",
-         "families_average.reversed.0", 1, 0.02),
+        *(("A9", f"{which}, {name}, above the plain text beside", "five languages, AFP",
+           "five languages, text only", f"families_average.{name}.0", 1, 0.02)
+          for which, names in (("left out", ("clone2", "reversed")), ("aligned", ("clone", "shuffled-4")))
+          for name in names),
         *(claim for base, said in (("larger", "a larger model"), ("longer", "four times the text"))
           for claim in after_pretraining(base, said)),
         ("ours", "after prealign, align still helps: 0-shot", "prealign+align", "prealign",

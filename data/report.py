@@ -70,7 +70,8 @@ MORE_COLUMNS = {"align": [
     ("five languages", [(f"{words} {name}", path.format(name), digits)
                         for words, path, digits in (("ppl", "perplexity.{}", 2),
                                                     ("families", "families_average.{}.0", 2),
-                                                    ("P@1 as compared", "mcl.{}.retrieval", 2))
+                                                    ("P@1 as compared", "mcl.{}.retrieval", 2),
+                                                    ("answers in", "answer_language.en-{}.0", 2))
                         for name in ("clone", "shuffled-4", "clone2", "reversed")]),
 ]}
 
