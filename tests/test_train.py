@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import train
+from data import report
 from data.config import Config
 from train import Run, recipe
 
@@ -191,7 +192,7 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
         "chance", "word_cosine",
         "word_retrieval", "unseen_word_retrieval", "unseen_word_cosine", "sentence_retrieval", "alignment",
         "uniformity", "self_similarity", "foreign_mass_in_english",
-        "perplexity_in_other_order"} == set(summary)
+        "perplexity_in_other_order", "mcl"} == set(summary)
     assert len(summary["word_cosine"]) == cfg.n_layer + 2
     assert set(summary["tasks"]["nli"]["lexical"]["clone"]) == {"0", "2"}
     assert summary["tasks"]["nli"]["lexical"]["clone"]["0"]["n"] == cfg.eval_items
@@ -280,6 +281,6 @@ def test_the_text_of_a_user_becomes_english(cache, tmp_path):
     text.write_text("".join(f"The {a} fox number {b} jumps.\n" for a in ("red", "blue") for b in range(100)),
                     encoding="utf-8")
     cfg = replace(Config(**SMALL), text=str(text), steps=4)
-    assert train.data_name(cfg) == "mine"
+    assert report.data_name(cfg) == "mine"
     summary = train.train(cfg, tmp_path / "run", cache, quiet=True)
     assert summary["data"] == "mine" and "knowledge" in summary
