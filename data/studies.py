@@ -79,7 +79,7 @@ def alignment_study():
     for name, flags in after.items():
         systems[name] = f"--from_run {{joint}} --method align {flags}"
     # does more of the same text, or a larger model, bring a claim back?
-    beside = ("CIT only", "FT", "CIT, 1,000 questions", "MIT, 1,000 questions", "MCL only", "AFP, 500 samples")
+    beside = ("CIT only", "FT", "CIT, 1,000 questions", "MIT, 1,000 questions")
     for base, names in (("longer", ("AFP", "text only", *beside)), ("larger", ("AFP", "text only"))):
         for name in names:
             systems[f"{base}, {name}"] = f"--from_run {{{base}}} --method align {after[name]}"
