@@ -5,6 +5,7 @@ same sum, in another order.  (Not torch's DistributedDataParallel: it wants one 
 in each step, and takes the mean.)  Sharing the weights, too, would be torch's fully_shard; 1.3 billion
 parameters and their moments in AdamW fit one GPU (21 GB; --accumulate keeps activations small).
 """
+import atexit
 import os
 from datetime import timedelta
 
@@ -73,4 +74,5 @@ def join(device):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if not dist.is_initialized():                              # others wait while the first one evaluates
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(days=7))
+        atexit.register(dist.destroy_process_group)            # threads that still run would abort the exit
     return Processes(dist.get_rank(), dist.get_world_size())
