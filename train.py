@@ -199,7 +199,7 @@ def lm_parts(run, model, inputs, targets, sparse=False):
     count, n = max(int((targets != IGNORE).sum()), 1), len(inputs)
     for rows in run.processes.rows(n, min(run.cfg.accumulate, math.ceil(n / run.processes.count))):
         wanted, scored = targets[rows], None
-        if not len(rows):                                      # more processes than rows: one has no target
+        if not len(rows):                                      # more processes than rows: one without targets
             rows, wanted = [0], np.full_like(targets[:1], IGNORE)
         if sparse:
             scored = run.tensor(wanted != IGNORE)                                # (B, T)

@@ -295,8 +295,9 @@ def dictionaries(corpus, cfg):
     """
     found = corpus.gold_dictionary()
     if found is None:
-        if "prealign" in cfg.methods:
-            raise DataError(f"--method {cfg.method}: {corpus.folder} has no dictionary; prepare it with "
+        if "prealign" in cfg.methods or cfg.aligns_sentences and cfg.word_weight:
+            late = f" --word_weight {cfg.word_weight}" * bool(cfg.word_weight)
+            raise DataError(f"--method {cfg.method}{late}: {corpus.folder} has no dictionary; prepare it with "
                             "--dictionary or --pairs")
         return None, None, None
     listed, unseen = found.split(cfg.dictionary_coverage, cfg.seed)

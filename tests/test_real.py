@@ -417,6 +417,7 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
     bare = tmp_path / "bare"
     write(bare, source(new=(), languages=["en", "de"], paired=[], given={}, items=[]), vocab_size=330)
     assert "has no dictionary" in error("--data", str(bare), "--method", "prealign")
+    assert "--word_weight 1.0: " in error("--data", str(bare), "--method", "align", "--word_weight", "1")
     small = [part for k, v in SMALL.items() if k not in ("words", "vocab_size")
              for part in (f"--{k}", str(v))]
     assert "has no sentence pairs of de" in error("--data", str(bare), "--method", "align", *small)
