@@ -116,6 +116,12 @@ def uniformity(states):
     return torch.pdist(F.normalize(states, dim=-1)).pow(2).mul(-2).exp().mean().log().item()
 
 
+def geometry(source, target):
+    """The three of pairs of states: (N, D), (N, D) -> {measure: number}."""
+    return dict(retrieval=retrieval(source, target), alignment=alignment(source, target),
+                uniformity=uniformity(torch.cat((source, target))))
+
+
 def self_similarity(states, types):
     """Mean cosine between states of one word type in different contexts; lower is more contextual.
 
@@ -148,8 +154,7 @@ def parallel_states(corpus, n, context_len, states):
 def pairs_of_languages(states):
     """English and each other language: {language: (N, D)} in parallel -> {language: {measure: number}}."""
     (_, english), *others = states.items()
-    return {name: dict(retrieval=retrieval(english, other), alignment=alignment(english, other),
-                       uniformity=uniformity(torch.cat((english, other)))) for name, other in others}
+    return {name: geometry(english, other) for name, other in others}
 
 
 # --- for summary.json ---------------------------------------------------------------------------------------
@@ -300,8 +305,8 @@ def words(model, word_states, dictionary, unseen, level):
 def sentences(model, corpus, texts, level):
     """Retrieval, alignment and uniformity of sentences in the first two languages, mean states of a level."""
     source, target = (sentence_states(model, corpus, name, texts, level) for name in corpus.languages[:2])
-    return dict(sentence_retrieval=retrieval(source, target), alignment=alignment(source, target),
-                uniformity=uniformity(torch.cat((source, target))))
+    found = geometry(source, target)
+    return dict(sentence_retrieval=found.pop("retrieval")) | found
 
 
 def everything(model, corpus, dictionary, unseen, word_states, write, cfg):
