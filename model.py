@@ -156,12 +156,12 @@ class GPT(nn.Module):
         states = self.hidden(tokens)[-1]                                         # (B, T, D)
         return self.head(states if where is None else states[where])
 
-    def groups(self, lr, embed_lr, head_lr, weight_decay):
+    def groups(self, lr, embed_lr, head_lr, weight_decay, embed_decay=0.0):
         """AdamW parameter groups, each with its peak rate; every parameter is in exactly one.
 
-        Only matrices of the body decay.  Rows of embedding and head do not, and have their own rates:
-        a row's gradient is (nearly) zero in most steps, and decay would shrink rare words (a clone word
-        is rare) towards nothing.
+        Matrices of the body decay by weight_decay.  Rows of embedding and head decay by embed_decay and have
+        their own rates.  By default they do not decay: a row's gradient is (nearly) zero in most steps, and
+        decay would shrink rare words (a clone word is rare) towards nothing.
         """
         # tied: one entry, with the embedding's rate
         outer = {id(p): (p, rate) for p, rate in ((self.head.weight, head_lr), (self.embed.weight, embed_lr))}
@@ -170,7 +170,7 @@ class GPT(nn.Module):
             ("body", [p for p in body if p.ndim == 2], lr, weight_decay),
             ("norms", [p for p in body if p.ndim < 2], lr, 0.0),
         ]
-        groups += [("embed" if p is self.embed.weight else "head", [p], rate, 0.0)
+        groups += [("embed" if p is self.embed.weight else "head", [p], rate, embed_decay)
                    for p, rate in outer.values()]
         return [
             dict(part=part, params=params, lr=rate, peak_lr=rate, weight_decay=decay)

@@ -92,7 +92,9 @@ class Run(Folder):
                 if i and name not in self.cfg.leave_out.split(",")]
 
     def groups(self, model, lr):
-        return model.groups(lr, lr * self.cfg.embed_lr, lr * self.cfg.head_lr, self.cfg.weight_decay)
+        cfg = self.cfg
+        return model.groups(lr, lr * cfg.embed_lr, lr * cfg.head_lr, cfg.weight_decay,
+                            cfg.weight_decay * cfg.embed_decay)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()

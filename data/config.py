@@ -72,7 +72,8 @@ class Config:
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine down to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of the embedding, as a multiple of lr", 1e-6, 1e6)
     head_lr: float = option(3.0, "learning rate of the output head, as a multiple of lr", 1e-6, 1e6)
-    weight_decay: float = option(0.1, "of the matrices; embedding, head and norms have none", 0, 1e3)
+    weight_decay: float = option(0.1, "of the matrices; norms have none", 0, 1e3)
+    embed_decay: bool = option(False, "embedding and head decay, too, as in PreAlign's official code")
     warmup: float = option(0.05, "share of the steps with rising learning rate", 0, 1)
     clip: float = option(1.0, "the gradient norm is cut to this", 1e-9, 1e9)
     # PreAlign
