@@ -1,205 +1,204 @@
-"""One model's life: align words, pretrain, evaluate.  `recipe` is the experiment, the rest is plumbing.
+"""Train one model through all its stages.  `recipe` is the experiment; the rest serves it.
 
-  python train.py --method prealign        trains, evaluates and writes runs/prealign-tiny-synthetic-s0/
-  python train.py --method forget          resets embeddings in pretraining, then attaches a new language
+  python train.py --method prealign        train, evaluate and write runs/prealign-tiny-synthetic-s0/
+  python train.py --method forget          reset embeddings in pretraining, then attach a new language
   python train.py --method baseline        joint training on the same mixture of languages
-  python train.py --method align           afterwards aligns sentences, learns to answer across languages
-  python train.py --reproduce prealign     baseline, method, ablations and controls over seeds, with verdicts
-  python train.py --report RUN RUN ...     the comparison table and the curves of finished runs
+  python train.py --method align           align sentences afterwards and learn to answer across languages
+  python train.py --reproduce prealign     run baseline, method, ablations and controls, judge the claims
+  python train.py --report RUN RUN ...     compare finished runs: table and curves
+  python train.py --sample TEXT --out RUN  continue a text with a trained model
 
-The same command again goes on where it stopped, or shows the finished run.
+The same command resumes an interrupted run, or shows a finished one.
 """
 import copy
 import json
 import math
 import sys
 import time
-from contextlib import nullcontext
-from dataclasses import asdict
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from align import directions, instruction_rows, multilingual_contrast, sentence_states
-from data import claims, generation, measure, prepared, realmeasure, report, tasks
-from data.config import EVALUATION, flags_of, parse_args, systems_of, trained
-from data.processes import Processes, join
-from data.runs import FILES, Folder, Interrupted, device_of, exit_code, finished, on_signals, reading, restore
-from forget import Forgetting, assemble, expand_vocabulary, merge, new_rows, recovery
-from model import GPT, IGNORE, Shape, choose_dtype, generate, learning_rate, lm_loss
+from align import draw_languages, instruction_rows, multilingual_contrast, sentence_states
+from data import tasks
+from data.corpus import languages_of_rows
+from data.files import UserError
+from data.lab import claims, generation, measures, plots, studies, tables
+from data.lab.options import data_name, default_out, parse_args
+from data.lab.processes import Processes, init_distributed
+from data.lab.run import Run
+from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
+from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
+from model import IGNORE, generate, lm_loss, lr_multiplier
 from prealign import code_switch, word_alignment_loss, word_states
 
-# the streams of random numbers: every draw is default_rng((seed, stream, step))
+WARMUP = 0.05   # share of a stage's steps with a rising learning rate
+
+# every stage draws from its own stream of random numbers: default_rng((seed, stream, step))
 (ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY, SENTENCES,
  SENTENCE_TEXT) = range(1, 11)
 
 
-# --- a run: its files and its loop --------------------------------------------------------------------------
-class Run(Folder):
-    """A configuration with its data, its model and its folder."""
+# --- the recipe ---------------------------------------------------------------------------------------------
 
-    def __init__(self, cfg, out, cache="data/cache", quiet=False, fresh=False):
-        self.device = device_of(cfg.device)
-        self.processes = join(self.device)
-        super().__init__(out, writer=self.processes.rank == 0)
-        self.cfg, self.quiet = cfg, quiet or not self.writer
-        self.languages, self.seconds, self.stop, self.checkpoint = cfg.languages.split(","), 0.0, 0, None
-        self.only_load = self.unfinished = False               # of what was trained, see fit
-        before = Folder(cfg.from_run).read("config.json") if cfg.from_run and cfg.dtype == "auto" else {}
-        known = (not fresh and self.read("config.json") or before).get("dtype_used", cfg.dtype)
-        self.dtype = choose_dtype(self.device) if known == "auto" else known
-        self.corpus = prepared.opened(cfg, cache)
-        self.corpus.check(cfg.context_len + 1)
-        self.wanted = asdict(cfg) | dict(data_used=self.corpus.digest)          # what a run is
-        self.dictionary, self.unseen, self.taught = prepared.dictionaries(self.corpus, cfg)
-        shape = Shape(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len, cfg.tied)
-        self.model = GPT(shape).initialise(cfg.seed).to(self.device)
-        if cfg.from_run:
-            self.model.load_state_dict(finished("--from_run", cfg.from_run, "pretrain", self.model,
-                                                self.wanted["data_used"], cfg.pretrain_steps))
-        self.body = cfg.body_from and finished("--body_from", cfg.body_from, "instruct", self.model,
-                                               self.wanted["data_used"], parts=("body.", "final_norm."))
-        self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
-        for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
-            block.compile()
-
-    @cached_property
-    def forgetting(self):
-        """When and how pretraining resets the embeddings."""
-        cfg = self.cfg
-        return Forgetting(
-            cfg.pretrain_steps, cfg.reset_every, cfg.reset_from, cfg.reset_until, cfg.reset_fraction,
-            cfg.reset_blend, cfg.reset_weights, cfg.reset_moments, cfg.reset_clock, cfg.reset_head, cfg.seed)
-
-    @cached_property
-    def exercises(self):
-        """Training items for English instruction tuning."""
-        return self.corpus.exercises()
-
-    @cached_property
-    def lessons(self):
-        """What AFP learns from."""
-        languages = [self.corpus.languages[i] for i in self.aligned]
-        return self.corpus.lessons(self.cfg.afp_samples, self.cfg.translations, languages)
-
-    @property
-    def aligned(self):
-        """Indices of the languages that AFP aligns with English."""
-        return [i for i, name in enumerate(self.corpus.languages)
-                if i and name not in self.cfg.leave_out.split(",")]
-
-    def groups(self, model, lr):
-        cfg = self.cfg
-        return model.groups(lr, lr * cfg.embed_lr, lr * cfg.head_lr, cfg.weight_decay,
-                            cfg.weight_decay * cfg.embed_decay)
-
-    def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
-
-    def uncompiled(self):
-        """For evaluation: each measure has shapes of its own, and compiling for them takes longer."""
-        return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
-
-    def note(self):
-        self.write("config.json", json.dumps(self.wanted | dict(dtype_used=self.dtype), indent=1))
-
-    def tensor(self, array):
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor     # nobody waits for the copy
-        return tensor.to(self.device, non_blocking=True)
-
-    def enter(self, but=()):
-        """Make the folder's run, or go on with it.  but: knobs in which its config.json may differ."""
-        self.claim(self.wanted, but)
-        self.out.mkdir(parents=True, exist_ok=True)
-        if not but:
-            self.note()
-        self.processes.wait()
-        self.dtype = self.read("config.json")["dtype_used"]    # that of the first process, by its timing
-        self.checkpoint = self.last(self.device)
-        self.cut_log(self.checkpoint)
-        self.seconds = self.checkpoint["seconds"] if self.checkpoint else 0.0
+def recipe(run):
+    """Train one model.  cfg.stages holds the stages of this run and their numbers of steps, in order."""
+    cfg, model, corpus, stages = run.cfg, run.model, run.corpus, run.cfg.stages
+    if "align words" in stages:                                # before: PreAlign, Li et al. 2024
+        fit(run, model, "align words", partial(align_words, run), param_groups(run, cfg.prealign_lr))
+    if "pretrain" in stages:                                   # during: code-switching, active forgetting
+        fit(run, model, "pretrain", partial(pretrain, run), param_groups(run, cfg.lr), resets=forgetting(cfg))
+    if "adapt" in stages:                                      # later: a new language, Aggarwal et al. 2024
+        n_rows = corpus.add_language(cfg.new_language, cfg.adapt_tokens)
+        corpus.check(cfg.context_len + 1)
+        expand_vocabulary(model, n_rows, cfg.adapt_init, cfg.adapt_rows, cfg.seed, corpus.subwords)
+        fit(run, model, "adapt", partial(adapt, run), new_row_groups(model, cfg.adapt_lr))
+        merge(model)
+        if run.tuned_body:
+            assemble(run.tuned_body, model)
+    if "align sentences" in stages:                            # after: AFP, Li et al. 2024
+        samples = run.training_samples()
+        if not run.has_started("align sentences") and not run.load_only:
+            draw_sentences(run, "sentences-before.svg")
+        step = partial(align_sentences, run, samples)
+        fit(run, model, "align sentences", step, param_groups(run, cfg.afp_lr))
+    if "instruct" in stages:                                   # last: English instruction tuning of the body
+        body = [g for g in param_groups(run, cfg.lr / 3) if g["name"] in ("body", "norms")]
+        fit(run, model, "instruct", partial(answer_items, run, model, corpus.exercises(), INSTRUCT), body)
 
 
-def fit(run, model, stage, losses, steps, groups, keep=True, forgetting=None, log_every=None):
-    """One stage of training; keep=False (the copies that evaluation fine-tunes) writes no log or checkpoint.
+def forgetting(cfg):
+    """The schedule of embedding resets in pretraining, None for other methods."""
+    if "forget" not in cfg.methods:
+        return None
+    return Forgetting(cfg.pretrain_steps, cfg.reset_every, cfg.reset_from, cfg.reset_until,
+                      cfg.reset_fraction, cfg.reset_blend, cfg.reset_optimizer, cfg.seed)
 
-    losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step: each is backpropagated
-            as it comes, they add up.  A pure function: the step number is the whole state of the loader.
-    groups: parameter groups with peak_lr and part; forgetting: resets of the embeddings, if any
+
+def param_groups(run, lr, model=None):
+    cfg = run.cfg
+    decay = cfg.weight_decay if cfg.embed_decay else 0.0
+    return (model or run.model).param_groups(lr, lr * cfg.embed_lr, cfg.weight_decay, decay)
+
+
+# --- one step of each stage: the parts of its loss, (loss, {name: value}, number of text tokens) ------------
+
+def align_words(run, step):
+    """PreAlign's first stage, L = L_LM + alpha * L_align."""
+    yield word_alignment(run, step, run.cfg.prealign_weight)
+    if run.cfg.prealign_rows:
+        rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.prealign_rows)
+        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
+
+
+def word_alignment(run, step, weight):
+    """weight * L_align of a batch of dictionary words."""
+    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ALIGN_WORDS, step))
+    entries = rng.permutation(len(run.train_dictionary))[:cfg.prealign_words]
+    words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
+    with run.autocast():
+        loss = word_alignment_loss(run.model, words, mask, concept, states=run.processes.gather(word_states))
+    return weight * loss, {"prealign": loss / run.processes.world_size}, 0       # [PreAlign: total loss]
+
+
+def pretrain(run, step):
+    """Next-token prediction on the mixture of languages.  PreAlign code-switches the English input.
+
+    differs from the paper: every `prealign_every` steps the alignment loss is added, because the rows of the
+    head drift apart within a hundred steps, and then the model cannot name a fact in the other language.
     """
-    cfg, start, sums, log_every = run.cfg, 0, {}, log_every or run.cfg.log_every
-    if keep and run.checkpoint and run.checkpoint["stage"] != stage:
-        return                                                 # of a later stage: this one is done
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-    if keep and run.checkpoint:
-        start, sums = run.checkpoint["step"], run.checkpoint["sums"]
-        restore(run.checkpoint, model, optimizer, run.out)
-        run.checkpoint = None
-    if keep and run.only_load:
-        run.unfinished |= start < steps
-        return
-    clip = cfg.reset_clip if forgetting and forgetting.at else cfg.clip
-    learning = {id(p) for group in groups for p in group["params"]}
-    learning = [p for p in model.parameters() if id(p) in learning]
-    bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)
-    tokens, clock = 0, time.perf_counter()
-    for step in bar:
-        for group in optimizer.param_groups:
-            own_clock = forgetting and group["part"] in forgetting.parts
-            group["lr"] = group["peak_lr"] * (forgetting.rate if own_clock else learning_rate)(
-                step, steps, cfg.warmup)
-        if forgetting:
-            forgetting.before(step, model, optimizer)
-        model.zero_grad(set_to_none=True)                      # also of what this stage has frozen
-        measured = {}
-        for loss, values, n_tokens in losses(step):
-            loss.backward()
-            measured |= {name: measured.get(name, 0) + v.detach() for name, v in values.items()}
-            tokens += n_tokens * run.processes.count
-        run.processes.add_up([*(p.grad for p in learning if p.grad is not None), *measured.values()])
-        measured["grad_norm"] = torch.nn.utils.clip_grad_norm_(learning, clip)
-        optimizer.step()
-        for name, found in measured.items():                   # sums stay on the device: .item() waits for it
-            total, n = sums.get(name, (0, 0))
-            sums[name] = (total + found, n + 1)
-        due = (step + 1) % log_every == 0 or step + 1 == steps
-        # a signal meets processes in different steps
-        if not due and not run.processes.largest(run.stop):
-            continue
-        means = {name: total.item() / n for name, (total, n) in sums.items()}
-        seconds = time.perf_counter() - clock
-        if not all(map(math.isfinite, means.values())):
-            raise ValueError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is "
-                             f"in {run.out}/last.pt: lower --lr and train with another --out")
-        if not keep:                                           # a copy, which is measured and forgotten
-            continue
-        run.seconds += seconds
-        if due:
-            row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
-                       tok_s=round(tokens / max(seconds, 1e-6)))     # a clock may stand still
-            with run.uncompiled():
-                run.log(row | means | (probe(run, stage, step + 1 == steps) if run.writer else {}))
-            bar.set_postfix({k: f"{means[k]:.3f}" for k in ("lm", "align", "mcl", "cit") if k in means},
-                            tok_s=row["tok_s"])
-            sums = {}
-        run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
-                 sums=sums, seconds=run.seconds)
-        if stop := run.processes.largest(run.stop):
-            raise Interrupted(stop)
-        tokens, clock = 0, time.perf_counter()                 # probing and saving are not training time
+    cfg, uses_words = run.cfg, "prealign" in run.cfg.methods
+    rows, languages = text_rows(run, TEXT, step, cfg.batch_size)                 # (B, T + 1), (B,)
+    inputs, targets = rows[:, :-1], rows[:, 1:]                                  # (B, T) each
+    if uses_words and cfg.code_switch:
+        rng = np.random.default_rng((cfg.seed, SWITCH, step))
+        inputs, targets = code_switch(
+            rows, run.corpus.starts_word(rows), languages == 0, run.train_dictionary.table,
+            cfg.code_switch, rng, cfg.code_switch_vanilla)
+    yield from lm_parts(run, run.model, inputs, targets)
+    if uses_words and cfg.prealign_steps and cfg.prealign_every and step % cfg.prealign_every == 0:
+        yield word_alignment(run, cfg.prealign_steps + step, cfg.prealign_weight)
+
+
+def adapt(run, step):
+    """Next-token prediction on the new language, and on a share of old text.
+
+    The old text keeps the new rows from taking the place of the old ones in the softmax.
+    """
+    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step))
+    old, _ = text_rows(run, REPLAY, step, round(cfg.adapt_replay * cfg.adapt_batch))         # (n, T + 1)
+    language = np.full(cfg.adapt_batch - len(old), len(run.corpus.languages) - 1)            # (B - n,)
+    new = run.corpus.rows(rng, len(language), cfg.context_len + 1, language)                 # (B - n, T + 1)
+    rows = np.concatenate((new, old))                                                        # (B, T + 1)
+    return lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
+
+
+def align_sentences(run, samples, step):
+    """AFP, L = L_MCL + 1.5 L_CIT of a batch of samples.
+
+    differs from the paper: rows of plain text are added, because a model of this size otherwise forgets its
+    languages, first those with little text.
+    """
+    cfg, corpus = run.cfg, run.corpus
+    rng = np.random.default_rng((cfg.seed, SENTENCES, step))
+    chosen = rng.integers(0, len(samples), cfg.afp_batch)                                    # (n,)
+    items = [samples[i] for i in chosen]
+    drawn = draw_languages(rng, run.aligned_languages(), len(items), cfg.afp_cross)
+    partner, asked, answered = tasks.target_languages(corpus, items, *drawn)                 # (n,) each
+    equals = rng.random(len(items)) < 0.5                      # the format of sentences to translate
+    if cfg.afp_mcl_weight:
+        tokens, mask = map(run.tensor, tasks.parallel_sentences(corpus, items, partner, cfg.context_len))
+        with run.autocast():
+            states = run.processes.gather(sentence_states)(
+                run.model, tokens, mask, cfg.afp_mcl_layer, cfg.afp_mcl_pool)                # (2n, D)
+        mcl = multilingual_contrast(states, torch.from_numpy(chosen).repeat(2),
+                                    symmetric=cfg.afp_mcl_symmetric)
+        shown = {"afp_mcl": mcl / run.processes.world_size}
+        yield cfg.afp_mcl_weight * mcl, shown, 0                                 # [AFP: total loss]
+    if cfg.afp_cit_weight:
+        questions, answers = tasks.instruction_examples(corpus, items, partner, asked, answered, equals)
+        rows = instruction_rows(questions, answers, cfg.context_len + 1, cfg.afp_answer_only)
+        for cit, _, n_tokens in lm_parts(run, run.model, *rows, sparse=cfg.afp_answer_only):
+            yield cfg.afp_cit_weight * cit, {"afp_cit": cit}, n_tokens
+    if cfg.afp_word_weight:                                    # ours: align words as late as sentences
+        yield word_alignment(run, cfg.prealign_steps + cfg.pretrain_steps + step, cfg.afp_word_weight)
+    if cfg.afp_rows:
+        rows, _ = text_rows(run, SENTENCE_TEXT, step, cfg.afp_rows, cfg.afp_clone_share)
+        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
+
+
+def answer_items(run, model, items, stream, step):
+    """32 of the English items, with loss on their answers: instruction tuning and zero-shot transfer."""
+    rng, width = np.random.default_rng((run.cfg.seed, stream, step)), run.cfg.context_len + 1
+    chosen = [items[i] for i in rng.integers(0, len(items), 32)]
+    questions, answers = tasks.question_and_answer(run.corpus, chosen, "en", width)
+    return lm_parts(run, model, *instruction_rows(questions, answers, width))
+
+
+def text_rows(run, stream, step, n, clone_share=None):
+    """n rows of text, one token longer than the context, and their languages: -> (n, T + 1), (n,).
+
+    clone_share: share of all languages but English, by default that of pretraining
+    """
+    cfg = run.cfg
+    share, n_others = cfg.clone_share if clone_share is None else clone_share, len(run.languages) - 1
+    languages = languages_of_rows(step * n, n, [1 - share] + [share / n_others] * n_others)
+    rng = np.random.default_rng((cfg.seed, stream, step))
+    return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
 
 
 def lm_parts(run, model, inputs, targets, sparse=False):
-    """LM loss of a batch in parts: each sum is divided by the number of targets of the *whole* batch.
+    """The language-model loss in parts; each sum is divided by the number of targets of the *whole* batch.
 
-    sparse: few targets carry loss, and the head is asked for these alone
+    inputs, targets: (B, T)
+    sparse: few positions carry loss, and the head is computed for these only
     """
     count, n = max(int((targets != IGNORE).sum()), 1), len(inputs)
-    for rows in run.processes.rows(n, min(run.cfg.accumulate, math.ceil(n / run.processes.count))):
+    for rows in run.processes.rows(n, min(run.cfg.accumulate, math.ceil(n / run.processes.world_size))):
         wanted, scored = targets[rows], None
         if not len(rows):                                      # more processes than rows: one without targets
             rows, wanted = [0], np.full_like(targets[:1], IGNORE)
@@ -212,300 +211,212 @@ def lm_parts(run, model, inputs, targets, sparse=False):
         yield loss, {"lm": loss}, inputs[rows].size
 
 
-# --- the recipe ---------------------------------------------------------------------------------------------
-def recipe(run):
-    """The life of a model, with its interventions."""
-    cfg, model, dictionary, forgetting = run.cfg, run.model, None, None
-    if "prealign" in cfg.methods:                              # before and during: PreAlign, Li et al. 2024
-        dictionary = run.taught
-        if not cfg.from_run:
-            fit(run, model, "align words", lambda step: align_beside_text(run, step),
-                cfg.align_steps, run.groups(model, cfg.align_lr))
-    if "forget" in cfg.methods:                                # during: active forgetting, Chen et al. 2023
-        forgetting = run.forgetting
-    if not cfg.from_run:
-        fit(run, model, "pretrain", lambda step: pretrain(run, dictionary, step), cfg.pretrain_steps,
-            run.groups(model, cfg.lr), forgetting=forgetting)
-    if cfg.new_language:                                       # later: a new language, Aggarwal et al. 2025
-        n = run.corpus.add_language(cfg.new_language, cfg.adapt_tokens, cfg.seed)
-        run.corpus.check(cfg.context_len + 1)
-        expand_vocabulary(model, n, cfg.adapt_init, cfg.adapt_rows, cfg.seed, run.corpus.pieces)
-        fit(run, model, "adapt", lambda step: adapt(run, step), cfg.adapt_steps,
-            new_rows(model, cfg.adapt_lr), log_every=min(cfg.log_every, 10))
-        merge(model)
-        if run.body:
-            assemble(run.body, model)
-    if cfg.aligns_sentences:                                   # after: AFP, Li et al. 2024
-        if not run.checkpoint and not run.only_load:
-            with run.uncompiled():
-                draw_sentences(run, "sentences-before.svg")
-        fit(run, model, "align sentences", lambda step: align_sentences(run, step), cfg.afp_steps,
-            run.groups(model, cfg.afp_lr))
-    if cfg.tuning_steps:                                       # at the end: English exercises, for the body
-        body = [group for group in run.groups(model, cfg.lr / 3) if group["part"] in ("body", "norms")]
-        fit(run, model, "instruct", lambda step: instruct(run, step), cfg.tuning_steps, body)
-    if run.checkpoint:
-        raise ValueError(f"the checkpoint in {run.out} is of a stage that this run does not have: "
-                         "train anew with --fresh")
+# --- the training loop --------------------------------------------------------------------------------------
 
+def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=False):
+    """Train one stage, or what is left of it.
 
-def text_rows(run, stream, step, n, clone_share=None):
-    """n rows of text, one token longer than the context, and the language of each: (n, T + 1), (n,).
-
-    clone_share: of all languages but English, None for pretraining's
+    losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step.  Each part is
+            backpropagated as it comes.  A pure function: the step number is the whole state of the loader
+    groups: parameter groups with peak_lr and name
+    steps:  by default those of the stage
+    resets: schedule of embedding resets
+    temporary: the model is a copy for evaluation: nothing is logged or saved
     """
-    cfg, others = run.cfg, len(run.languages) - 1
-    share = cfg.clone_share if clone_share is None else clone_share
-    shares = [1 - share] + [share / others] * others
-    languages = run.corpus.languages_of_rows(step * n, n, shares)
-    rng = np.random.default_rng((cfg.seed, stream, step))
-    return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
+    cfg, sums, start = run.cfg, {}, 0
+    steps = cfg.stages[stage] if steps is None else steps
+    if not temporary and run.is_done(stage):
+        return
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    if not temporary:
+        start, sums = run.restore(stage, model, optimizer)
+        if run.load_only:
+            return
+    clip = cfg.reset_clip if resets and resets.at else cfg.clip
+    log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every
+    in_groups = {id(p) for group in groups for p in group["params"]}
+    parameters = [p for p in model.parameters() if id(p) in in_groups]
+    bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)
+    tokens, clock = 0, time.perf_counter()
+    for step in bar:
+        for group in optimizer.param_groups:
+            own_clock = resets and group["name"] in resets.clocked_groups
+            multiplier = resets.rate if own_clock else lr_multiplier
+            group["lr"] = group["peak_lr"] * multiplier(step, steps, WARMUP)
+        if resets:
+            resets.before(step, model, optimizer)
+        model.zero_grad(set_to_none=True)                      # also the gradients of frozen parameters
+        values = {}
+        for loss, parts, n_tokens in losses(step):
+            loss.backward()
+            for name, value in parts.items():
+                values[name] = values.get(name, 0) + value.detach()
+            tokens += n_tokens * run.processes.world_size
+        run.processes.all_reduce_sum([*(p.grad for p in parameters if p.grad is not None), *values.values()])
+        values["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        for name, value in values.items():                     # on the device: .item() would wait for it
+            total, n = sums.get(name, (0, 0))
+            sums[name] = (total + value, n + 1)
+        due = (step + 1) % log_every == 0 or step + 1 == steps
+        # a signal reaches the processes in different steps
+        if not due and not run.processes.all_reduce_max(run.stop):
+            continue
+        means = {name: total.item() / n for name, (total, n) in sums.items()}
+        seconds = time.perf_counter() - clock
+        if not all(map(math.isfinite, means.values())):
+            raise UserError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is in "
+                            f"{run.out}/last.pt: lower --lr and train with another --out")
+        if temporary:
+            continue
+        run.seconds += seconds
+        if due:
+            row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
+                       tok_s=round(tokens / max(seconds, 1e-6)))     # a coarse clock may show no time at all
+            with run.eager():
+                row |= means
+                if run.writer:
+                    row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps)
+            run.log(row)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in means.items() if k != "grad_norm"}, tok_s=row["tok_s"])
+            sums = {}
+        run.save(stage=stage, step=step + 1, model=model.state_dict(), optimizer=optimizer.state_dict(),
+                 sums=sums, seconds=run.seconds)
+        if stop := run.processes.all_reduce_max(run.stop):
+            raise Interrupted(stop)
+        tokens, clock = 0, time.perf_counter()                 # measuring and saving are not training time
 
 
-def word_alignment(run, step, weight):
-    """weight * L_align of a batch of dictionary words."""
-    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ALIGN_WORDS, step))
-    entries = rng.permutation(len(run.taught))[:cfg.align_words]
-    words, mask, concept = map(torch.from_numpy, run.taught.batch(entries))
-    with run.autocast():
-        align = word_alignment_loss(run.model, words, mask, concept, cfg.tau,
-                                    run.processes.shared(word_states))
-    return weight * align, {"align": align / run.processes.count}, 0             # [PreAlign: total loss]
-
-
-def align_beside_text(run, step):
-    """PreAlign's first stage, L = L_LM + alpha * L_align: two parts that add up."""
-    yield word_alignment(run, step, run.cfg.align_weight)
-    if run.cfg.align_rows:
-        rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.align_rows)
-        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
-
-
-def pretrain(run, dictionary, step):
-    """Next-token prediction on the mixture; PreAlign switches words of the English input.
-
-    differs from the paper: every `keep_aligned` steps the alignment loss joins in, because rows of the head
-    drift apart within a hundred steps otherwise, and a fact then cannot be named in the other language.
-    """
-    cfg = run.cfg
-    rows, languages = text_rows(run, TEXT, step, cfg.batch_size)
-    inputs, targets = rows[:, :-1], rows[:, 1:]
-    if dictionary and cfg.code_switch:
-        rng = np.random.default_rng((cfg.seed, SWITCH, step))
-        inputs, targets = code_switch(rows, run.corpus.starts_word(rows), languages == 0, dictionary,
-                                      cfg.code_switch, rng, cfg.vanilla)
-    yield from lm_parts(run, run.model, inputs, targets)
-    if dictionary and cfg.align_steps and cfg.keep_aligned and step % cfg.keep_aligned == 0:
-        yield word_alignment(run, cfg.align_steps + step, cfg.align_weight)
-
-
-def adapt(run, step):
-    """Next-token prediction on the new language and, so that it does not take the place of the old ones in
-    the softmax, on a share of old text."""
-    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step))
-    old, _ = text_rows(run, REPLAY, step, round(cfg.adapt_replay * cfg.adapt_batch))         # (n, T + 1)
-    new = np.full(cfg.adapt_batch - len(old), len(run.corpus.languages) - 1)                 # (B - n,)
-    rows = np.concatenate((run.corpus.rows(rng, len(new), cfg.context_len + 1, new), old))   # (B, T + 1)
-    return lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
-
-
-def align_sentences(run, step):
-    """L = L_MCL + 1.5 L_CIT of a batch of samples, in parts that add up.
-
-    differs from the paper: rows of plain text join in, a fifth of them not English, because a model of this
-    size forgets its languages otherwise, and those with little text first.
-    """
-    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, SENTENCES, step))
-    chosen = rng.integers(0, len(run.lessons), cfg.sentence_batch)
-    items = [run.lessons[i] for i in chosen]
-    drawn = directions(rng, run.aligned, len(items), cfg.cross)
-    partner, asked, answered = tasks.partners(run.corpus, items, *drawn)
-    equals = rng.random(len(items)) < 0.5                      # which format, for sentences to translate
-    if cfg.mcl_weight:
-        tokens, mask = map(run.tensor, tasks.parallel(run.corpus, items, partner, cfg.context_len))
-        with run.autocast():
-            states = run.processes.shared(sentence_states)(
-                run.model, tokens, mask, cfg.mcl_layer, cfg.mcl_pool)                            # (2n, D)
-        mcl = multilingual_contrast(states, torch.from_numpy(chosen).repeat(2), cfg.mcl_tau,
-                                    cfg.mcl_both_ways, cfg.mcl_same_language)
-        yield cfg.mcl_weight * mcl, {"mcl": mcl / run.processes.count}, 0        # [AFP: total loss]
-    if cfg.cit_weight:
-        samples = tasks.dialogues(run.corpus, items, partner, asked, answered, equals)
-        rows = instruction_rows(*samples, cfg.context_len + 1, cfg.answer_only)
-        for cit, _, n in lm_parts(run, run.model, *rows, sparse=cfg.answer_only):
-            yield cfg.cit_weight * cit, {"cit": cit}, n
-    if cfg.word_weight:                                        # ours: what PreAlign does, late
-        yield word_alignment(run, cfg.align_steps + cfg.pretrain_steps + step, cfg.word_weight)
-    if cfg.afp_rows:
-        rows, _ = text_rows(run, SENTENCE_TEXT, step, cfg.afp_rows, cfg.afp_clone_share)
-        yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
-
-
-def instruct(run, step):
-    """English exercises of every kind, with loss on the answers."""
-    rng = np.random.default_rng((run.cfg.seed, INSTRUCT, step))
-    items = [run.exercises[i] for i in rng.integers(0, len(run.exercises), 32)]
-    rows = tasks.answer_rows(run.corpus, items, "en", run.cfg.context_len + 1)
-    return lm_parts(run, run.model, *rows)
-
-
-# --- evaluation: looks at the model, never changes it -------------------------------------------------------
-def probe(run, stage, last):
-    """For the log: mean cosine of translations per level, the curve of PreAlign's figure; and on text the
-    loss on 16 validation rows per language (150 at the end of a stage), nats per token."""
-    found = measure.word_cosines(run.model, word_states, run.dictionary, 256)
-    if stage != "align words":
-        losses = {name: measure.losses_per_token(run.model, run.corpus, name, 150 if last else 16)
-                  for name in run.corpus.languages}
-        found["val"] = {name: round(float(loss.mean()), 4) for name, loss in losses.items()}
-    return found
-
-
-def fine_tuned(run, task):
-    """For ZS-CLT: a copy of the model, fine-tuned on English items of a task with loss on the answer."""
-    model, cfg = copy.deepcopy(run.model), run.cfg
-    items = run.corpus.items(task, "train", 4000)
-    def losses(step):
-        chosen = np.random.default_rng((cfg.seed, TRANSFER, step)).integers(0, len(items), 32)
-        rows = tasks.answer_rows(run.corpus, [items[i] for i in chosen], "en", cfg.context_len + 1)
-        yield from lm_parts(run, model, *rows)
-    fit(run, model, f"transfer {task}", losses, cfg.transfer_steps, run.groups(model, cfg.lr / 3),
-        keep=False)
-    return model
-
+# --- evaluation: reads the model, never changes it ----------------------------------------------------------
 
 def evaluate(run):
-    """summary.json but for the run's own data (data/README.md).  A key that is not measured is absent."""
+    """All measures of a trained model: -> dict, see data/README.md.  One that is not taken is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
-    measures, write = realmeasure if cfg.data else measure, partial(generate, model, temperature=0)
-    result = measures.everything(model, corpus, run.dictionary, run.unseen, word_states, write, cfg)
-    if states := compared_states(run, 300):
-        result["mcl"] = measure.pairs_of_languages(states)
-    if "forget" in cfg.methods and not cfg.from_run and run.forgetting.at:
-        if found := recovery(run.curve("pretrain", "lm"), run.forgetting.at):
-            result["recovery"] = found
-    if cfg.aligns_sentences:
-        tokens = tasks.count_tokens(corpus, run.lessons, [corpus.languages[i] for i in (0, *run.aligned)])
-        result["align"] = dict(samples=len(run.lessons), tokens=tokens, share=tokens / cfg.text_tokens)
-    if cfg.new_language:                                       # how fast it was learned, on 16 rows of text
-        learned = {str(i): math.exp(val[cfg.new_language]) for i, val in run.curve("adapt", "val").items()}
-        result["adapt"] = {cfg.new_language: dict(perplexity=learned)}
+    result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg)
+    result |= measures.of_training(run, forgetting(cfg))
     if cfg.transfer_steps and corpus.transfer:
         result["transfer"] = {task: measures.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
                               for task in corpus.transfer}
     return result
 
 
+def fine_tuned(run, task):
+    """For zero-shot transfer: a copy of the model, fine-tuned on English items of a task."""
+    model, cfg, items = copy.deepcopy(run.model), run.cfg, run.corpus.items(task, "train", 4000)
+    fit(run, model, f"transfer {task}", partial(answer_items, run, model, items, TRANSFER),
+        param_groups(run, cfg.lr / 3, model), cfg.transfer_steps, temporary=True)
+    return model
+
+
 def sample(run, prompt):
-    """The prompt continued in every language, as text for people."""
+    """The prompt continued in every language, as text."""
     generator = torch.Generator(run.device).manual_seed(run.cfg.seed)
-    return generation.samples(run.corpus, prompt, lambda prompts: generate(
-        run.model.eval(), prompts, 60, temperature=0.8, top_k=50, generator=generator))
-
-
-def compared_states(run, n):
-    """The states that MCL compares, of n test sentences in every language: see measure.parallel_states."""
-    cfg = run.cfg
-    return measure.parallel_states(run.corpus, n, cfg.context_len, lambda tokens, mask: sentence_states(
-        run.model, run.tensor(tokens), run.tensor(mask), cfg.mcl_layer, cfg.mcl_pool))
+    write = partial(generate, run.model.eval(), max_new_tokens=60, temperature=0.8, top_k=50,
+                    generator=generator)
+    return generation.samples(run.corpus, prompt, write)
 
 
 def draw_sentences(run, name):
-    """A picture of 100 test sentences in every language, by the states that MCL compares."""
-    if states := compared_states(run, 100):
-        run.write(name, report.scatter(states, run.cfg.mcl_layer, run.cfg.mcl_pool))
+    """Draw the states that MCL compares, of 100 test sentences in every language."""
+    cfg = run.cfg
+    with run.eager():
+        states = measures.parallel_states(run.model, run.corpus, 100, cfg)
+    if states:
+        run.write(name, plots.scatter(states, cfg.afp_mcl_layer, cfg.afp_mcl_pool))
 
 
 # --- commands -----------------------------------------------------------------------------------------------
+
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
-    """Run one configuration, or go on with it, or show it if it is finished; returns its summary."""
-    if cfg.from_run and not (cfg.new_language or cfg.tuning_steps or "align" in cfg.methods):
-        raise ValueError("--from_run leaves nothing to do: add --method align, --adapt_to, --instruct_steps")
-    if eval_only:
-        trained(cfg, out)
+    """Run one configuration, resume it, or show it if it is finished: -> its summary."""
+    if cfg.from_run and not cfg.stages:
+        raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
-    with run.alone():
+    with run.lock():
         if fresh:
             run.clear()
-            run.processes.wait()
+            run.processes.barrier()
         summary = run.read("summary.json")
         if summary is None or eval_only:
-            run.enter(EVALUATION if eval_only else ())
-            summary = live(run, eval_only)
-        run.claim(asdict(cfg))
+            run.enter(load_only=eval_only)
+            summary = train_and_evaluate(run)
+        run.check_config()
         if not run.quiet:
             with reading(run.out / "summary.json"):
-                print(report.show(summary))
+                print(tables.show(summary))
             print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
-                  f"  python train.py {flags_of(cfg, out)} --sample \"Anna was thirsty.\"")
+                  f"  python train.py --sample \"Anna was thirsty.\" --out {quote(str(out))}")
     return summary
 
 
-def live(run, eval_only):
-    """Train, or only load, and evaluate: -> the summary."""
+def train_and_evaluate(run):
+    """Train (or only load the checkpoint), evaluate and write the results: -> the summary."""
     cfg = run.cfg
-    summary = dict(method=cfg.method, preset=cfg.preset, data=report.data_name(cfg), seed=cfg.seed,
+    summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed,
                    device=str(run.device), dtype=run.dtype, languages=run.languages, tokens=cfg.text_tokens,
                    parameters=sum(p.numel() for p in run.model.parameters()))
     if not run.quiet:
-        print(report.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
-    run.only_load = eval_only
-    if "align" in cfg.methods and not cfg.new_language:
-        _ = run.lessons                                        # raises before training if there are too few
+        print(tables.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
+    if "align sentences" in cfg.stages and not cfg.new_language:
+        run.training_samples()                                  # raises before training if there are too few
     with on_signals(lambda number: setattr(run, "stop", number)):
         recipe(run)
-    if run.unfinished:
-        raise ValueError(f"{run.out} is not finished: go on with python train.py {flags_of(cfg, run.out)}")
+    if run.load_only:
+        run.check_finished()
     if not run.writer:
         return summary
-    run.processes, clock = Processes(), time.perf_counter()    # one evaluates, the others are done
-    with run.uncompiled():
+    run.processes, clock = Processes(), time.perf_counter()    # one process evaluates, the others are done
+    with run.eager():
         summary |= evaluate(run)
         run.write("samples.txt", sample(run, "") + "\n")
-        draw_sentences(run, "sentences.svg")
+    draw_sentences(run, "sentences.svg")
     summary |= dict(languages=run.corpus.languages,
-                             parameters=sum(p.numel() for p in run.model.parameters()),
-                             minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
+                    parameters=sum(p.numel() for p in run.model.parameters()),
+                    minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
     run.write("summary.json", json.dumps(summary, indent=1))
-    run.note()                                                 # how it was evaluated
+    run.save_config()
     return summary
 
 
 def reproduce(cfg, modes):
-    """Every system of a paper over seeds, going on where it was interrupted; prints and writes the report."""
-    summaries, writer = {}, join(device_of(cfg.device)).rank == 0
-    for name, system, out in systems_of(modes.reproduce, modes.seeds, cfg, modes.given):
+    """Run every system of a study over seeds, then print and write the report."""
+    summaries, writer = {}, init_distributed(device_of(cfg.device)).rank == 0
+    for name, system, out in studies.systems_of(modes.reproduce, modes.seeds, cfg, modes.given):
         if writer:
             print(f"{name}, seed {system.seed}: {out}", flush=True)
         summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
-    if writer:                                                 # the others have measured nothing
+    if writer:
         print(claims.conclude(modes.reproduce, summaries, Path("runs")))
 
 
+def overfit(run):
+    """Train on one batch: -> whether its loss falls below 0.1."""
+    rows, _ = text_rows(run, TEXT, 0, 4)
+    fit(run, run.model, "overfit", lambda step: lm_parts(run, run.model, rows[:, :-1], rows[:, 1:]),
+        param_groups(run, run.cfg.lr), steps=300, temporary=True)
+    loss = float(-measures.log_probs(run.model, rows).mean())
+    learned = loss < 0.1                                       # false for nan, too
+    verdict = "learned" if learned else "NOT learned"
+    print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")
+    return learned
+
+
 def command(argv):
-    """What the command line asks for: -> the exit code, 1 if --overfit fails."""
+    """Carry out what the command line requests: -> the exit code."""
     cfg, modes = parse_args(argv, __doc__)
-    out = Path(modes.out or report.default_out(cfg))
+    out = Path(modes.out or default_out(cfg))
     if modes.report:
         with reading(f"--report {' '.join(modes.report)}"):
-            print(report.compare([Path(r) for r in modes.report], Path("runs")))
+            print(tables.compare([Path(r) for r in modes.report], Path(modes.out or "runs")))
     elif modes.reproduce:
         reproduce(cfg, modes)
     elif modes.overfit:
-        run = Run(cfg, out, modes.cache)
-        rows, _ = text_rows(run, TEXT, 0, 4)
-        fit(run, run.model, "overfit", lambda step: lm_parts(run, run.model, rows[:, :-1], rows[:, 1:]), 300,
-            run.groups(run.model, cfg.lr), keep=False)
-        loss = float(-measure.log_probs(run.model, rows).mean())
-        failed = not loss < 0.1                                # also for nan
-        print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({'NOT ' * failed}learned)")
-        return int(failed)
+        return 0 if overfit(Run(cfg, out, modes.cache)) else 1
     elif modes.sample is not None:
-        trained(cfg, out)
         run = Run(cfg, out, modes.cache)
-        run.checkpoint, run.only_load = run.last(run.device), True
+        run.enter(load_only=True)
         recipe(run)
-        with run.uncompiled():
+        with run.eager():
             print(sample(run, modes.sample))
     else:
         train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)
@@ -513,7 +424,7 @@ def command(argv):
 
 
 def main(argv=None):
-    """Returns the exit code: command's, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    """-> the exit code: that of the command, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     return exit_code(command, sys.argv[1:] if argv is None else argv)
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, checked when they are read, and locked while in use."""
+"""Files that are written completely or not at all, and locks on folders."""
 import os
 import shutil
 import zlib
@@ -7,14 +7,16 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:     # Windows: nothing is locked, and nobody may start two processes on the same folder
+except ImportError:     # Windows has no fcntl: nothing is locked, and two processes must not share a folder
     fcntl = None
 
-SEAL = b"crc32 "
+
+class UserError(Exception):
+    """A user's mistake.  The message is one line that names the file, the line and the fix."""
 
 
 def checksum(paths):
-    """One number for the content of some files, eight hexadecimal digits."""
+    """CRC-32 of the content of some files, as eight hexadecimal digits."""
     total = 0
     for path in paths:
         with open(path, "rb") as file:
@@ -23,43 +25,24 @@ def checksum(paths):
     return f"{total:08x}"
 
 
-def seal(path):
-    """Append the file's checksum: 14 bytes, which readers of zip files (and torch.load) pass over."""
-    with open(path, "ab") as file:
-        file.write(SEAL + checksum([path]).encode())
-
-
-def seal_of(path):
-    """True if a file is as it was sealed, False if it was changed or cut, None if it bears no seal."""
-    with open(path, "rb") as file:
-        size, total = os.path.getsize(path) - len(SEAL) - 8, 0
-        file.seek(max(size, 0))
-        if size < 0 or not (found := file.read()).startswith(SEAL):
-            return None
-        file.seek(0)
-        while block := file.read(min(2**20, size - file.tell())):
-            total = zlib.crc32(block, total)
-    return found == SEAL + f"{total:08x}".encode()
-
-
 @contextmanager
 def named(path):
-    """An error in writing gets the name of the file: neither a full disk nor torch's writer says it."""
+    """Add the file name to write errors: neither a full disk nor torch's writer reports it."""
     try:
         yield
     except OSError as error:
-        why = f"{error.strerror}; what was there before is whole, and the same command goes on from it"
+        why = f"{error.strerror}; the previous file is intact, and the same command resumes from it"
         raise OSError(error.errno, why, str(path)) from None
-    except RuntimeError as error:                              # what torch.save makes of an OSError
+    except RuntimeError as error:                              # torch.save turns an OSError into this
         why = str(error).split("\n")[0]
         raise OSError(getattr(error.__context__, "errno", None), why, str(path)) from None
 
 
 @contextmanager
 def replaced(path, before=None):
-    """A temporary path to write to, which then takes the place of `path`: whole, on the disk, or not at all.
+    """Yield a temporary path.  On success its file replaces `path`, on failure nothing changes.
 
-    before: a path under which the file that was there is kept
+    before: a path under which the previous file is kept
     """
     temporary = Path(f"{path}.tmp")
     with named(path):
@@ -76,10 +59,10 @@ def replaced(path, before=None):
 
 @contextmanager
 def whole_folder(folder, mark=""):
-    """A temporary folder to write to, which then takes the place of `folder`: whole, or not at all.
+    """Yield a temporary folder.  On success it becomes `folder`, on failure it is deleted.
 
-    mark: part of its name, where another process may write the same; otherwise it takes the place of what a
-          process that was killed has left
+    mark: part of the temporary name where several processes may write the same folder.  Without it, the
+          remains of a killed process are overwritten
     """
     temporary = Path(f"{folder}.{mark}tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -87,16 +70,17 @@ def whole_folder(folder, mark=""):
     try:
         yield temporary
         os.replace(temporary, folder)
-    finally:                                                   # a full disk gets its space back
+    finally:                                                   # free the disk space after a failure
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def locked(path, wait=False):
-    """Make a file, and its folder, and hold its lock.
+    """Create a lock file (and its folder) and hold its lock.
 
-    The kernel takes it back however the process ends, so none is left behind.
-    wait: until another process gives it back.  Otherwise raises ValueError if another holds it.
+    The kernel releases the lock however the process ends.
+
+    wait: wait for another process to release it; otherwise raise UserError if another process holds it
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
@@ -104,8 +88,8 @@ def locked(path, wait=False):
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise ValueError(f"{Path(path).parent} is in use by another process: wait for its end, or choose "
-                             "another --out") from None
-        except OSError:                                        # a file system without locks: as without fcntl
+            raise UserError(f"{Path(path).parent} is in use by another process: wait until it ends, or "
+                            "choose another folder") from None
+        except OSError:                                        # a file system without locks
             pass
         yield

@@ -1,100 +1,79 @@
-"""Test items -> token sequences, and the accuracy of a model on them.
+"""Task items, and the token sequences made from them.
 
-An item is a prompt and its candidates; the candidate that makes the whole text most likely is the model's
-answer, as in the papers' in-context evaluation.  What all candidates of an item have in common at the start
-is not scored, so an item works in any word order: in `reversed`, candidates come first and the prompt after
-them is scored given each of them.
+An item is a prompt with candidates.  The candidate that makes the whole text most likely is the model's
+answer, as in the papers' in-context evaluation.  Tokens that all candidates of an item share at the start are
+not scored.  So an item works in any word order: in `reversed`, candidates come first, and the prompt behind
+them is scored.
 
-  choices, accuracy  k-shot multiple choice by log-probability, plain and per token
-  answer_rows        the same texts as training rows with loss on the answer only (fine-tuning for ZS-CLT)
-  exchange, prompt   a question in one language, the answer in another; the same after k solved ones (AFP)
-  lessons, parallel, dialogues   the training samples of AFP, their two sides for MCL, their texts for CIT
+  candidate_rows, predict, score  k-shot multiple choice by log-probability
+  question_and_answer              the same texts as training samples (fine-tuning for zero-shot transfer)
+  format_example, format_prompt    a question in one language, its answer in another [AFP]
+  target_languages, parallel_sentences, instruction_examples    the training samples of AFP
 """
+from dataclasses import dataclass
+
 import numpy as np
 
-from data.synthetic import RUNGS, TASKS
-
-IGNORE = -100   # as in model.py: a target without loss
-
-# Tasks asked in context; `translate` is left out (English and clone in one prompt are never seen in joint
-# pretraining).
-IN_CONTEXT = tuple((task, rung) for task in TASKS if task not in ("knowledge", "translate")
-                   for rung in RUNGS[task])
-# The families of AFP's in-context evaluation.
+# The task families of AFP's in-context evaluation.
 FAMILIES = ("nli", "paraphrase", "cause", "ending", "coreference")
-# What the preset tiny can do in English (accuracy >= 0.8 on dev under joint training): only these speak of
-# transfer.
-HEADLINE = (("cause", "lexical"), ("ending", "lexical"), ("coreference", "lexical"), ("question", "lexical"))
+# The preset tiny learns these in English (accuracy >= 0.8 on validation items under joint training).  Only
+# they can say something about transfer at that size.
+WITHIN_REACH = tuple((task, "lexical") for task in ("cause", "ending", "coreference", "question"))
 
-# Between question and answer, what asks for a language [AFP, official code]; EQUALS only hints at it.
+# Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
-GO_ON = "go on"   # a task of real languages alone: the second half of a sentence
+GO_ON = "go on"   # a task of real languages: the second half of a sentence
 
 
-def said(part, language):
-    """A part of an item in one language: what is not {language: part} is the same in all."""
-    return part[language] if isinstance(part, dict) else part
+@dataclass(frozen=True)
+class Item:
+    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}".
 
-
-def offered(item, language):
-    """The candidates of an item in one language."""
-    return said(item.candidates, language)
-
-
-def speaks(item, language):
-    """Whether an item can be asked in a language."""
-    return all(language in part for part in (item.prompt, item.candidates) if isinstance(part, dict))
-
-
-def shared(corpus, items):
-    """Indices of the languages that all of some items can be asked in; none without items."""
-    return [i for i, name in enumerate(corpus.languages)
-            if items and all(speaks(item, name) for item in items)]
-
-
-def text(item, candidate, demonstrations=(), language=None):
-    """The text of one candidate, after k solved items (demonstrations), one item a line."""
-    solved = [f"{said(d.prompt, language)} {offered(d, language)[d.answer]}" for d in demonstrations]
-    return "\n".join(solved + [f"{said(item.prompt, language)} {offered(item, language)[candidate]}"])
-
-
-def choices(corpus, item, language, demonstrations=(), answer_language=None, limit=None, instruction=None):
-    """Token ids of each candidate's text and the length of the start they share.
-
-    -> list of (n,) int64 arrays, int
-
-    answer_language: writes the candidate itself in another language than the prompt (a classifier's labels,
-    say)
-    limit:           longest text in tokens; a longer one loses its start, the same for all candidates
-    instruction:     a language in which "Answer in ...:" stands before each answer, as in AFP's training
+    task, difficulty: "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
+    prompt:           a text, or {language: text}; a plain text is the same in all languages
+    candidates:       a list of texts, or {language: list}
+    answer:           index of the right candidate
+    told:             of a fact, the language whose training text states it: "en", "clone" or "both"
     """
-    candidates = offered(item, language)
-    texts = [text(item, i, demonstrations, language) for i in range(len(candidates))]
-    if instruction:
-        question = prompt(corpus, item, language, language, demonstrations, instruction=instruction)
-        rows = [np.concatenate((question, corpus.encode(candidate, language, opening=False)))
-                for candidate in candidates]
-    elif answer_language:
-        prompts = [t[:len(t) - len(c) - 1] for t, c in zip(texts, candidates)]
-        rows = [np.concatenate((corpus.encode(prompt, language),
-                                corpus.encode(candidate, answer_language, opening=False)))
-                for prompt, candidate in zip(prompts, candidates)]
-    else:
-        rows = [corpus.encode(t, language) for t in texts]
-    shortest = min(map(len, rows))
-    same = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)            # (shortest,)
-    start = max(int(same.argmin()) if not same.all() else shortest - 1, 1)
-    cut = max(max(map(len, rows)) - limit, 0) if limit else 0
-    return [row[min(cut, start - 1):][:limit] for row in rows], max(start - cut, 1)
+    task: str
+    difficulty: str
+    prompt: object
+    candidates: object
+    answer: int
+    told: str = ""
+
+    def prompt_in(self, language):
+        return self.prompt[language] if isinstance(self.prompt, dict) else self.prompt
+
+    def candidates_in(self, language):
+        return self.candidates[language] if isinstance(self.candidates, dict) else self.candidates
+
+    def available_in(self, language):
+        """Whether prompt and candidates exist in a language."""
+        parts = (part for part in (self.prompt, self.candidates) if isinstance(part, dict))
+        return all(language in part for part in parts)
+
+    def text(self, candidate, language):
+        """The prompt completed by one candidate."""
+        return f"{self.prompt_in(language)} {self.candidates_in(language)[candidate]}"
+
+    def solved(self, language):
+        """The prompt completed by the right candidate."""
+        return self.text(self.answer, language)
+
+    def sentence(self, language):
+        """The text that MCL compares: the prompt, or the whole sentence if the answer continues it."""
+        return self.solved(language) if self.task == GO_ON else self.prompt_in(language)
 
 
-def demonstrations(dev_items, k, index, seed):
-    """k solved items of the same task and rung from dev, by a fixed seed: never the item's own split."""
-    return [dev_items[i] for i in np.random.default_rng((seed, 301, index)).permutation(len(dev_items))[:k]]
+def languages_of(corpus, items):
+    """Indices of the corpus languages in which all items are available: -> list, empty without items."""
+    return [i for i, name in enumerate(corpus.languages)
+            if items and all(item.available_in(name) for item in items)]
 
 
 def pad(rows):
-    """Rows of different lengths -> tokens (B, W) int64, 0 on the right; mask (B, W) bool, true on tokens."""
+    """Pad rows on the right: -> tokens (B, W) int64, padded with 0; mask (B, W) bool, true on tokens."""
     lengths = np.array([len(row) for row in rows])                               # (B,)
     mask = np.arange(lengths.max()) < lengths[:, None]                           # (B, W)
     tokens = np.zeros(mask.shape, np.int64)
@@ -102,23 +81,69 @@ def pad(rows):
     return tokens, mask
 
 
-def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, answer_language=None,
-            limit=None, instruction=None, batch_size=128):
-    """Multiple choice: -> the candidate that each item gets, by score and by score per token, (n,) each, and
-    the share of items that lost their first examples, because limit is shorter.
+# --- multiple choice ----------------------------------------------------------------------------------------
 
-    log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
-               token, wanted where the second is true
+def demonstrations(dev_items, k, index, seed):
+    """k solved items for the prompt of item `index`.  They never come from the split of the item."""
+    return [dev_items[i] for i in np.random.default_rng((seed, 301, index)).permutation(len(dev_items))[:k]]
+
+
+def candidate_rows(corpus, item, language, demonstrations=(), answer_language=None, instruction=None):
+    """The text of every candidate, and the number of tokens that all share at the start.
+
+    answer_language: the language of the candidates if it is not that of the prompt, for example the
+                     English labels of a classifier
+    instruction:     language of the phrase "Answer in ...:" before each answer, as in AFP's training
+    returns:         list of (n,) int64 arrays, int
     """
-    rows, starts, owner, cut = [], [], [], 0
+    candidates = item.candidates_in(language)
+    before = "".join(d.solved(language) + "\n" for d in demonstrations)
+    if instruction:
+        start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+        rows = [np.concatenate((start, corpus.encode(c, language, separator=False))) for c in candidates]
+    elif answer_language:
+        start = corpus.encode(before + item.prompt_in(language), language)
+        rows = [np.concatenate((start, corpus.encode(c, answer_language, separator=False)))
+                for c in candidates]
+    else:
+        rows = [corpus.encode(before + item.text(i, language), language) for i in range(len(candidates))]
+    shortest = min(map(len, rows))
+    same = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)            # (shortest,)
+    # one token at least is scored, even if a candidate is the beginning of another one
+    return rows, max(shortest - 1 if same.all() else int(same.argmin()), 1)
+
+
+def fit_rows(rows, shared, limit):
+    """Cut the rows of candidates to at most `limit` tokens; all lose the same number at the start.
+
+    -> rows, number of tokens that they share, whether anything was cut
+    """
+    cut = max(max(map(len, rows)) - limit, 0) if limit else 0
+    return [row[min(cut, shared - 1):][:limit] for row in rows], max(shared - cut, 1), cut > 0
+
+
+def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answer_language=None, limit=None,
+            instruction=None, batch_size=128):
+    """Choose a candidate for every item.
+
+    returns:   (n,) choices by log-probability, (n,) by log-probability per token, and the share of prompts
+               that lost demonstrations because `limit` is shorter
+    log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
+               token, needed where the second argument is true
+    k, dev_items, seed: number of demonstrations, see demonstrations
+    limit:     largest number of tokens of a text, by default any;  others: see candidate_rows
+    """
+    rows, starts, owner, n_cut = [], [], [], 0
     for i, item in enumerate(items):
-        solved = demonstrations(dev_items, shots, i, seed) if shots else ()
-        candidates, start = choices(corpus, item, language, solved, answer_language, limit, instruction)
-        cut += bool(solved) and max(map(len, candidates)) == limit
+        examples = demonstrations(dev_items, k, i, seed) if k else ()
+        candidates, start, cut = fit_rows(
+            *candidate_rows(corpus, item, language, examples, answer_language, instruction), limit)
+        if examples and cut:
+            n_cut += 1
         rows += candidates
         starts += [start] * len(candidates)
         owner += [i] * len(candidates)
-    score, length = np.zeros(len(rows)), np.array([len(r) for r in rows]) - np.array(starts)
+    total, length = np.zeros(len(rows)), np.array([len(r) for r in rows]) - np.array(starts)
     by_length = np.argsort([len(r) for r in rows], kind="stable")         # rows of one length need no padding
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
@@ -127,117 +152,112 @@ def guesses(corpus, items, language, log_probs, shots=0, dev_items=(), seed=0, a
         wanted = np.array([(place >= starts[i] - 1) & (place < len(rows[i]) - 1) for i in chosen])
         predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
         for line, i in zip(predicted, chosen):
-            score[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
+            total[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
     first = np.searchsorted(owner, np.arange(len(items) + 1))                    # (n + 1,)
     plain, per_token = (np.array([scores[a:b].argmax() for a, b in zip(first, first[1:])])
-                        for scores in (score, score / np.maximum(length, 1)))
-    return plain, per_token, cut / max(len(items), 1)
+                        for scores in (total, total / np.maximum(length, 1)))
+    return plain, per_token, n_cut / max(len(items), 1)
 
 
-def accuracy(corpus, items, language, log_probs, *solved, **options):
-    """Multiple choice, see guesses: -> dict(accuracy, per_token, n), shares of right answers; and cut, the
-    share of prompts that lost examples, if there are any."""
+def score(corpus, items, language, log_probs, **options):
+    """Accuracy of predict: -> dict(accuracy, per_token, n), and `cut` if prompts lost demonstrations."""
     right = np.array([item.answer for item in items])
-    plain, per_token, cut = guesses(corpus, items, language, log_probs, *solved, **options)
-    return dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
-                n=len(items)) | (dict(cut=cut) if cut else {})
+    plain, per_token, cut = predict(corpus, items, language, log_probs, **options)
+    result = dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
+                  n=len(items))
+    if cut:
+        result["cut"] = cut
+    return result
 
 
-def answer_rows(corpus, items, language, limit=None):
-    """Solved items as training rows, with loss on the tokens that tell candidates apart.
+def question_and_answer(corpus, items, language, limit=None):
+    """Solved items, split before the first token that tells their candidates apart.
 
-    -> inputs (B, T), targets (B, T)
+    -> two lists of token id arrays, the input of align.instruction_rows
     """
-    rows, starts = [], []
+    questions, answers = [], []
     for item in items:
-        candidates, start = choices(corpus, item, language, limit=limit)
-        rows.append(candidates[item.answer])
-        starts.append(start)
-    tokens, scored = pad(rows)                                                   # (B, W) each
-    scored &= np.arange(tokens.shape[1]) >= np.array(starts)[:, None]
-    return tokens[:, :-1], np.where(scored, tokens, IGNORE)[:, 1:]
+        rows, start, _ = fit_rows(*candidate_rows(corpus, item, language), limit)
+        questions.append(rows[item.answer][:start])
+        answers.append(rows[item.answer][start:])
+    return questions, answers
 
 
-def exchange(corpus, item, asked, answered, form=ANSWER, instruction=None):
-    """Question and phrase in the language `asked`, right answer and newline in the language `answered`.
+# --- questions and answers across languages -----------------------------------------------------------------
 
-    -> token ids (n,), (m,)
+def format_example(corpus, item, asked, answered, form=ANSWER, instruction=None):
+    """Question and phrase in the language `asked`; right answer and newline in the language `answered`.
 
     form:        ANSWER, TRANSLATE or EQUALS
-    instruction: language of the phrase, None for the question's.  Languages share no token, so its words and
-                 the name in it are that language's pieces of words: " cl" "one", " E" "n" "g" "l" "ish"
-    The phrase is encoded by itself: in another word order, it stays behind the question.
+    instruction: language of the phrase, by default that of the question
+    returns:     token ids (n,), (m,)
+
+    The phrase is encoded separately, so that another word order leaves it behind the question.
     """
-    question = [corpus.encode(part, name, opening=False) for part, name in (
-        (said(item.prompt, asked), asked), (form.format(corpus.called(answered)), instruction or asked))]
-    answer = corpus.encode(offered(item, answered)[item.answer], answered, opening=False)
+    phrase = form.format(corpus.language_name(answered))
+    question = [corpus.encode(item.prompt_in(asked), asked, separator=False),
+                corpus.encode(phrase, instruction or asked, separator=False)]
+    answer = corpus.encode(item.candidates_in(answered)[item.answer], answered, separator=False)
     return np.concatenate(question), np.concatenate((answer, corpus.newline(answered)))
 
 
-def prompt(corpus, item, asked, answered, solved=(), form=ANSWER, instruction=None):
-    """A document of k solved items, one a line, and the item's question, as token ids (n,): see exchange."""
-    lines = [part for d in solved for part in exchange(corpus, d, asked, answered, form, instruction)]
-    question, _ = exchange(corpus, item, asked, answered, form, instruction)
-    return np.concatenate([corpus.opening(asked), *lines, question])
+def format_prompt(corpus, item, asked, answered, demonstrations=(), form=ANSWER, instruction=None):
+    """A document of solved items, one per line, and the question of the item: -> token ids (n,)."""
+    parts = [corpus.separator(asked)]
+    for example in demonstrations:
+        parts += format_example(corpus, example, asked, answered, form, instruction)
+    question, _ = format_example(corpus, item, asked, answered, form, instruction)
+    return np.concatenate([*parts, question])
 
 
-def lessons(world, n, translations):
-    """n items of the training split, the given share of them sentences to translate, the rest from all tasks
-    and rungs in turn but `knowledge`, whose items are all tests."""
-    n_translations = round(n * translations)
-    each = -(-(n - n_translations) // len(IN_CONTEXT))
-    kinds = [world.items(task, "train", each, rung) for task, rung in IN_CONTEXT]
-    return ([item for turn in zip(*kinds) for item in turn][:n - n_translations]
-            + world.items("translate", "train", n_translations))
+def target_languages(corpus, items, partner, asked, answered):
+    """Replace the languages drawn for items (align.draw_languages) that are not available in their partner.
 
-
-def count_tokens(corpus, items, languages):
-    """Tokens of items with their right answers, in all of some languages that they can be asked in."""
-    def whole(item, name):
-        return said(item.prompt, name) if item.task == "translate" else text(item, item.answer, language=name)
-    return sum(len(corpus.encode(whole(item, name), name))
-               for item in items for name in languages if speaks(item, name))
-
-
-def sentence(item, language):
-    """What MCL compares: the question; of a sentence to go on with, the whole."""
-    return text(item, item.answer, language=language) if item.task == GO_ON else said(item.prompt, language)
-
-
-def parallel(corpus, items, partner, limit):
-    """The questions of n items in English, then each in its partner language (an index): the pairs of MCL.
-
-    -> tokens (2n, W), mask (2n, W) bool, true on tokens that are not padding
+    partner, asked, answered: (n,) indices of languages -> the same, changed where necessary
     """
-    names = [corpus.languages[p] for p in (*[0] * len(items), *partner)]
-    texts = [corpus.encode(sentence(item, name), name, opening=False)[-limit:]
-             for item, name in zip([*items, *items], names)]
-    return pad(texts)
-
-
-def partners(corpus, items, partner, asked, answered):
-    """Languages drawn for n items (align.directions); an item that is not in its partner gets one it is in.
-
-    partner, asked, answered: (n,) indices of languages -> the same, with other partners where need be
-    """
-    drawn, spoken = partner, partner.copy()
+    available = partner.copy()
     for i, item in enumerate(items):
-        if not speaks(item, corpus.languages[drawn[i]]):
-            spoken[i] = next(p for p, name in enumerate(corpus.languages) if p and speaks(item, name))
-    return spoken, np.where(asked == drawn, spoken, asked), np.where(answered == drawn, spoken, answered)
+        if not item.available_in(corpus.languages[partner[i]]):
+            available[i] = next(p for p, name in enumerate(corpus.languages) if p and item.available_in(name))
+    return (available, np.where(asked == partner, available, asked),
+            np.where(answered == partner, available, answered))
 
 
-def dialogues(corpus, items, partner, asked, answered, equals):
+def parallel_sentences(corpus, items, partner, limit):
+    """The sentences of n items in English, then each in its partner language (an index): the pairs of MCL.
+
+    A sentence longer than limit loses its start.  -> tokens (2n, W), mask (2n, W) bool, true on real tokens
+    """
+    names = [corpus.languages[0]] * len(items) + [corpus.languages[p] for p in partner]
+    return pad([corpus.encode(item.sentence(name), name, separator=False)[-limit:]
+                for item, name in zip([*items, *items], names)])
+
+
+def instruction_examples(corpus, items, partner, asked, answered, equals):
     """Questions and answers of n items, the samples of CIT: -> two lists of (n_i,) arrays.
 
-    partner, asked, answered (n,) are indices of languages.  A sentence to translate always changes between
-    English and its partner, and stands in the format EQUALS where equals (n,) is true, else TRANSLATE.
+    partner, asked, answered: (n,) indices of languages
+    equals:                   (n,) bool, the format of sentences to translate: EQUALS or TRANSLATE
+
+    A sentence to translate always changes between English and its partner.
     """
     questions, answers = [], []
     for item, p, a, t, e in zip(items, partner, asked, answered, equals):
-        translate = item.task == "translate"
-        form = (EQUALS if e else TRANSLATE) if translate else ANSWER
-        a, t = (corpus.languages[i] for i in (a, p - a if translate else t))
-        questions.append(prompt(corpus, item, a, t, form=form))
-        answers.append(exchange(corpus, item, a, t, form)[1])
+        form = ANSWER
+        if item.task == "translate":
+            form, t = (EQUALS if e else TRANSLATE), p - a                        # English is 0
+        a, t = corpus.languages[a], corpus.languages[t]
+        questions.append(format_prompt(corpus, item, a, t, form=form))
+        answers.append(format_example(corpus, item, a, t, form)[1])
     return questions, answers
+
+
+def count_tokens(corpus, items, languages):
+    """Tokens of solved items in all languages in which they are available."""
+    total = 0
+    for item in items:
+        for name in languages:
+            if item.available_in(name):
+                text = item.prompt_in(name) if item.task == "translate" else item.solved(name)
+                total += len(corpus.encode(text, name))
+    return total

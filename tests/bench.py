@@ -1,11 +1,13 @@
-"""Speed and memory, both sides in one process and in turn (A B A B ...): medians, ratios round by round.
+"""Measure speed and memory.  All sides run in one process and in turn (A B A B ...).
+
+Reported are medians over rounds; ratios are taken within a round first.
 
   python tests/bench.py contrastive   the fused loss against the plain one and ready-made operators
   python tests/bench.py step          a step of language modelling and of word alignment against plain ones
-  python tests/bench.py data          what feeds a step against the step
+  python tests/bench.py data          generating, tokenizing, batches and code-switching against a step
   python tests/bench.py switch --data DIR   a step on a prepared folder with and without code-switching
   python tests/bench.py start         from the command to the first step, with an empty and a full cache
-  python tests/bench.py optimizer     steps and seconds to a validation loss: learning rates, Muon
+  python tests/bench.py optimizer     validation loss and CPU time of learning rates and of Muon
 
 On a CPU one thread computes.  The last line of the output is JSON.
 """
@@ -20,29 +22,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before torch: spinning threads disturb small operators
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-import reference  # noqa: E402
 import train  # noqa: E402
-from data import measure  # noqa: E402
-from data.synthetic import World  # noqa: E402
-from model import GPT, Shape, choose_dtype, contrastive_loss, learning_rate, lm_loss  # noqa: E402
+from data.lab import measures  # noqa: E402
+from data.lab.options import parse_args  # noqa: E402
+from data.lab.run import Run  # noqa: E402
+from data.world.world import World  # noqa: E402
+from model import (GPT, ModelConfig, choose_dtype, contrastive_loss, lm_loss, lr_multiplier,  # noqa: E402
+                   plain_contrastive_loss)
 from prealign import code_switch, word_alignment_loss  # noqa: E402
 
 MIB = 2**20
 
 
 # --- measuring ----------------------------------------------------------------------------------------------
+
 def seconds(work, device):
+    """Seconds of one call, with a GPU synchronized before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -53,7 +60,10 @@ def seconds(work, device):
 
 
 def in_turn(sides, device, rounds, warm=True):
-    """{name: function} -> {name: seconds of each round}, after one round that is not counted."""
+    """Time all sides in turn: {name: function} -> {name: seconds of each round}.
+
+    warm: call every side once before
+    """
     for work in sides.values() if warm else ():
         work()
     times = {name: [] for name in sides}
@@ -69,13 +79,13 @@ def ratio(times, other, mine):
 
 
 def resident(which):
-    """Bytes in memory: now (VmRSS) or at the peak (VmHWM)."""
+    """Bytes of memory of this process: now (VmRSS) or at the peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
 
 
 def extra_memory(work, device):
-    """Peak bytes while `work` runs beyond those before; on a CPU in a process of its own (Linux)."""
+    """Peak bytes of `work` above those in use before; on a CPU in its own process (Linux)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -83,7 +93,7 @@ def extra_memory(work, device):
         return torch.cuda.max_memory_allocated() - before
     reader, writer = os.pipe()
     if not os.fork():
-        ctypes.CDLL(None).malloc_trim(0)                       # give back what the parent had freed
+        ctypes.CDLL(None).malloc_trim(0)                       # return memory that the parent has freed
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")      # the peak starts from here
         before = resident("VmRSS")
         work()
@@ -104,6 +114,7 @@ def matmul_peak(dtype, device):
 
 
 def machine(device):
+    """One line that names the machine."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")
@@ -115,6 +126,7 @@ def machine(device):
 
 
 def table(head, rows):
+    """Print a table with numbers rounded and right-aligned."""
     rows = [head] + [[f"{c:.3g}" if isinstance(c, float) and c < 1000 else f"{c:.0f}"
                       if isinstance(c, float) else str(c) for c in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -123,6 +135,7 @@ def table(head, rows):
 
 
 # --- contrastive --------------------------------------------------------------------------------------------
+
 def pairs(K, N, D, device):
     """Random states and concepts of N / 2 pairs, (K, N, D) and (N,)."""
     return torch.randn(K, N, D, device=device), torch.arange(N // 2).repeat(2)
@@ -136,8 +149,19 @@ def there_and_back(loss, states, *rest):
     return work
 
 
+def broadcast_cosine_loss(source, target, tau=0.1):
+    """AFP's similarity taken literally: source, target (N, D), row i translates row i -> ().
+
+    It allocates N x N x D numbers.  Each side picks its translation on the other side, and the two directions
+    are averaged.
+    """
+    scores = F.cosine_similarity(source[:, None], target[None], dim=-1) / tau                # (N, N)
+    translation = torch.arange(len(source), device=source.device)                            # (N,)
+    return (F.cross_entropy(scores, translation) + F.cross_entropy(scores.T, translation)) / 2
+
+
 def cross_entropy_loss(states, concept, tau=0.1):
-    """F.cross_entropy on materialised logits: one positive per word, all pairs in order (see pairs)."""
+    """F.cross_entropy on materialised logits; needs one positive per word, in the order of `pairs`."""
     z, n = F.normalize(states, dim=-1), states.shape[1]
     logits = (z @ z.transpose(1, 2) / tau).masked_fill(
         torch.eye(n, dtype=torch.bool, device=z.device), -math.inf)                          # (K, N, N)
@@ -146,7 +170,7 @@ def cross_entropy_loss(states, concept, tau=0.1):
 
 
 def linear_cross_entropy_loss(states, concept, tau=0.1, options=None):
-    """The best ready-made operator: logits and loss in one; it cannot leave the word itself out."""
+    """The best ready-made operator, logits and loss in one.  It cannot exclude the word itself."""
     z, n = F.normalize(states, dim=-1), states.shape[1]
     partner = torch.arange(n, device=z.device).roll(n // 2)                                    # (N,)
     return sum(F.linear_cross_entropy(level, level / tau, partner, options=options) for level in z) / len(z)
@@ -159,7 +183,7 @@ def chunked_linear_cross_entropy_loss(states, concept, tau=0.1):
 def gradient_error(states, concept, tau, autocast):
     """Relative error of the fused float32 gradient against the plain float64 one."""
     exact = states.double().requires_grad_()
-    reference.contrastive_loss(exact, concept, tau).backward()
+    plain_contrastive_loss(exact, concept, tau).backward()
     mine = states.clone().requires_grad_()
     with torch.autocast(states.device.type, torch.bfloat16, enabled=autocast):
         contrastive_loss(mine, concept, tau).backward()
@@ -167,7 +191,7 @@ def gradient_error(states, concept, tau, autocast):
 
 
 def bench_contrastive(device, rounds):
-    losses = dict(fused=contrastive_loss, plain=reference.contrastive_loss, cross_entropy=cross_entropy_loss,
+    losses = dict(fused=contrastive_loss, plain=plain_contrastive_loss, cross_entropy=cross_entropy_loss,
                   linear_ce=linear_cross_entropy_loss, linear_ce_chunked=chunked_linear_cross_entropy_loss)
     if not hasattr(F, "linear_cross_entropy"):                 # an older torch
         del losses["linear_ce"], losses["linear_ce_chunked"]
@@ -206,7 +230,7 @@ def bench_contrastive(device, rounds):
     sides = dict(
         fused=there_and_back(lambda s: contrastive_loss(s, concept, 0.05, anchors=N), states),
         broadcast=there_and_back(
-            lambda s: reference.broadcast_cosine_loss(s[0, :N], s[0, N:], 0.05), states))
+            lambda s: broadcast_cosine_loss(s[0, :N], s[0, N:], 0.05), states))
     times = in_turn(sides, device, rounds)
     result["broadcast_x"] = ratio(times, "broadcast", "fused")
     print(f"similarities of {N} sentence pairs as a broadcast cosine (N x N x D): "
@@ -224,6 +248,7 @@ def bench_contrastive(device, rounds):
 
 
 # --- step ---------------------------------------------------------------------------------------------------
+
 class PlainBlock(nn.Module):
     """A block as most people write it: LayerNorm, biases, GELU, F.scaled_dot_product_attention."""
 
@@ -243,14 +268,14 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """The nanoGPT shape: learned positions, float32, logits of the whole batch."""
+    """A model like nanoGPT's: learned positions, float32, logits of the whole batch."""
 
-    def __init__(self, shape):
+    def __init__(self, config):
         super().__init__()
-        D = shape.d_model
-        self.embed, self.place = nn.Embedding(shape.vocab_size, D), nn.Embedding(shape.context_len, D)
-        self.body = nn.ModuleList(PlainBlock(D, shape.n_head) for _ in range(shape.n_layer))
-        self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, shape.vocab_size, bias=False)
+        D = config.d_model
+        self.embed, self.place = nn.Embedding(config.vocab_size, D), nn.Embedding(config.context_len, D)
+        self.body = nn.ModuleList(PlainBlock(D, config.n_head) for _ in range(config.n_layer))
+        self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, config.vocab_size, bias=False)
 
     def hidden(self, tokens):
         levels = [self.embed(tokens) + self.place.weight[:tokens.shape[1]]]
@@ -264,10 +289,18 @@ class PlainGPT(nn.Module):
 
 
 def update(optimizer, loss):
+    """One step of an optimizer on loss()."""
     optimizer.zero_grad()
     loss().backward()
     torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
     optimizer.step()
+
+
+def tiny_run(cache, *flags):
+    """A run of preset tiny that has its data and its model, but is not trained and writes nothing."""
+    cfg, _ = parse_args(["--preset", "tiny", *flags])
+    with tempfile.TemporaryDirectory() as out:
+        return Run(cfg, out, cache, quiet=True)
 
 
 def published_alignment_loss(model, words, mask, concept, tau=0.1, width=30):
@@ -275,20 +308,20 @@ def published_alignment_loss(model, words, mask, concept, tau=0.1, width=30):
     words, mask = (F.pad(t, (0, width - t.shape[1])) for t in (words, mask))
     levels = model.hidden(words) + [F.embedding(words, model.head.weight)]       # K x (N, 30, D)
     share = mask[..., None] / mask.sum(1)[:, None, None]                         # (N, 30, 1)
-    return reference.contrastive_loss(torch.stack([(level * share).sum(1) for level in levels]), concept, tau)
+    return plain_contrastive_loss(torch.stack([(level * share).sum(1) for level in levels]), concept, tau)
 
 
 def bench_step(device, rounds, cache):
     cuda = device.type == "cuda"
-    shape = Shape(32768, 12, 12, 768, 1024) if cuda else Shape(4096, 6, 8, 256, 128)
+    config = ModelConfig(32768, 12, 12, 768, 1024) if cuda else ModelConfig(4096, 6, 8, 256, 128)
     B, T = (16, 1024) if cuda else (32, 128)
     torch.manual_seed(0)
-    plain, ours = PlainGPT(shape).to(device), GPT(shape).initialise(0).to(device)
-    compiled = GPT(shape).initialise(0).to(device)
+    plain, ours = PlainGPT(config).to(device), GPT(config).initialise(0).to(device)
+    compiled = GPT(config).initialise(0).to(device)
     for block in compiled.body:
         block.compile()
     compiled_loss, dtype = torch.compile(lm_loss), getattr(torch, choose_dtype(device))
-    rows = torch.randint(shape.vocab_size, (B, T + 1), device=device)
+    rows = torch.randint(config.vocab_size, (B, T + 1), device=device)
     tokens, targets = rows[:, :-1], rows[:, 1:]
 
     def lm(model, loss):
@@ -297,7 +330,7 @@ def bench_step(device, rounds, cache):
         return loss(logits, targets, B * T)
 
     def optimizer(model):
-        return torch.optim.AdamW(model.groups(1e-3, 1e-3, 1e-3, 0.1), fused=True)
+        return torch.optim.AdamW(model.param_groups(1e-3, 1e-3, 0.1), fused=True)
 
     adam, fused, fused_too = torch.optim.AdamW(plain.parameters()), optimizer(ours), optimizer(compiled)
     sides = dict(plain=lambda: update(adam, lambda: plain.loss(tokens, targets)),
@@ -308,7 +341,7 @@ def bench_step(device, rounds, cache):
     memory = {name: extra_memory(work, device) / MIB for name, work in sides.items()}
     matrices = sum(p.numel() for p in ours.parameters() if p.ndim == 2) - ours.embed.weight.numel()
     # forward and backward: 6 per weight and token, 12 L D T per token for the products of attention
-    flops = B * T * (6 * matrices + 12 * shape.n_layer * shape.d_model * T)
+    flops = B * T * (6 * matrices + 12 * config.n_layer * config.d_model * T)
     peak = dict(plain=matmul_peak(torch.float32, device), ours=matmul_peak(dtype, device))
     peak["compiled"], result, lines = peak["ours"], {}, []
     for name, found in times.items():
@@ -317,18 +350,16 @@ def bench_step(device, rounds, cache):
                             share_of_peak=flops / middle / peak[name])
         lines.append([name, middle * 1e3, round(B * T / middle), result[name]["faster"], round(memory[name]),
                       result[name]["share_of_peak"]])
-    print(f"\nLM step, {shape.n_layer} layers, D {shape.d_model}, V {shape.vocab_size}, B {B}, T {T}; ours "
-          f"in {str(dtype)[6:]} (matmul peak {peak['ours'] / 1e9:.0f} GFLOP/s, float32 "
+    print(f"\nLM step, {config.n_layer} layers, D {config.d_model}, V {config.vocab_size}, B {B}, T {T}; "
+          f"ours in {str(dtype)[6:]} (matmul peak {peak['ours'] / 1e9:.0f} GFLOP/s, float32 "
           f"{peak['plain'] / 1e9:.0f}); compilation {compile_seconds:.0f} s apart")
     table(["side", "ms", "tokens/s", "x plain", "MiB", "share of peak"], lines)
 
-    cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
-    with tempfile.TemporaryDirectory() as out:
-        run = train.Run(cfg, out, cache, quiet=True)
-    entries = np.random.default_rng(0).permutation(len(run.taught))[:512]
-    words, mask, concept = map(torch.from_numpy, run.taught.batch(entries))
-    shape = Shape(run.corpus.vocab_size, 6, 8, 256, 128)
-    plain, ours = PlainGPT(shape).to(device), GPT(shape).initialise(0).to(device)
+    run = tiny_run(cache, "--method", "prealign")
+    entries = np.random.default_rng(0).permutation(len(run.train_dictionary))[:512]
+    words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
+    config = ModelConfig(run.corpus.vocab_size, 6, 8, 256, 128)
+    plain, ours = PlainGPT(config).to(device), GPT(config).initialise(0).to(device)
     adam, fused = torch.optim.AdamW(plain.parameters()), optimizer(ours)
     on_device = words.to(device), mask.to(device), concept.to(device)
 
@@ -346,17 +377,16 @@ def bench_step(device, rounds, cache):
 
 
 # --- data and start -----------------------------------------------------------------------------------------
+
 def bench_data(device, rounds, cache):
-    cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
-    with tempfile.TemporaryDirectory() as out:
-        run = train.Run(cfg, out, cache, quiet=True)
-    world, corpus, step = World(0), run.corpus, iter(range(10**9))
+    run = tiny_run(cache, "--method", "prealign")
+    world, corpus, batch_size, step = World(0), run.corpus, run.cfg.batch_size, iter(range(10**9))
     documents = list(world.documents("en", 50_000, 1))
     n_tokens = len(corpus.encode("\n".join(documents), "en"))
-    rows, languages = train.text_rows(run, train.TEXT, 0, cfg.batch_size)
+    rows, languages = train.text_rows(run, train.TEXT, 0, batch_size)
 
     def switch():
-        code_switch(rows, corpus.starts_word(rows), languages == 0, run.taught, 0.05,
+        code_switch(rows, corpus.starts_word(rows), languages == 0, run.train_dictionary.table, 0.05,
                     np.random.default_rng(0))
 
     optimizer = torch.optim.AdamW(run.model.parameters(), fused=True)
@@ -368,7 +398,7 @@ def bench_data(device, rounds, cache):
     sides = dict(
         generate=(n_tokens, lambda: list(world.documents("en", 50_000, 1))),
         tokenize=(n_tokens, lambda: corpus.tokenizer.encode_batch(documents)),
-        batches=(rows.size, lambda: train.text_rows(run, train.TEXT, next(step), cfg.batch_size)),
+        batches=(rows.size, lambda: train.text_rows(run, train.TEXT, next(step), batch_size)),
         code_switching=(rows.size, switch),
         step=(rows.size, lambda: update(optimizer, lm)))
     times = in_turn({name: work for name, (_, work) in sides.items()}, device, rounds)
@@ -382,23 +412,23 @@ def bench_data(device, rounds, cache):
 
 
 def bench_switch(device, rounds, data, steps=10):
-    """A pretraining step with the folder's dictionary, several translations a word, against one without."""
-    with tempfile.TemporaryDirectory() as out:
-        cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign", "--keep_aligned", "0",
-                                   "--data", data])
-        run = train.Run(cfg, out, quiet=True)
+    """A pretraining step with code-switching, several translations a word, against one without."""
+    run = tiny_run("data/cache", "--method", "prealign", "--prealign_every", "0", "--data", data)
+    with_switching, without = run.cfg, replace(run.cfg, code_switch=0.0)
     optimizer, step = torch.optim.AdamW(run.model.parameters(), fused=True), iter(range(10**9))
 
-    def learn(dictionary):
+    def learn(cfg):
+        run.cfg = cfg
         for _ in range(steps):
-            (loss, _, _), = train.pretrain(run, dictionary, next(step))
+            (loss, _, _), = train.pretrain(run, next(step))
             update(optimizer, lambda loss=loss: loss)
 
-    sides = dict(switched=lambda: learn(run.taught), plain=lambda: learn(None))
+    sides = dict(switched=lambda: learn(with_switching), plain=lambda: learn(without))
     times = in_turn(sides, device, rounds)
     found = statistics.median(times["switched"]) / steps * 1000, ratio(times, "switched", "plain")
-    print(f"\n{len(run.taught):,} words, {run.taught.count.mean():.2f} translations each; a step with "
-          f"code-switching takes {found[0]:.1f} ms, {found[1]:.3f} x one without")
+    translations = [len(found) for _, found in run.train_dictionary.entries]
+    print(f"\n{len(translations):,} words, {statistics.mean(translations):.2f} translations each; a step "
+          f"with code-switching takes {found[0]:.1f} ms, {found[1]:.3f} x one without")
     return dict(milliseconds=found[0], ratio=found[1])
 
 
@@ -406,7 +436,7 @@ FIRST_STEP = """
 import train
 cfg, _ = train.parse_args(["--preset", "tiny", "--method", "prealign"])
 run = train.Run(cfg, {out!r}, {cache!r}, quiet=True)
-for loss, _, _ in train.pretrain(run, run.taught, 0):
+for loss, _, _ in train.pretrain(run, 0):
     loss.backward()
 """
 
@@ -426,54 +456,54 @@ def bench_start(device, rounds, cache):
 
 
 # --- optimizer ----------------------------------------------------------------------------------------------
-def muon(run, model, steps, lr):
+
+def muon(run, model, lr):
     """AdamW for embedding, head and norms, torch.optim.Muon for the matrices of the body."""
-    groups = model.groups(lr, lr * run.cfg.embed_lr, lr * run.cfg.head_lr, run.cfg.weight_decay)
+    groups = model.param_groups(lr, lr * run.cfg.embed_lr, run.cfg.weight_decay)
     body = torch.optim.Muon(groups[0]["params"], lr=lr, weight_decay=run.cfg.weight_decay,
                             adjust_lr_fn="match_rms_adamw")
     return [body, torch.optim.AdamW(groups[1:], betas=(0.9, 0.95), fused=True)]
 
 
-def adamw(run, model, steps, lr):
-    groups = model.groups(lr, lr * run.cfg.embed_lr, lr * run.cfg.head_lr, run.cfg.weight_decay)
+def adamw(run, model, lr):
+    """AdamW for all parameters, as in training."""
+    groups = model.param_groups(lr, lr * run.cfg.embed_lr, run.cfg.weight_decay)
     return [torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)]
 
 
 def bench_optimizer(device, cache, steps, seeds):
-    """Each side trains the baseline, with a schedule of its own length: validation loss and CPU time."""
-    single = [(f"AdamW, one rate {lr:g}", adamw, dict(lr=lr, embed_lr=1.0, head_lr=1.0), 1.0)
+    """Train the baseline with each optimizer and a schedule of its own length: validation loss, CPU time."""
+    single = [(f"AdamW, one rate {lr:g}", adamw, dict(lr=lr, embed_lr=1.0), 1.0)
               for lr in (4e-3, 8e-3)]
     ours = [(f"AdamW {lr:g}, embedding and head {times:g} x, {share:.0%} of the steps", adamw,
-             dict(lr=lr, embed_lr=times, head_lr=times), share)
+             dict(lr=lr, embed_lr=times), share)
             for lr, times, share in ((3e-3, 3.0, 1.0), (4e-3, 5.0, 1.0), (4e-3, 5.0, 0.8))]
-    # embedding and head at the rate that they have under AdamW
+    # embedding and head have the same rate as under AdamW
     muons = [(f"Muon {lr:g} for matrices, {share:.0%} of the steps", muon,
-              dict(lr=lr, embed_lr=9e-3 / lr, head_lr=9e-3 / lr), share)
+              dict(lr=lr, embed_lr=9e-3 / lr), share)
              for lr, share in ((6e-3, 1.0), (6e-3, 0.8), (1.2e-2, 1.0))]
     result, lines = {}, []
     for name, make, changes, share in single + ours + muons:
         losses, spent = [], []
         for seed in range(seeds):
-            cfg, _ = train.parse_args(["--preset", "tiny", "--method", "baseline", "--seed", str(seed)])
-            cfg = train.replace(cfg, **changes)
-            with tempfile.TemporaryDirectory() as out:
-                run = train.Run(cfg, out, cache, quiet=True)
-            optimizers, n = make(run, run.model, steps, cfg.lr), round(share * steps)
+            run = tiny_run(cache, "--method", "baseline", "--seed", str(seed))
+            run.cfg = cfg = replace(run.cfg, **changes)
+            optimizers, n = make(run, run.model, cfg.lr), round(share * steps)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["peak_lr"] = group["lr"]
             start = time.process_time()
             for step in range(n):
                 for group in (g for optimizer in optimizers for g in optimizer.param_groups):
-                    group["lr"] = group["peak_lr"] * learning_rate(step, n, cfg.warmup)
-                for loss, _, _ in train.pretrain(run, None, step):
+                    group["lr"] = group["peak_lr"] * lr_multiplier(step, n, train.WARMUP)
+                for loss, _, _ in train.pretrain(run, step):
                     loss.backward()
                 torch.nn.utils.clip_grad_norm_(run.model.parameters(), cfg.clip)
                 for optimizer in optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
             spent.append(time.process_time() - start)
-            losses.append([measure.losses_per_token(run.model, run.corpus, language, 10**9).mean().item()
+            losses.append([measures.losses_per_token(run.model, run.corpus, language, 10**9).mean().item()
                            for language in run.languages])
         english, clone = np.array(losses).T
         result[name] = dict(english=english.tolist(), clone=clone.tolist(), cpu_seconds=spent)
@@ -489,7 +519,7 @@ def main():
     p.add_argument("what", choices=("contrastive", "step", "data", "switch", "start", "optimizer"))
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is timed [5]")
-    p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="where generated corpora are kept")
+    p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="folder of generated corpora")
     p.add_argument("--data", default="data/multi30k", help="switch: a prepared folder [data/multi30k]")
     p.add_argument("--steps", type=int, default=1000, help="optimizer: steps of training [1000]")
     p.add_argument("--seeds", type=int, default=3, help="optimizer: runs of each side [3]")

@@ -1,4 +1,5 @@
-"""What the tests share: the repository on the path, one thread, and one small corpus that is built once."""
+"""Shared by the tests: the repository on the path, one thread, and one small corpus that is built once."""
+import functools
 import os
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import torch  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)
 
-from data import corpus as corpora  # noqa: E402
+from data.corpus import Corpus  # noqa: E402
+from data.world import build  # noqa: E402
+from data.world.world import World  # noqa: E402
 
+build.world_items = functools.cache(build.world_items)   # many tests build a folder of the same world
 SETTINGS = dict(seed=0, languages=["en", "clone", "reversed", "shuffled-2"], n_words=30_000, clone_share=0.1,
                 vocab_size=400)
 
@@ -24,16 +28,16 @@ def settings():
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """English, and three languages made of it: same order, reversed, neighbouring words swapped."""
-    return corpora.load(tmp_path_factory.mktemp("cache"), **SETTINGS)
+    """English and three languages made from it: same order, reversed, neighbouring words swapped."""
+    return Corpus(build.load(tmp_path_factory.mktemp("cache"), **SETTINGS))
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """Where runs keep their corpora: tests with the same settings build one."""
+    """The folder of generated corpora, so that tests with the same settings build one."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
-def world(corpus):
-    return corpus.world
+def world():
+    return World(0)

@@ -1,8 +1,8 @@
-"""kill -9 at random moments of a whole life, and the proof that nothing was lost.
+"""kill -9 at random moments of a run with every stage: nothing may be lost.
 
-`python tests/faults.py 50` kills fifty times, the same command going on after each kill, and compares what is
-written in the end with an uninterrupted run: weights, rows of the log, summary, samples and pictures.
-The suite does the same at chosen moments (test_faults.py).
+`python tests/faults.py 50` kills a run fifty times and resumes it with the same command.  The result is
+compared with that of an uninterrupted run: weights, rows of the log, summary, samples and pictures.
+test_faults.py does the same at chosen moments.
 """
 import json
 import os
@@ -25,21 +25,22 @@ import torch._dynamo  # noqa: E402, F401   torch imports it at the first step: t
 import train  # noqa: E402
 
 # every stage: words, pretraining with resets, a new language, sentences, English exercises
-LIFE = dict(method="prealign+forget+align", words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32,
-            context_len=32, batch_size=4, steps=16, align_steps=4, align_words=16, align_rows=2,
-            reset_every=4, reset_until=1, adapt_steps=6, adapt_tokens=5000, adapt_batch=4, afp_steps=4,
-            afp_samples=40, afp_rows=2, sentence_batch=6, instruct_steps=4, generate_items=0, log_every=2,
-            eval_items=4, transfer_steps=2, dtype="float32", device="cpu")
+ALL_STAGES = dict(
+    method="prealign+forget+align", words=20_000, vocab_size=400, n_layer=2, n_head=2, d_model=32,
+    context_len=32, batch_size=4, steps=16, prealign_steps=4, prealign_words=16, prealign_rows=2,
+    reset_every=4, reset_until=1, adapt_steps=6, adapt_tokens=5000, afp_steps=4, afp_samples=40, afp_rows=2,
+    afp_batch=6, instruct_steps=4, generate_items=0, log_every=2, eval_items=4, transfer_steps=2,
+    dtype="float32", device="cpu")
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 
 
 def command(out, cache, **changes):
-    wanted = LIFE | changes | dict(out=out, cache=cache)
+    wanted = ALL_STAGES | changes | dict(out=out, cache=cache)
     return [part for k, v in wanted.items() for part in (f"--{k}", str(v))]
 
 
 def die_at(n, operation="", name=""):
-    """This process kills itself before its n-th file operation, of that kind, on a file with that name."""
+    """Let this process kill itself before its n-th file operation of that kind on a file with that name."""
     left = [n]
 
     def hook(event, arguments):
@@ -51,9 +52,9 @@ def die_at(n, operation="", name=""):
 
 
 def start(argv, prepare=None, seconds=None):
-    """The command in a process of its own, killed after some seconds: -> its exit code, -9 if it was killed.
+    """Run the command in a process of its own, killed after some seconds: -> its exit code, -9 if killed.
 
-    A fork instead of a new interpreter: importing torch would take longer than all of the run.
+    A fork, not a new interpreter: importing torch would take longer than the whole run.
     """
     child = os.fork()
     if not child:
@@ -76,7 +77,7 @@ def start(argv, prepare=None, seconds=None):
 
 
 def written(out):
-    """All that a run says and is, but for times."""
+    """Everything that a run has written, without times."""
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     weights = torch.load(out / "last.pt", weights_only=True)
@@ -89,7 +90,7 @@ def written(out):
 
 
 def moment(out, cache):
-    """Where a run was when it was killed, from what it left."""
+    """Where a run was when it was killed, judged by its files: -> str."""
     if not list(cache.glob("*/meta.json")):
         return "building the corpus"
     if not (out / "log.jsonl").exists():
@@ -103,7 +104,7 @@ def moment(out, cache):
         last = json.loads(rows[-1])
     except ValueError:
         return "writing the log"
-    done = (last["stage"], last["step"]) == ("instruct", LIFE["instruct_steps"])
+    done = (last["stage"], last["step"]) == ("instruct", ALL_STAGES["instruct_steps"])
     return "evaluation" if done else last["stage"]
 
 

@@ -1,14 +1,14 @@
-"""Dictionaries: three formats, one learned and checked against that which made its pairs, what is used."""
+"""Dictionaries: three file formats, one learned from pairs of a known language, and the choice of words."""
 import doctest
 import json
 
 import numpy as np
 import pytest
 
-from data import dictionaries
-from data.dictionaries import (Words, choose, coverage, divide, held_out, learn, read,
-                               translation_probabilities)
-from data.text import DataError
+from data.files import UserError
+from data.real import dictionaries
+from data.real.dictionaries import (WordCounts, coverage, is_held_out, learn, read, select, split,
+                                    translation_probabilities)
 
 
 def write(path, *lines):
@@ -43,12 +43,12 @@ def test_phrases_are_read_from_tabs(tmp_path):
                                   '{"words": "dog"}'])
 def test_a_line_without_two_sides_is_named(tmp_path, line):
     path = write(tmp_path / "d.txt", "cat katze", line)
-    with pytest.raises(DataError, match=r"d\.txt line 2: .* is no pair of words: write"):
+    with pytest.raises(UserError, match=r"d\.txt line 2: .* is not a pair of words: write"):
         read(path)
 
 
 def test_an_empty_dictionary_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"d\.txt is empty"):
+    with pytest.raises(UserError, match=r"d\.txt is empty"):
         read(write(tmp_path / "d.txt", "", ""))
 
 
@@ -89,46 +89,63 @@ def test_rare_words_and_nothing_at_all_are_not_learned():
     assert learn([]) == {} and learn([("a b", "x y")] * 4) == {} and learn([("", "")]) == {}
 
 
+def test_the_three_likeliest_translations_are_kept_best_first():
+    counts = dict(x=6, y=8, z=5, w=10)
+    assert learn([("a", word) for word, n in counts.items() for _ in range(n)]) == dict(a=["w", "y", "x"])
+
+
+def test_both_directions_must_be_likely():
+    many = [f"m{i}" for i in range(20)]
+    assert learn([(word, "x") for word in many] * 5) == {}                    # p(word | x) is 1 / 20
+    assert learn([("a", word) for word in many] * 5) == {}                    # p(word | a) is 1 / 20
+    assert len(learn([(word, "x") for word in many[:5]] * 5)) == 5
+
+
 def test_pairs_may_come_from_an_iterator():
     assert learn(iter(made_up())) == learn(made_up())
 
 
-# --- what is used -------------------------------------------------------------------------------------------
+# --- the choice of words ------------------------------------------------------------------------------------
 
-ENGLISH = Words(["The dog sees two dogs.", "Two men see the dog", "He sees. The dog runs"])
-GERMAN = Words(["Der Hund sieht zwei Hunde.", "Zwei Männer sehen den Hund", "Rot Kreuz"])
+ENGLISH = WordCounts(["The dog sees two dogs.", "Two men see the dog", "He sees. The dog runs"])
+GERMAN = WordCounts(["Der Hund sieht zwei Hunde.", "Zwei Männer sehen den Hund", "Rot Kreuz"])
 
 
-def test_words_are_written_as_inside_of_sentences():
-    assert [ENGLISH.write(w) for w in ("the", "two", "he", "cat")] == ["the", "two", "He", None]
-    assert GERMAN.write("hund") == "Hund" and GERMAN.write("rot kreuz") == "Rot Kreuz"
-    assert GERMAN.write("rot-blau") is None and ENGLISH.count["the"] == 3
+def test_words_are_spelled_as_inside_sentences():
+    assert [ENGLISH.spell(w) for w in ("the", "two", "he", "cat")] == ["the", "two", "He", None]
+    assert GERMAN.spell("hund") == "Hund" and GERMAN.spell("rot kreuz") == "Rot Kreuz"
+    assert GERMAN.spell("rot-blau") is None and ENGLISH.count["the"] == 3
 
 
 def test_pairs_whose_words_never_occur_are_dropped_and_counted():
-    entries = dict(dog=["hund", "köter"], two=["zwei"], cat=["katze", "kater"], men=["herren"])
-    chosen, dropped = choose(entries, ENGLISH, GERMAN)
-    assert chosen == dict(dog=["Hund"], two=["zwei"]) and dropped == 4
-    assert list(chosen) == ["dog", "two"]                                     # frequent words first
-    assert coverage(chosen, ENGLISH) == pytest.approx(5 / 15)
+    entries = dict(dog=["hund", "köter"], see=["sehen"], two=["zwei"], cat=["katze", "kater"], men=["herren"])
+    selected, dropped = select(entries, ENGLISH, GERMAN)
+    # an English phrase is not a word of the text
+    assert select(entries | {"two dogs": ["hunde"]}, ENGLISH, GERMAN) == (selected, dropped + 1)
+    assert selected == dict(dog=["Hund"], two=["zwei"], see=["sehen"]) and dropped == 4
+    assert list(selected) == ["dog", "two", "see"]                            # frequent words first
+    assert coverage(selected, ENGLISH) == pytest.approx(6 / 15)
 
 
 def test_without_spaces_every_translation_stays():
-    assert choose(dict(dog=["狗"], cat=["猫"]), ENGLISH, None) == (dict(dog=["狗"]), 1)
+    assert select(dict(dog=["狗"], cat=["猫"]), ENGLISH, None) == (dict(dog=["狗"]), 1)
 
 
-def test_held_out_words_are_never_taught_whatever_the_language_and_the_limit():
+def test_held_out_words_are_never_trained_on_in_any_language_and_with_any_limit():
     entries = {f"w{i}": [f"t{i}"] for i in range(500)}
-    english = Words([" ".join(entries)] * 10)
-    other = Words([" ".join(f"t{i}" for i in range(500))] * 5)
-    taught, asked = divide(entries, english, other, seed=0)
-    assert not set(taught) & set(asked) and len(taught) + len(asked) == 500 and 60 < len(asked) < 140
-    assert all(held_out(word, 0) for word in asked) and not any(held_out(word, 0) for word in taught)
-    assert held_out("Two", 3) == held_out("two", 3)
-    assert divide(entries, english, other, seed=1)[1] != asked
-    assert divide(entries, english, other, 0, limit=7) == (dict(list(taught.items())[:7]), asked)
-    rare = Words([" ".join(entries)] * 9)
-    assert divide(entries, rare, other, seed=0) == (taught, {})               # too rare to ask for
+    english = WordCounts([" ".join(entries)] * 10)
+    other = WordCounts([" ".join(f"t{i}" for i in range(500))] * 5)
+    train, held_out = split(entries, english, other, seed=0)
+    assert not set(train) & set(held_out) and len(train) + len(held_out) == 500 and 60 < len(held_out) < 140
+    assert all(is_held_out(word, 0) for word in held_out) and not any(is_held_out(word, 0) for word in train)
+    assert is_held_out("Two", 3) == is_held_out("two", 3)
+    assert split(entries, english, other, seed=1)[1] != held_out
+    assert split(entries, english, other, 0, limit=7) == (dict(list(train.items())[:7]), held_out)
+    # too rare to ask for, in English or in the other language
+    assert split(entries, WordCounts([" ".join(entries)] * 9), other, seed=0) == (train, {})
+    rare = WordCounts([" ".join(f"t{i}" for i in range(500))] * 4)
+    assert split(entries, english, rare, seed=0) == (train, {})
+    assert split(entries, english, None, seed=0) == (train, held_out)         # without spaces, no counts
 
 
 def test_a_json_line_of_three_languages_gives_two_translations(tmp_path):

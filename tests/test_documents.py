@@ -1,27 +1,34 @@
-"""The README is executed: its commands parse, its line references point at their tags, its numbers come from
-the results file."""
+"""The documents are executed: commands parse, references point at their lines, numbers come from result files.
+And the structure holds: who may import whom, and how many files one has to open."""
 import ast
 import json
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 import train
-from data import claims, prepare
-from data.config import Config
-from data.folder import write
+from data import prepare
+from data.lab import claims
+from data.lab.options import Config, parse_args
+from data.real.build import write
 from test_real import source
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
+PLAN = (ROOT / "data" / "results" / "plan.md").read_text(encoding="utf-8")
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
+CODE = [p for p in SOURCES if "tests" not in p.relative_to(ROOT).parts]
 TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
 
+
+# --- references ---------------------------------------------------------------------------------------------
 
 def test_every_equation_points_at_the_line_that_carries_its_tag():
     rows = list(TAG.finditer(README))
@@ -33,29 +40,24 @@ def test_every_equation_points_at_the_line_that_carries_its_tag():
 
 def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
     listed = {row["tag"] for row in TAG.finditer(README)}
-    for path in SOURCES:
-        if path.parent.name != "tests":
-            text = path.read_text(encoding="utf-8")
-            tags = re.findall(r"\[((?:PreAlign|forgetting|AFP): [^\]]+|InfoNCE)\]", text)
-            assert len(tags) == len(set(tags)), path
-            assert set(tags) <= listed, path
+    for path in CODE:
+        text = path.read_text(encoding="utf-8")
+        tags = re.findall(r"\[((?:PreAlign|forgetting|AFP): [^\]]+|InfoNCE)\]", text)
+        assert len(tags) == len(set(tags)), path
+        assert set(tags) <= listed, path
 
 
-def commands():
-    return re.findall(r"python (?:train|prealign|forget|align)\.py[^`\n|]*|python -m data\.\w+",
-                      README + RESULTS)
-
-
-def test_every_train_command_of_the_readme_parses(tmp_path, monkeypatch):
-    folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                # what an earlier command leaves
+def test_every_train_command_of_the_documents_parses(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                # left by an earlier command
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
-    write(tmp_path / "data" / "multi30k", source(), vocab_size=330, new_pieces=40)
+    write(tmp_path / "data" / "multi30k", source(), vocab_size=330, new_subwords=40)
     monkeypatch.chdir(tmp_path)
-    found = [c for c in commands() if c.startswith("python train.py --") and "--help" not in c]
+    found = re.findall(r"python train\.py (--[^`\n|]*)", README + RESULTS + REFERENCE + PLAN)
+    found = [c for c in found if "--help" not in c and "..." not in c and "--sample" not in c]
     assert len(found) >= 12
     for command in found:
-        train.parse_args(shlex.split(command)[2:])
+        parse_args(shlex.split(command))
 
 
 def test_every_prepare_command_of_the_readme_parses():
@@ -65,6 +67,12 @@ def test_every_prepare_command_of_the_readme_parses():
         prepare.parse_args(shlex.split(command)[2:])
 
 
+def test_every_module_that_the_documents_start_exists():
+    for name in re.findall(r"python -m (data[\w.]*)", README + RESULTS + REFERENCE):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
 def test_the_flag_table_is_the_dataclass():
     listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", REFERENCE, re.M)
     wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"])
@@ -72,29 +80,136 @@ def test_the_flag_table_is_the_dataclass():
     assert listed == wanted
 
 
+def test_every_flag_that_a_document_names_exists(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    assert stop.value.code == 0
+    known = set(re.findall(r"--(?:no-)?(\w+)", capsys.readouterr().out))
+    assert {f.name for f in fields(Config)} <= known
+    known |= {"new_subwords", "captions", "pairs_n", "dictionary_words", "disjoint", "download", "from", "new",
+              "pairs", "tasks", "dist", "standalone", "nproc_per_node", "help", "index"}
+    for name, text in dict(README=README, REFERENCE=REFERENCE, RESULTS=RESULTS, PLAN=PLAN).items():
+        assert set(re.findall(r"`[^`]*--(?:no-)?(\w+)", text)) <= known, name
+
+
 def test_every_module_has_its_place_in_the_map():
     table = re.search(r"## Where is what\n(.*?)\n## ", REFERENCE, re.S)[1]
-    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py")]:
+    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "data" / "lab").glob("*.py")]:
         assert path.name in table or path.name == "__init__.py", path.name
 
 
-def test_every_test_that_the_readme_names_is_there():
+def test_every_test_that_the_documents_name_exists():
     named = re.findall(r"(tests/\w+\.py)::(\w+)", README + RESULTS)
     assert len(named) >= 3
     for path, name in named:
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
 
 
-@pytest.mark.parametrize("paper", ["prealign", "forget", "align", "real"])
-def test_the_tables_of_results_are_those_of_the_results_files(paper):
-    results = ROOT / "data" / "results" / f"{paper}-tiny.json"
-    shown = re.search(rf"<!-- {paper} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()
-    assert shown == claims.verdicts(paper, json.loads(results.read_text(encoding="utf-8"))).strip()
+# --- numbers ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("study", ["prealign", "forget", "align", "real"])
+def test_the_tables_of_results_are_those_of_the_results_files(study):
+    results = ROOT / "data" / "results" / f"{study}-tiny.json"
+    shown = re.search(rf"<!-- {study} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()
+    assert shown == claims.verdicts(study, json.loads(results.read_text(encoding="utf-8"))).strip()
 
 
 def test_the_first_table_of_the_readme_is_that_of_the_results_files():
     shown = re.search(r"<!-- headlines -->\n(.*?)<!-- /headlines -->", README, re.S)[1].strip()
     assert shown == claims.headlines(claims.committed())
+
+
+# --- structure ----------------------------------------------------------------------------------------------
+
+def imports_of(path):
+    """Our modules that a file imports, as "data.lab.runs" or "model"."""
+    ours = {p.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for p in CODE}
+    packages = {name.rsplit(".", 1)[0] for name in ours if "." in name}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{a.name}" for a in node.names}
+            names = [*(inner & ours)] if node.module in packages else [node.module]
+        found |= ours & set(names)
+    return found
+
+
+def group(module):
+    parts = module.split(".")
+    return "/".join(parts[:2]) if len(parts) == 3 else module
+
+
+LOWER = {"data.corpus", "data.tasks", "data.folder", "data.files", "data.text"}
+METHODS = {"prealign", "forget", "align"}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_down_only(path):
+    module = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    allowed = {
+        "model": set(), "prealign": {"model"}, "forget": {"model"}, "align": {"model"},
+        "data.files": set(), "data.text": {"data.files"}, "data.folder": {"data.files", "data.text"},
+        "data.tasks": set(), "data.corpus": LOWER, "data/world": LOWER | {"data/world"},
+        "data/real": LOWER | {"data/real"}, "data.prepare": LOWER | {"data/real"},
+        "data/lab": LOWER | METHODS | {"model", "data/lab", "data/world"},
+        "train": LOWER | METHODS | {"model", "data/lab"}, "data.__init__": set()}
+    assert {group(name) for name in imports_of(path)} <= allowed[group(module)]
+
+
+def test_only_one_module_of_the_laboratory_builds_the_world():
+    users = [p.name for p in CODE if p.parent.name == "lab" and any("world" in m for m in imports_of(p))]
+    assert users == ["run.py"]
+
+
+def test_a_default_run_loads_no_code_for_real_languages():
+    code = "import sys, train; print([m for m in sys.modules if m.startswith('data.real')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_low_files_do_not_speak_for_the_command_line():
+    for path in CODE:
+        low = path.name in ("model.py", "prealign.py", "forget.py", "align.py") or path.parent.name in (
+            "data", "world") and path.name not in ("prepare.py", "__main__.py")
+        if not low:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise):
+                text = ast.unparse(node)
+                assert not re.search(r"--\w|train\.py", text), f"{path.name}:{node.lineno}"
+
+
+def hops(start, goal):
+    """Files on the shortest chain of imports from one file to another, both included."""
+    chain, seen = [[start]], {start}
+    while chain:
+        path = chain.pop(0)
+        if path[-1] == goal:
+            return len(path)
+        file = ROOT / (path[-1].replace(".", "/") + ".py")
+        for name in sorted(imports_of(file) - seen):
+            seen.add(name)
+            chain.append([*path, name])
+    return None
+
+
+@pytest.mark.parametrize("start, goal, most", [
+    ("train", "data.corpus", 2), ("train", "model", 2), ("train", "data.lab.options", 2),
+    ("train", "data.lab.measures", 2), ("train", "data.world.lexicon", 5), ("data.lab.claims", "data.lab.tables", 2)])
+def test_few_files_lie_between_a_question_and_its_answer(start, goal, most):
+    assert hops(start, goal) <= most
+
+
+def test_the_story_and_the_whole_stay_short():
+    def lines(paths):
+        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+    story = [ROOT / name for name in ("model.py", "prealign.py", "forget.py", "align.py", "train.py",
+                                      "data/corpus.py", "data/tasks.py")]
+    assert lines([*story, *(ROOT / "data" / "world").glob("*.py")]) <= 2800
+    assert lines(CODE) <= 7250
 
 
 def test_every_text_file_is_opened_as_utf_8():
@@ -103,37 +218,14 @@ def test_every_text_file_is_opened_as_utf_8():
             if not isinstance(node, ast.Call):
                 continue
             name, method = getattr(node.func, "id", ""), getattr(node.func, "attr", "")
+            if method == "write_text" and getattr(node.func.value, "id", "") == "folders":
+                continue                                       # data/folder.py's own function
             if name == "open" or method in ("read_text", "write_text"):
                 binary = any(isinstance(a, ast.Constant) and a.value in ("rb", "wb", "ab") for a in node.args)
                 assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
 
 
-@pytest.mark.parametrize("name, allowed", [
-    ("model.py", set()), ("prealign.py", {"model"}), ("forget.py", {"model"}), ("align.py", {"model"}),
-    ("data/corpus.py", {"data"}), ("data/tasks.py", {"data"}), ("data/measure.py", {"data"}),
-    ("data/generation.py", {"data"}),
-    ("data/report.py", set()), ("data/synthetic.py", {"data"}), ("data/runs.py", {"data"}),
-    ("data/files.py", set()), ("data/processes.py", set()), ("data/prepared.py", {"data"}),
-    ("data/config.py", {"data"}), ("data/studies.py", set()), ("data/claims.py", {"data"}),
-    ("data/realmeasure.py", {"data"}),
-    ("data/prepare.py", {"data"}), ("data/folder.py", {"data"}), ("data/text.py", {"data"}),
-    ("data/download.py", {"data"}), ("data/dictionaries.py", {"data"}), ("data/multi30k.py", {"data"}),
-    ("data/realtasks.py", {"data"}), ("data/baselines.py", {"data"}), ("data/vocabulary.py", {"data"}),
-])
-def test_imports_point_downwards_only(name, allowed):
-    ours = {p.stem for p in ROOT.glob("*.py")} | {"data"}
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[0] for a in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module.split(".")[0])
-    assert found & ours <= allowed
-
-
-def test_help_names_every_flag(capsys):
-    with pytest.raises(SystemExit) as stop:
-        train.main(["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert all(f"--{f.name}" in text for f in fields(Config))
+def test_no_line_of_code_is_longer_than_110_characters():
+    for path in CODE:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert len(line) <= 110, f"{path.relative_to(ROOT)}:{number}"

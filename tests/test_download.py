@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: checksums, broken lines, and what is said without a network."""
+"""Downloads from a server on this machine: checksums, broken connections, messages without a network."""
 import gzip
 import hashlib
 import threading
@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from data import download
-from data.text import DataError
+from data.files import UserError
+from data.real import download
 
 CONTENT = bytes(range(256)) * 400
 DICTIONARY = "dictionaries/muse/en-de.txt"
@@ -15,16 +15,18 @@ DICTIONARY = "dictionaries/muse/en-de.txt"
 
 @pytest.fixture
 def server():
-    """Serves CONTENT with ranges; server.asked lists the ranges, server.cut breaks the first answer off."""
+    """Serves CONTENT with ranges unless .whole; .asked lists the ranges, .cut ends the first answer."""
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             at = self.headers.get("Range")
             here.asked.append(at)
             if self.path != "/file":
-                return self.send_error(404)
+                return self.send_error(503 if self.path == "/busy" else 404)
             start = int(at.split("=")[1][:-1]) if at else 0
             if start >= len(CONTENT):
                 return self.send_error(416)
+            if here.whole:
+                at, start = None, 0
             self.send_response(206 if at else 200)
             self.send_header("Content-Length", str(len(CONTENT) - start))
             self.end_headers()
@@ -35,7 +37,7 @@ def server():
             pass
 
     here = HTTPServer(("127.0.0.1", 0), Handler)
-    here.asked, here.cut = [], None
+    here.asked, here.cut, here.whole = [], None, False
     here.url = f"http://127.0.0.1:{here.server_port}"
     threading.Thread(target=here.serve_forever, args=(0.01,), daemon=True).start()
     yield here
@@ -43,27 +45,36 @@ def server():
     here.server_close()
 
 
-def test_a_broken_download_goes_on_where_it_stopped(tmp_path, server):
+def test_a_broken_download_resumes(tmp_path, server):
     path, server.cut = tmp_path / "a" / "file", 30_000
-    with pytest.raises(DataError, match="cannot be reached.*goes on where it stopped.*--from-dir"):
-        download.fetch(f"{server.url}/file", path, quiet=True)
+    with pytest.raises(UserError, match="cannot be reached.*it resumes.*local folder"):
+        download.fetch(f"{server.url}/file", path)
     assert not path.exists() and path.with_name("file.part").stat().st_size == 30_000
-    download.fetch(f"{server.url}/file", path, quiet=True)
+    download.fetch(f"{server.url}/file", path)
     assert path.read_bytes() == CONTENT and server.asked == [None, "bytes=30000-"]
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_a_download_that_was_whole_only_gets_its_name(tmp_path, server):
+def test_a_host_without_ranges_sends_the_file_again(tmp_path, server):
+    server.whole = True
+    (tmp_path / "file.part").write_bytes(CONTENT[:500])
+    download.fetch(f"{server.url}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT and server.asked == ["bytes=500-"]
+
+
+def test_a_complete_download_is_only_renamed(tmp_path, server):
     (tmp_path / "file.part").write_bytes(CONTENT)
-    download.fetch(f"{server.url}/file", tmp_path / "file", quiet=True)
+    download.fetch(f"{server.url}/file", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_missing_file_and_a_missing_network_get_one_line(tmp_path, server):
-    with pytest.raises(DataError, match="nothing: 404 .*by hand"):
-        download.fetch(f"{server.url}/nothing", tmp_path / "file", quiet=True)
-    with pytest.raises(DataError, match="cannot be reached .*again with a network") as error:
-        download.fetch("http://127.0.0.1:9/file", tmp_path / "file", quiet=True)
+    with pytest.raises(UserError, match="nothing: 404 .*get the file by hand and use a local folder"):
+        download.fetch(f"{server.url}/nothing", tmp_path / "file")
+    with pytest.raises(UserError, match="busy: 503 "):
+        download.fetch(f"{server.url}/busy", tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be reached .*again with a network") as error:
+        download.fetch("http://127.0.0.1:9/file", tmp_path / "file")
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -71,32 +82,37 @@ def test_a_file_with_another_checksum_is_refused_and_a_fetched_one_deleted(tmp_p
     name = "pawsx/en/test_2k.tsv"
     (tmp_path / "local/pawsx/en").mkdir(parents=True)
     (tmp_path / "local" / name).write_text("id\tsentence1\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test_2k\.tsv: wrong checksum.*expected d38c2495e0d5"):
-        download.obtain([name], "nowhere", tmp_path / "local", quiet=True)
+    with pytest.raises(UserError, match=r"test_2k\.tsv: wrong checksum.*expected d38c2495e0d5"):
+        download.obtain([name], "nowhere", tmp_path / "local")
     assert (tmp_path / "local" / name).exists()                               # a user's file stays
     monkeypatch.setattr(download, "PAWSX", server.url)
     monkeypatch.setitem(download.SHA256, "pawsx/file", "0" * 64)
-    with pytest.raises(DataError, match="file: wrong checksum"):
-        download.obtain(["pawsx/file"], tmp_path / "cache", quiet=True)
+    with pytest.raises(UserError, match="file: wrong checksum"):
+        download.obtain(["pawsx/file"], tmp_path / "cache")
     assert not list((tmp_path / "cache/pawsx").iterdir())
     monkeypatch.setitem(download.SHA256, "pawsx/file", hashlib.sha256(CONTENT).hexdigest())
     for _ in range(2):                                                        # the second time from the cache
-        found = download.obtain(["pawsx/file"], tmp_path / "cache", quiet=True)
+        found = download.obtain(["pawsx/file"], tmp_path / "cache")
         assert found["pawsx/file"].read_bytes() == CONTENT
     assert len(server.asked) == 2
 
 
-def test_a_dictionary_may_lie_gzipped_in_a_local_folder(tmp_path, monkeypatch):
+def test_a_dictionary_may_be_gzipped_in_a_local_folder(tmp_path, monkeypatch):
     (tmp_path / "dictionaries/muse").mkdir(parents=True)
     with gzip.open(tmp_path / f"{DICTIONARY}.gz", "wb") as file:
         file.write(b"dog hund\n")
     monkeypatch.setitem(download.SHA256, DICTIONARY, hashlib.sha256(b"dog hund\n").hexdigest())
-    assert download.obtain([DICTIONARY], "", tmp_path, quiet=True)[DICTIONARY].name == "en-de.txt.gz"
+    path = download.obtain([DICTIONARY], "", tmp_path)[DICTIONARY]
+    assert path.name == "en-de.txt.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"en-de\.txt\.gz is damaged \(not a complete \.gz file\)"):
+        download.obtain([DICTIONARY], "", tmp_path)
 
 
 def test_a_file_missing_from_a_local_folder_is_named_with_its_address(tmp_path):
-    with pytest.raises(DataError, match=r"muse/en-de\.txt is missing: --from-dir.*https://.*/en-de\.txt"):
-        download.obtain([DICTIONARY], "", tmp_path, quiet=True)
+    message = r"muse/en-de\.txt is missing: the local folder needs https://.*/en-de\.txt under"
+    with pytest.raises(UserError, match=message):
+        download.obtain([DICTIONARY], "", tmp_path)
 
 
 def test_every_file_has_an_address_on_a_fixed_commit_and_its_languages_have_all_files():
@@ -105,4 +121,7 @@ def test_every_file_has_an_address_on_a_fixed_commit_and_its_languages_have_all_
     for name in names:
         assert "muse" in name or any(len(part) == 40 for part in download.address(name).split("/"))
     assert download.address("multi30k/task1/val.de.gz").endswith("/data/task1/raw/val.de.gz")
+    assert download.address("pawsx/de/dev_2k.tsv") == f"{download.PAWSX}/de/dev_2k.tsv"
+    assert download.address(DICTIONARY) == f"{download.MUSE}/en-de.txt"
+    assert download.SHA256[DICTIONARY].startswith("ff9942eafd0ce4bc") and len(names) == 36
     assert not [n for n in download.files_of(["en", "fr"]) if ".de." in n or "/de/" in n or "-de." in n]

@@ -1,12 +1,16 @@
-"""What a model writes: scores worked out by hand, and writers that answer as they are told."""
+"""Generated text: scores worked out by hand, and models that answer as they are told."""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from data import generation, tasks
-from data.generation import bleu, rouge_1, share_in, words
-from data.synthetic import Item
+from data import tasks
+from data.corpus import Corpus
+from data.lab import generation
+from data.lab.generation import Identifier, bleu, rouge_1, split_words, token_share
+from data.tasks import ANSWER, TRANSLATE
+from test_measures import SENTENCES, build, clones, german, real, tiny  # noqa: F401 (two are fixtures)
 
 
 def split(*texts):
@@ -54,116 +58,273 @@ def test_bleu_adds_counts_over_the_corpus_before_it_divides():
 def test_rouge_1_of_hand_worked_cases():
     assert rouge_1(split("a b c"), split("a b c")) == 1.0
     assert rouge_1(split("a a b"), split("a c")) == pytest.approx(2 * 1 / (3 + 2))
-    assert rouge_1(split("a b", "x"), split("b a", "y")) == pytest.approx(0.5)
-    assert rouge_1([[]], split("a")) == 0.0
+    assert rouge_1(split("a a a"), split("a a c d e")) == pytest.approx(2 * 2 / (3 + 5))
+    assert rouge_1(split("a b", "x", "z"), split("b a", "y", "x y z")) == pytest.approx((1 + 0 + 2 / 4) / 3)
+    assert rouge_1([[]], split("a")) == 0.0 and rouge_1([[]], [[]]) == 0.0
 
 
-def test_words_are_token_tuples_so_another_language_has_none_in_common(corpus):
-    english, clone = (corpus.encode("Anna saw a strawberry.", name, opening=False)
+def test_words_are_token_tuples_so_another_language_has_none_in_common(clones):
+    english, clone = (clones.encode("Anna saw a strawberry.", name, separator=False)
                       for name in ("en", "clone"))
-    assert [w for word in words(corpus, english) for w in word] == english.tolist()
-    assert len(words(corpus, english)) == len(words(corpus, clone)) == 5   # the full stop is one
-    assert not set(words(corpus, english)) & set(words(corpus, clone))
-    assert words(corpus, []) == []
+    (one, two), [other] = split_words(clones, [english, english[:1]], "en"), split_words(clones, [clone], "clone")
+    assert [w for word in one for w in word] == english.tolist() and two == one[:1]
+    assert len(one) == len(other) == 5                         # the full stop is one
+    assert not set(one) & set(other)
+    assert split_words(clones, [[], []], "clone") == [[], []]
 
 
-def test_the_share_of_a_language_counts_tokens(corpus):
-    V = corpus.base_vocab
-    assert share_in(corpus, [[1, V + 1, V + 2], [V - 1]], "clone") == 0.5
-    assert share_in(corpus, [[1, V + 1, V + 2], [V - 1]], "en") == 0.5
-    assert share_in(corpus, [[], []], "clone") == 0.0
+def test_languages_without_spaces_are_compared_by_characters():
+    corpus = SimpleNamespace(meta=dict(spaces=dict(zh=False)), decode=lambda tokens: "".join(tokens))
+    assert split_words(corpus, [["狗在", " 公园"]], "zh") == [["狗", "在", "公", "园"]]
 
 
-# --- prompts ------------------------------------------------------------------------------------------------
+# --- the language of a text ---------------------------------------------------------------------------------
 
-ITEM = Item("question", "lexical", "Who was it? The", ("dog.", "cat."), 1)
-
-
-def test_an_exchange_is_a_question_with_its_phrase_and_an_answer_with_its_newline(corpus):
-    question, answer = tasks.exchange(corpus, ITEM, "en", "clone")
-    assert corpus.decode(question) == "Who was it? The Answer in clone:"
-    assert corpus.decode(answer) == "⟨cat.\n⟩" and (answer >= corpus.base_vocab).all()
-    question, answer = tasks.exchange(corpus, ITEM, "reversed", "en", tasks.TRANSLATE)
-    assert corpus.decode(question) == "⟨it was Who? The English into Translate:⟩"
-    assert corpus.decode(answer) == "cat.\n"
-    assert corpus.decode(tasks.exchange(corpus, ITEM, "en", "en", tasks.EQUALS)[0]) == "Who was it? The ="
+def corpus_of(texts, spaces=True):
+    """A corpus whose documents are given and whose tokens are words."""
+    return SimpleNamespace(
+        languages=list(texts), meta=dict(spaces={name: name != "zh" for name in texts}), decode=" ".join,
+        documents=lambda name, split, n: texts[name] if (split, n) == ("train", 200_000) else None)
 
 
-def test_a_prompt_is_one_document_of_solved_items_and_a_question(corpus):
-    solved = Item("question", "lexical", "Who?", ("Anna.", "Ben."), 0)
-    tokens = tasks.prompt(corpus, ITEM, "clone", "en", [solved])
-    assert tokens[0] == corpus.base_vocab and (tokens % corpus.base_vocab == 0).sum() == 1
-    # the separator is not shown
-    assert corpus.decode(tokens) == ("⟨Who? Answer in English:⟩ Anna.\n "
-                                     "⟨Who was it? The Answer in English:⟩")
+def test_the_identifier_leaves_out_words_that_both_languages_have():
+    identifier = Identifier(corpus_of(dict(en=["the dog in the park", "a dog"],
+                                           de=["der Hund in der Park", "ein Hund"])))
+    assert identifier.owner["dog"] == "en" and identifier.owner["der"] == "de"
+    assert "in" not in identifier.owner and "park" not in identifier.owner
+    texts = [["The", "dog", "in"], ["der", "park", "xyz"]]
+    assert identifier.share(texts, "de") == pytest.approx(1 / 3)
+    assert identifier.share(texts, "en") == pytest.approx(2 / 3)
+    assert identifier.share([["in", "park"]], "de") == identifier.share([], "de") == 0.0
 
 
-@pytest.mark.parametrize("keys", [[("translate", "contextual")], [("summary", "contextual")],
-                                  generation.ONE_ANSWER])
-def test_solved_examples_never_contain_the_item_itself(corpus, keys):
-    test, dev = generation.splits(corpus, 30, *keys)
-    assert len(test) == 30 and not {item.prompt for item in test} & {item.prompt for item in dev}
-    for i, item in enumerate(test):
-        solved = tasks.demonstrations(dev, 5, i, 0)
-        assert len(set(solved)) == 5 and item.prompt not in {d.prompt for d in solved}
+def test_a_word_belongs_to_a_language_that_has_it_three_times_as_often():
+    # with half a word added to each count, and as many words in both: 3.5 / 1.5 < 3 <= 4.5 / 1.5
+    texts = {name: [" ".join(["one"] * ones + ["two"] * twos + ["other"] * (9 - ones - twos))]
+             for name, ones, twos in (("en", 3, 4), ("de", 1, 1))}
+    owner = Identifier(corpus_of(texts)).owner
+    assert "one" not in owner and owner["two"] == "en"
+    # nine times as much text has a word nine times as often: it belongs to neither language
+    texts = dict(en=["word other"], de=["word thing"] * 9)
+    assert "word" not in Identifier(corpus_of(texts)).owner
 
 
-# --- what goes into summary.json ----------------------------------------------------------------------------
+def test_a_language_without_spaces_is_identified_by_characters():
+    identifier = Identifier(corpus_of(dict(en=["the dog"] * 3, zh=["狗在公园"] * 3)))
+    assert identifier.owner["狗"] == "zh" and identifier.owner["dog"] == "en"
+    assert identifier.share([["公园在狗", "the"]], "zh") == pytest.approx(4 / 5)
+
+
+def test_the_identifier_knows_the_languages_of_the_folder(real):
+    identifier = Identifier(real)
+    for name, other, text in (("en", "de", str), ("de", "en", german)):
+        texts = [real.encode(text(s), name, separator=False) for s in SENTENCES]
+        assert identifier.share(texts, name) == 1.0 and identifier.share(texts, other) == 0.0
+
+
+def test_the_share_of_a_clone_counts_tokens(clones):
+    V = clones.base_vocab
+    assert token_share(clones, [[1, V + 1, V + 2], [V - 1]], "clone") == 0.5
+    assert token_share(clones, [[0, V, 2 * V - 1], [2 * V]], "clone") == 0.5
+    assert token_share(clones, [[1, V + 1, V + 2], [V - 1], []], "en") == 0.5
+    assert token_share(clones, [[], []], "clone") == token_share(clones, [], "en") == 0.0
+
+
+# --- prompts and answers ------------------------------------------------------------------------------------
 
 class Writer:
-    """Writes the right answer after every prompt, changed by `change`; remembers what it was asked for."""
+    """Takes the place of model.generate: writes the answer of a prompt's question, changed by `change`.
 
-    def __init__(self, corpus, change=lambda answer: answer):
-        self.corpus, self.change, self.answers, self.asked = corpus, change, {}, []
-        for keys in ([("translate", "contextual")], [("summary", "contextual")], generation.ONE_ANSWER):
-            test, _ = generation.splits(corpus, 12, *keys)
-            form = tasks.TRANSLATE if keys[0][0] == "translate" else tasks.ANSWER
-            for asked, told in generation.directions(corpus):
-                for item in test:
-                    question, answer = tasks.exchange(corpus, item, asked, told, form)
-                    self.answers[tuple(question.tolist())] = answer.tolist()
+    corpus, kinds: (task, form) of the questions that it knows
+    `asked` keeps (number of prompts, most new tokens, longest prompt), `prompts` all prompts.
+    """
 
-    def __call__(self, prompts, max_new_tokens, stop):
+    def __init__(self, corpus, change=lambda answer: answer, lag=0):
+        self.change, self.answers, self.asked, self.prompts = change, {}, [], []
+        for task in ("translate", "summary", "coreference", "question"):
+            for other in corpus.languages[1:]:
+                for item in corpus.items(task, "test", 99, language=other):
+                    for asked, answered in (("en", other), (other, "en")):
+                        form = TRANSLATE if task == "translate" else ANSWER
+                        question, answer = tasks.format_example(corpus, item, asked, answered, form)
+                        self.answers[tuple(question.tolist())] = answer.tolist()
+
+    def __call__(self, model, prompts, max_new_tokens, temperature, stop):
+        assert temperature == 0
         self.asked.append((len(prompts), max_new_tokens, max(map(len, prompts))))
+        self.prompts += prompts
         found = []
         for prompt in prompts:
-            [right] = [a for q, a in self.answers.items() if tuple(prompt[-len(q):]) == q]
-            answer = self.change(right)
-            found.append(answer[:next(i for i, token in enumerate(answer) if token in stop)][:max_new_tokens])
+            [right] = {tuple(a) for q, a in self.answers.items() if tuple(prompt[-len(q):]) == q}
+            answer = self.change(list(right))
+            end = next(i for i, token in enumerate(answer) if token in stop)
+            found.append(answer[:end][:max_new_tokens])
         return found
 
 
-def test_a_perfect_writer_is_perfect_in_every_language(corpus):
-    writer = Writer(corpus)
-    found = generation.measured(writer, corpus, 12, 0, 256)
-    pairs = {f"{a}-{b}" for a, b in generation.directions(corpus)}
-    assert len(pairs) == 6 and "en-reversed" in pairs and "clone-reversed" not in pairs
-    assert all(set(by_pair) == pairs for by_pair in found.values())
+@pytest.fixture
+def write(monkeypatch):
+    def install(writer):
+        monkeypatch.setattr(generation, "generate", writer)
+        return writer
+    return install
+
+
+def model(context_len):
+    return SimpleNamespace(config=SimpleNamespace(context_len=context_len))
+
+
+PAIRS = {"en-clone", "clone-en", "en-reversed", "reversed-en"}
+
+
+def test_a_perfect_writer_is_perfect_in_every_direction(clones, write):
+    writer = write(Writer(clones))
+    found = generation.evaluate_generation(model(400), clones, 6, 0)
     assert set(found) == {"translation", "summary_rouge1", "answer_language", "answer_right"}
-    for pair in pairs:
-        assert found["translation"][pair]["0"] == pytest.approx(100)
-        assert found["summary_rouge1"][pair] == 1.0
-        assert found["answer_language"][pair] == found["answer_right"][pair] == {"0": 1.0, "1": 1.0}
-    assert all(n <= 128 and longest + new <= 256 for n, new, longest in writer.asked)
+    assert all(set(by_direction) == PAIRS for by_direction in found.values())
+    for direction in PAIRS:
+        assert found["translation"][direction] == {k: pytest.approx(100) for k in ("0", "1", "5", "10")}
+        assert found["summary_rouge1"][direction] == 1.0
+        assert found["answer_language"][direction] == found["answer_right"][direction] == {"0": 1.0, "1": 1.0}
+    assert all(longest + new <= 400 for _, new, longest in writer.asked)
+    assert {n for n, _, _ in writer.asked} == {6}
+    passages = [item.prompt for item in clones.items("summary", "test", 6)]
+    shown = [clones.decode(prompt) for prompt in writer.prompts]
+    shown = [text for text in shown if text.endswith("Answer in clone:") and any(p in text for p in passages)]
+    assert [text.count("Answer in clone:") for text in shown] == [2] * 6   # a demonstration and the question
 
 
-def test_the_right_words_in_the_wrong_language_count_for_nothing(corpus):
-    V = corpus.base_vocab
-    writer = Writer(corpus, lambda answer: [t % V if t >= V else t + V for t in answer])
-    found = generation.measured(writer, corpus, 12, 0, 256)
+def test_the_right_words_in_the_wrong_language_count_for_nothing(clones, write):
+    V = clones.base_vocab
+    write(Writer(clones, lambda answer: [token % V if token >= V else token + V for token in answer]))
+    found = generation.evaluate_generation(model(400), clones, 6, 0)
     assert found["translation"]["en-clone"]["0"] == found["summary_rouge1"]["en-clone"] == 0.0
     assert found["answer_language"]["clone-en"] == found["answer_right"]["clone-en"] == {"0": 0.0, "1": 0.0}
 
 
-def test_what_does_not_fit_into_the_context_is_not_measured(corpus):
-    many, few, none = (generation.measured(Writer(corpus), corpus, 12, 0, n) for n in (1000, 100, 10))
+def test_an_answer_is_right_to_the_last_token_and_may_be_in_the_language_without_being_right(clones, write):
+    write(Writer(clones, lambda answer: [answer[0]] + answer))             # the first token twice
+    found = generation.evaluate_generation(model(400), clones, 6, 0)
+    assert found["answer_right"]["en-clone"] == {"0": 0.0, "1": 0.0}
+    assert found["answer_language"]["en-clone"] == {"0": 1.0, "1": 1.0}
+    assert 0 < found["summary_rouge1"]["en-clone"] < 1 and 0 < found["translation"]["en-clone"]["0"] < 100
+
+
+def test_half_of_the_answers_are_right(clones, write):
+    [*answers] = {clones.items(task, "test", 3, "lexical")[i].candidates_in("en")[
+        clones.items(task, "test", 3, "lexical")[i].answer] for task in ("coreference", "question") for i in range(3)}
+    wrong = clones.encode("Tom.", "en", separator=False).tolist()
+    right = clones.encode(answers[0], "en", separator=False).tolist()
+    write(Writer(clones, lambda answer: answer if answer[:len(right)] == right else wrong))
+    found = generation.evaluate_generation(model(400), clones, 6, 0)["answer_right"]["clone-en"]["0"]
+    items = [item for task in ("coreference", "question") for item in clones.items(task, "test", 3, "lexical")]
+    assert found == np.mean([item.candidates[item.answer] == answers[0] for item in items]) and 0 < found < 1
+
+
+def test_prompts_ask_in_one_language_for_the_other_after_validation_examples(clones, write):
+    writer = write(Writer(clones))
+    dev = clones.items("translate", "val", 50)
+    found = list(generation.every_direction(model(400), clones, [("translate", None)], (0, 2), 3, 0, TRANSLATE))
+    assert [(direction, language, k) for direction, language, k, *_ in found[:4]] == [
+        ("en-clone", "clone", 0), ("en-clone", "clone", 2), ("clone-en", "en", 0), ("clone-en", "en", 2)]
+    for direction, _, k, outputs, references in found:
+        assert outputs == references and len(outputs) == 3     # in the order of the items, not of their length
+    items = clones.items("translate", "test", 3)
+    for item, reference in zip(items, found[0][4]):
+        assert clones.decode(reference) == "⟨" + item.candidates[0].removesuffix(".") + "⟩"
+    shown = {clones.decode(prompt) for prompt in writer.prompts[3:6]}
+    for text in shown:                                         # English questions, answers of the clone
+        assert text.count("Translate into clone:") == 3 and text.count("⟨") == 2
+        assert sum(item.prompt in text for item in dev) == 2
+        assert sum(text.endswith(f"{item.prompt} Translate into clone:") for item in items) == 1
+    assert len({text[:text.rindex(":", 0, -1)].rsplit("\n", 1)[0] for text in shown}) == 3      # each item its own
+    first = [tuple(map(tuple, writer.prompts))]
+    writer.prompts.clear()
+    list(generation.every_direction(model(400), clones, [("translate", None)], (0, 2), 3, 1, TRANSLATE))
+    assert tuple(map(tuple, writer.prompts)) not in first      # another seed, other examples
+
+
+def test_items_and_examples_are_shared_evenly_by_the_kinds_of_questions(clones, write):
+    writer = write(Writer(clones))
+    found = next(generation.every_direction(model(400), clones, generation.ONE_ANSWER, (1,), 6, 0))
+    assert len(found[3]) == 6
+    questions = [item for task in ("coreference", "question") for item in clones.items(task, "test", 3, "lexical")]
+    answers = [item.candidates[item.answer].removesuffix(".") for item in questions]
+    assert [clones.decode(tokens) for tokens in found[4]] == [f"⟨{answer}⟩" for answer in answers]
+    dev = {item.prompt for task in ("coreference", "question") for item in clones.items(task, "val", 99, "lexical")}
+    for prompt in writer.prompts:
+        assert sum(text in clones.decode(prompt) for text in dev) == 1
+
+
+def test_prompts_that_do_not_fit_into_the_context_are_not_measured(clones, write):
+    write(Writer(clones))
+    many, few, none = (generation.evaluate_generation(model(n), clones, 6, 0) for n in (400, 110, 10))
     assert list(many["translation"]["en-clone"]) == ["0", "1", "5", "10"]
-    assert list(few["translation"]["en-clone"]) == ["0"] and none == {}
+    assert list(few["translation"]["en-clone"]) == ["0", "1"] and none == {}
 
 
-def test_what_comes_after_the_first_sentence_is_not_scored(corpus):
-    more = corpus.encode("and so on, without an end.", "en", opening=False).tolist()
-    writer = Writer(corpus, lambda answer: answer + more)
-    found = generation.measured(writer, corpus, 12, 0, 256)
+def test_a_prompt_may_fill_the_context_to_the_last_token(clones, write):
+    writer = write(Writer(clones))
+    kinds = [("translate", None)]
+    list(generation.every_direction(model(400), clones, kinds, (0,), 3, 0, TRANSLATE))
+    need = max(new + longest for _, new, longest in writer.asked[:1])
+    answers = [len(reference) for *_, references in [next(
+        generation.every_direction(model(400), clones, kinds, (0,), 3, 0, TRANSLATE))] for reference in references]
+    assert writer.asked[0][1] == max(answers) + 4
+    assert next(generation.every_direction(model(need), clones, kinds, (0,), 3, 0, TRANSLATE))[0] == "en-clone"
+    others = list(generation.every_direction(model(need - 1), clones, kinds, (0,), 3, 0, TRANSLATE))
+    assert "en-clone" not in {direction for direction, *_ in others}
+
+
+def test_text_after_the_first_sentence_is_not_scored(clones, write):
+    more = clones.encode("and so on, without an end.", "en", separator=False).tolist()
+    write(Writer(clones, lambda answer: answer + more))
+    found = generation.evaluate_generation(model(400), clones, 6, 0)
     assert found["answer_right"]["clone-en"] == {"0": 1.0, "1": 1.0}
     assert np.isclose(found["translation"]["en-clone"]["0"], 100)
+
+
+def test_real_languages_are_measured_by_their_translations(real, write):
+    writer = write(Writer(real))
+    found = generation.evaluate_generation(model(400), real, 7, 0)
+    assert set(found) == {"translation", "answer_language", "answer_right"}
+    for direction in ("en-de", "de-en"):
+        # the folder has no validation pairs, so there is nothing to show
+        assert found["translation"][direction] == {"0": pytest.approx(100)}
+        assert found["answer_language"][direction] == found["answer_right"][direction] == {"0": 1.0}
+    assert set(found["translation"]) == {"en-de", "de-en"} and {n for n, _, _ in writer.asked} == {7}
+    # everything is answered in English
+    english = real.encode("Anna saw the dog.", "en", separator=False).tolist()
+    write(Writer(real, lambda answer: english))
+    found = generation.evaluate_generation(model(400), real, 7, 0)["answer_language"]
+    assert found == {"en-de": {"0": 0.0}, "de-en": {"0": 1.0}}
+
+
+def test_the_language_of_real_words_is_told_by_the_words_even_if_languages_share_no_token(tmp_path, write):
+    path = build(tmp_path / "apart", ["en", "de"], True, ("train", "val", "test"), dict(en=str, de=german), {}, [])
+    corpus = Corpus(path)
+    V = corpus.base_vocab
+    write(Writer(corpus, lambda answer: [token % V for token in answer]))  # German words with English ids
+    found = generation.evaluate_generation(model(400), corpus, 5, 0)
+    assert found["answer_language"] == {"en-de": {"0": 1.0}, "de-en": {"0": 1.0}}
+    assert found["answer_right"] == {"en-de": {"0": 0.0}, "de-en": {"0": 1.0}}
+
+
+def test_the_model_itself_writes_greedily_until_a_sentence_ends(clones):
+    found = generation.continuations(tiny(clones, 200), clones, clones.items("question", "test", 3, "lexical"), [],
+                                     "en", "clone", 0, 0)
+    again = generation.continuations(tiny(clones, 200), clones, clones.items("question", "test", 3, "lexical"), [],
+                                     "en", "clone", 0, 0, batch_size=1)
+    assert found == again and len(found[0]) == 3
+    assert all(not set(output) & clones.sentence_ends() for output in found[0])
+
+
+def test_samples_continue_a_prompt_in_every_language(clones):
+    prompts = []
+
+    def write(rows):
+        prompts.extend(rows)
+        return [clones.encode("red dog.", name, separator=False).tolist() for name in clones.languages]
+    shown = generation.samples(clones, "Anna saw the", write)
+    assert shown == "en: Anna saw the red dog.\nclone: ⟨Anna saw the red dog.⟩\nreversed: ⟨the saw Anna dog red.⟩"
+    assert prompts == [clones.encode("Anna saw the", name).tolist() for name in clones.languages]

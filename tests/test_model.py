@@ -1,21 +1,24 @@
-"""The decoder, its two losses and its sampling, against values worked out on paper."""
+"""The decoder, its training functions and its sampling, against loops and values worked out on paper."""
+import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from data.config import PRESETS
-from model import (GPT, IGNORE, Shape, attend, contrastive_loss, generate, learning_rate, lm_loss,
-                   rotary_table, rotate)
+from model import (GPT, IGNORE, Block, ModelConfig, RMSNorm, attend, choose_dtype, generate, lm_loss,
+                   lr_multiplier, rotary_table, rotate)
 
-SMALL = Shape(vocab_size=50, n_layer=2, n_head=4, d_model=32, context_len=16)
+SMALL = ModelConfig(vocab_size=50, n_layer=2, n_head=4, d_model=32, context_len=16)
 
 
-def loud_model(shape=SMALL):
-    """Matrices ten times as large as usual: attention is sharp and the next token depends on the whole
-    context."""
-    model = GPT(shape).initialise(0)
+def loud_model(config=SMALL):
+    """A model with matrices ten times as large as usual.
+
+    Attention is sharp, and the next token depends on the whole context.
+    """
+    model = GPT(config).initialise(0)
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim == 2:
@@ -31,91 +34,31 @@ def random_normal(*size):
     return torch.randn(size, generator=torch.Generator().manual_seed(2))
 
 
-# --- contrastive_loss ---------------------------------------------------------------------------------------
-
-def test_contrastive_loss_is_log_of_the_number_of_candidates_when_all_words_look_alike():
-    loss = contrastive_loss(torch.ones(2, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
-    assert loss.item() == pytest.approx(math.log(6 - 1), abs=5e-6)          # 6 words, minus the word itself
-
-
-def test_contrastive_loss_of_perfectly_aligned_orthogonal_pairs():
-    states = torch.eye(3).repeat(2, 1)[None]                                # (1, 6, 3)
-    loss = contrastive_loss(states, torch.tensor([0, 1, 2, 0, 1, 2]), tau=0.5)
-    assert loss.item() == pytest.approx(math.log(1 + 4 * math.exp(-2)), abs=1e-6)
-
-
-def test_contrastive_loss_of_a_lone_pair_is_zero_because_it_is_its_own_only_candidate():
-    assert contrastive_loss(random_normal(3, 2, 4), torch.tensor([7, 7])).item() == pytest.approx(
-        0.0, abs=1e-6)
-
-
-def test_contrastive_loss_of_two_concepts_in_two_languages_worked_by_hand():
-    # cosines: a a' 0.6, a b 0, a b' -1, a' b 0.8, a' b' -0.6, b b' 0; the lengths 5 and 2 must not matter
-    a, a2, b, b2 = [5.0, 0.0], [0.6, 0.8], [0.0, 2.0], [-1.0, 0.0]
-    e = math.exp
-    by_hand = -(math.log(e(0.6) / (e(0.6) + e(0) + e(-1)))                  # anchor a
-                + math.log(e(0) / (e(0) + e(0.8) + e(0)))                   # anchor b
-                + math.log(e(0.6) / (e(0.6) + e(0.8) + e(-0.6)))            # anchor a'
-                + math.log(e(0) / (e(-1) + e(-0.6) + e(0)))) / 4            # anchor b'
-    loss = contrastive_loss(torch.tensor([[a, b, a2, b2]]), torch.tensor([0, 1, 0, 1]), tau=1.0)
-    assert loss.item() == pytest.approx(by_hand, abs=1e-6)
-
-
-def test_contrastive_loss_averages_over_ordered_pairs_when_a_concept_has_three_words():
-    states = torch.eye(2)[[0, 0, 0, 1, 1]][None]                     # (1, 5, 2): three words alike, two alike
-    three = -math.log(math.exp(2) / (2 * math.exp(2) + 2))                  # 6 ordered pairs
-    two = -math.log(math.exp(2) / (math.exp(2) + 3))                        # 2 ordered pairs
-    loss = contrastive_loss(states, torch.tensor([4, 4, 4, 9, 9]), tau=0.5)
-    assert loss.item() == pytest.approx((6 * three + 2 * two) / 8, abs=1e-6)
-
-
-def test_a_word_without_a_partner_is_a_candidate_but_no_anchor():
-    states = torch.eye(2)[[0, 0, 1]][None]                                  # (1, 3, 2)
-    loss = contrastive_loss(states, torch.tensor([0, 0, 1]), tau=0.5)
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
-
-
-def test_contrastive_loss_of_several_levels_is_the_mean_of_the_levels():
-    states, concept = random_normal(3, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
-    alone = [contrastive_loss(level[None], concept).item() for level in states]
-    assert max(alone) - min(alone) > 0.1
-    assert contrastive_loss(states, concept).item() == pytest.approx(sum(alone) / 3, abs=1e-5)
-
-
-def test_contrastive_loss_refuses_a_batch_without_any_pair():
-    with pytest.raises(ValueError, match="share a concept"):
-        contrastive_loss(torch.ones(1, 3, 4), torch.tensor([0, 1, 2]))
-
-
-def test_contrastive_loss_is_computed_in_float32_under_autocast():
-    states, concept = random_normal(2, 6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = contrastive_loss(states, concept)
-    assert inside.dtype == torch.float32 and torch.equal(inside, contrastive_loss(states, concept))
-
-
-def test_contrastive_loss_of_bfloat16_states_is_that_of_the_same_numbers_in_float32():
-    states, concept = random_normal(2, 6, 4).bfloat16(), torch.tensor([0, 1, 2, 0, 1, 2])
-    assert torch.equal(contrastive_loss(states, concept), contrastive_loss(states.float(), concept))
-
-
-def test_gradient_of_the_contrastive_loss_agrees_with_finite_differences():
-    states, concept = random_normal(1, 4, 3).requires_grad_(), torch.tensor([0, 1, 0, 1])
-    contrastive_loss(states, concept, tau=1.0).backward()
-    step = 1e-2
-    for i in range(12):
-        nudge = F.one_hot(torch.tensor(i), 12).view(1, 4, 3) * step
-        with torch.no_grad():
-            slope = (contrastive_loss(states + nudge, concept, 1.0)
-                     - contrastive_loss(states - nudge, concept, 1.0)) / (2 * step)
-        assert states.grad.flatten()[i].item() == pytest.approx(slope.item(), abs=1e-3)
-
-
 # --- lm_loss ------------------------------------------------------------------------------------------------
 
 def test_lm_loss_of_equal_scores_is_log_of_the_vocabulary():
     assert lm_loss(torch.zeros(2, 3, 50), torch.zeros(2, 3, dtype=torch.long)).item() == pytest.approx(
         math.log(50), abs=1e-5)
+
+
+def test_lm_loss_of_three_targets_worked_by_hand():
+    # the targets' probabilities are 1/2, 1/4 and 1/10; the last target carries no loss
+    logits = torch.tensor([[[math.log(2), math.log(2), 0.0, -1e9], [0.0, 0.0, 0.0, 0.0]],
+                           [[math.log(7), 0.0, 0.0, 0.0], [5.0, 0.0, 0.0, 0.0]]])
+    targets = torch.tensor([[0, 3], [2, IGNORE]])
+    by_hand = [math.log(2.5), math.log(4), math.log(10)]
+    assert lm_loss(logits, targets).item() == pytest.approx(sum(by_hand) / 3, abs=1e-6)
+    assert lm_loss(logits, targets, 12).item() == pytest.approx(sum(by_hand) / 12, abs=1e-6)
+    # the scores of three positions alone, as GPT.logits gives them for `where`
+    few, wanted = logits.flatten(0, 1)[:3], torch.tensor([0, 3, 2])
+    assert lm_loss(few, wanted).item() == pytest.approx(sum(by_hand) / 3, abs=1e-6)
+
+
+def test_parts_of_a_batch_that_divide_by_the_count_of_the_whole_add_up_to_its_loss():
+    logits = random_normal(4, 3, 5)
+    targets = torch.tensor([[1, 2, 3], [IGNORE] * 3, [4, IGNORE, 0], [1, 1, 1]])
+    parts = [lm_loss(logits[i:i + 2], targets[i:i + 2], 8) for i in (0, 2)]
+    assert sum(parts).item() == pytest.approx(lm_loss(logits, targets).item(), abs=1e-6)
 
 
 def test_an_ignored_target_carries_no_loss_and_no_gradient():
@@ -141,19 +84,33 @@ def test_lm_loss_of_a_batch_without_targets_is_zero():
     assert loss.item() == 0 and logits.grad.abs().sum() == 0
 
 
+def test_lm_loss_of_bfloat16_scores_is_computed_in_float32():
+    logits, targets = random_normal(2, 3, 50).bfloat16(), torch.arange(6).view(2, 3)
+    loss = lm_loss(logits, targets)
+    assert loss.dtype == torch.float32 and torch.equal(loss, lm_loss(logits.float(), targets))
+
+
+def test_the_exponential_of_the_loss_is_the_perplexity_of_the_whole_text():
+    """The geometric mean of 1 / probability, over all tokens of texts of different length."""
+    probability = [[0.5, 0.1, 0.2], [0.25]]
+    logits, targets = torch.zeros(2, 3, 2), torch.tensor([[0, 0, 0], [0, IGNORE, IGNORE]])
+    for i, row in enumerate(probability):
+        for t, p in enumerate(row):
+            logits[i, t, 0] = math.log(p / (1 - p))
+    flat = list(itertools.chain(*probability))
+    assert math.exp(lm_loss(logits, targets)) == pytest.approx(math.prod(flat) ** (-1 / 4), rel=1e-6)
+
+
 # --- attention and positions --------------------------------------------------------------------------------
 
 def attend_in_loops(q, k, v):
     """Softmax over the past, one query at a time."""
     out = torch.zeros_like(v)
     B, H, T, width = q.shape
-    for b in range(B):
-        for h in range(H):
-            for t in range(T):
-                scores = [math.exp(q[b, h, t].dot(k[b, h, s]).item() / math.sqrt(width))
-                          for s in range(t + 1)]
-                for s, score in enumerate(scores):
-                    out[b, h, t] += score / sum(scores) * v[b, h, s]
+    for b, h, t in itertools.product(range(B), range(H), range(T)):
+        scores = [math.exp(q[b, h, t].dot(k[b, h, s]).item() / math.sqrt(width)) for s in range(t + 1)]
+        for s, score in enumerate(scores):
+            out[b, h, t] += score / sum(scores) * v[b, h, s]
     return out
 
 
@@ -169,6 +126,53 @@ def test_the_written_out_bfloat16_attention_equals_the_built_in_one_and_the_loop
     # outputs are below 4 in size; bfloat16 has 8 bits, so a rounding or two is below 0.04
     assert torch.allclose(ours, F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=0.04)
     assert torch.allclose(ours.float(), attend_in_loops(q.float(), k.float(), v.float()), atol=0.04)
+
+
+@pytest.mark.parametrize("T", [1, 7, 256])
+def test_short_bfloat16_rows_on_a_cpu_are_computed_by_the_written_out_formula(T):
+    """To the bit: the two ways to compute attention round differently."""
+    q, k, v = random_normal(3, 1, 2, T, 16).bfloat16()
+    scores = (q / 4) @ k.transpose(-1, -2)                                  # (1, 2, T, T)
+    later = torch.ones(T, T, dtype=torch.bool).triu(1)
+    assert torch.equal(attend(q, k, v), scores.masked_fill(later, -math.inf).softmax(dim=-1) @ v)
+
+
+def test_attention_of_rows_beyond_256_tokens_equals_that_of_shorter_ones_on_their_common_part():
+    q, k, v = random_normal(3, 1, 2, 300, 8).bfloat16()
+    short = attend(q[:, :, :200], k[:, :, :200], v[:, :, :200])
+    assert torch.allclose(attend(q, k, v)[:, :, :200], short, atol=0.04)
+
+
+def test_the_rotary_table_has_the_angles_of_position_and_frequency():
+    cos, sin = rotary_table(5, 8)
+    assert cos.shape == sin.shape == (5, 4)
+    for t in range(5):
+        for i in range(4):
+            angle = t * 10_000 ** (-2 * i / 8)                              # 1, 0.1, 0.01, 0.001 per position
+            assert cos[t, i].item() == pytest.approx(math.cos(angle), abs=1e-6)
+            assert sin[t, i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+
+
+def test_rotation_turns_channels_i_and_i_plus_half_counter_clockwise():
+    cos, sin = rotary_table(6, 4)
+    for position in (1, 5):
+        for pair in (0, 1):
+            angle = position * 0.01**pair
+            x = torch.zeros(1, 1, 6, 4)
+            x[..., pair] = 2.0                                              # on the first axis of its pair
+            turned = rotate(x, cos, sin)[0, 0, position]
+            expected = torch.zeros(4)
+            expected[pair], expected[pair + 2] = 2 * math.cos(angle), 2 * math.sin(angle)
+            assert torch.allclose(turned, expected, atol=1e-6)
+            turned = rotate(x.roll(2, dims=-1), cos, sin)[0, 0, position]   # on the second axis
+            expected[pair], expected[pair + 2] = -2 * math.sin(angle), 2 * math.cos(angle)
+            assert torch.allclose(turned, expected, atol=1e-6)
+
+
+def test_rotation_keeps_the_dtype_and_starts_at_the_first_row_of_the_table():
+    x, table = random_normal(1, 1, 4, 8), rotary_table(6, 8)
+    assert rotate(x.bfloat16(), *table).dtype == torch.bfloat16
+    assert torch.equal(rotate(x, *table), rotate(x, *rotary_table(4, 8)))
 
 
 def test_scores_of_rotated_vectors_depend_only_on_their_distance():
@@ -202,9 +206,79 @@ def test_changing_a_token_leaves_all_earlier_predictions_alone(t):
 
 
 def test_one_block_sees_the_order_of_earlier_words_by_their_positions_alone():
-    model = loud_model(Shape(vocab_size=50, n_layer=1, n_head=4, d_model=32))
+    model = loud_model(ModelConfig(vocab_size=50, n_layer=1, n_head=4, d_model=32))
     one, other = (model.logits(torch.tensor([tokens]))[0, -1] for tokens in ([1, 2, 3, 4], [2, 1, 3, 4]))
     assert not torch.allclose(one, other, atol=1e-2)
+
+
+# --- blocks -------------------------------------------------------------------------------------------------
+
+def norm_by_hand(x, weight):
+    return x / (x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * weight
+
+
+def rotate_by_hand(x):
+    """One head, x (T, width), as complex numbers: channel i is real, channel i + width / 2 imaginary."""
+    T, width = x.shape
+    pairs = torch.complex(x[:, :width // 2], x[:, width // 2:])
+    angle = torch.tensor([[t * 10_000 ** (-2 * i / width) for i in range(width // 2)] for t in range(T)])
+    turned = pairs * torch.polar(torch.ones_like(angle), angle).to(pairs.dtype)
+    return torch.cat((turned.real, turned.imag), dim=1)
+
+
+def block_by_hand(p, x, n_head):
+    """A block with parameters p, written out from the papers: x (T, D) -> (T, D)."""
+    T, D = x.shape
+    width, heads = D // n_head, []
+    q, k, v = (norm_by_hand(x, p["attention_norm.weight"]) @ p["query_key_value.weight"].T).chunk(3, dim=1)
+    for h in range(n_head):
+        mine = slice(h * width, (h + 1) * width)
+        scores = rotate_by_hand(q[:, mine]) @ rotate_by_hand(k[:, mine]).T / math.sqrt(width)        # (T, T)
+        rows = [scores[t, :t + 1].softmax(dim=0) @ v[:t + 1, mine] for t in range(T)]    # v is not rotated
+        heads.append(torch.stack(rows))
+    x = x + torch.cat(heads, dim=1) @ p["attention_out.weight"].T
+    inner = norm_by_hand(x, p["feed_norm.weight"]) @ p["feed_in.weight"].T                           # (T, 4D)
+    gelu = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+    return x + gelu @ p["feed_out.weight"].T
+
+
+def odd_parameters(module):
+    """Random weights of a size that matters, also for the norms; a seed per name."""
+    with torch.no_grad():
+        for i, p in enumerate(module.parameters()):
+            noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+            p.copy_(0.3 * noise + (1 if p.ndim == 1 else 0))
+    return module.double()
+
+
+def test_rms_norm_of_a_vector_worked_by_hand():
+    norm = RMSNorm(4)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0, -1.0]))
+    # squares 1, 1, 9, 25: their mean is 9
+    found = norm(torch.tensor([[1.0, -1.0, 3.0, 5.0]]))
+    assert torch.allclose(found, torch.tensor([[1.0, -2.0, 9.0, -5.0]]) / 3, atol=1e-5)
+    tiny = norm(torch.full((1, 4), 1e-3))                                   # mean square 1e-6, epsilon 1e-5
+    assert tiny[0, 0].item() == pytest.approx(1e-3 / math.sqrt(1.1e-5), rel=1e-4)
+
+
+def test_a_block_equals_one_written_out_by_hand():
+    config = ModelConfig(vocab_size=50, n_head=4, d_model=32)
+    block, x = odd_parameters(Block(config)), random_normal(3, 9, 32).double()
+    found = block(x, *rotary_table(16, 8))
+    for row, expected in zip(found, x):
+        assert torch.allclose(row, block_by_hand(dict(block.named_parameters()), expected, 4), atol=1e-5)
+
+
+def test_the_model_equals_one_written_out_by_hand():
+    model, tokens = odd_parameters(GPT(SMALL)), random_tokens(2, 9)
+    p = model.state_dict()
+    for row, scores in zip(tokens, model.logits(tokens)):
+        x = p["embed.weight"][row]                                          # (T, D)
+        for i in range(2):
+            x = block_by_hand({name.removeprefix(f"body.{i}."): w for name, w in p.items()
+                               if name.startswith(f"body.{i}.")}, x, 4)
+        assert torch.allclose(scores, norm_by_hand(x, p["final_norm.weight"]) @ p["head.weight"].T, atol=1e-4)
 
 
 # --- the model and its parts --------------------------------------------------------------------------------
@@ -214,6 +288,7 @@ def test_hidden_returns_one_level_more_than_there_are_blocks_and_norms_only_the_
     levels = model.hidden(tokens)
     assert [tuple(level.shape) for level in levels] == [(2, 12, 32)] * (2 + 1)
     assert torch.equal(levels[0], model.embed(tokens))
+    assert torch.equal(levels[1], model.body[0](levels[0], model.cos, model.sin))
     assert torch.equal(levels[2], model.final_norm(model.body[1](levels[1], model.cos, model.sin)))
     assert torch.equal(model.logits(tokens), levels[2] @ model.head.weight.T)
 
@@ -251,6 +326,15 @@ def test_initialise_depends_on_the_seed_and_on_nothing_else():
     assert all(not torch.equal(one[name], other[name]) for name in one if "norm" not in name)
 
 
+def test_initialise_draws_the_matrices_in_the_order_of_the_parameters_from_one_generator():
+    generator = torch.Generator().manual_seed(3)
+    for name, p in GPT(SMALL).initialise(3).named_parameters():
+        if "norm" not in name:
+            residual = name.endswith(("attention_out.weight", "feed_out.weight"))
+            std = 0.02 / math.sqrt(4) if residual else 0.02                 # L = 2
+            assert torch.equal(p, torch.randn(p.shape, generator=generator) * std), name
+
+
 def test_initial_weights_have_the_deviations_of_gpt2():
     model = GPT(SMALL).initialise(0)
     residual = 0.02 / math.sqrt(2 * SMALL.n_layer)
@@ -262,56 +346,79 @@ def test_initial_weights_have_the_deviations_of_gpt2():
             assert p.std().item() == pytest.approx(expected, rel=0.1), name
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_parameter_is_in_exactly_one_group(tied):
-    model = GPT(Shape(vocab_size=50, n_layer=2, n_head=4, d_model=32, tied=tied))
-    groups = model.groups(lr=1.0, embed_lr=3.0, head_lr=2.0, weight_decay=0.1)
+def test_every_parameter_is_in_exactly_one_group():
+    model = GPT(ModelConfig(vocab_size=50, n_layer=2, n_head=4, d_model=32))
+    groups = model.param_groups(lr=1.0, embed_lr=3.0, weight_decay=0.1)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped)) and set(grouped) == {id(p) for p in model.parameters()}
-    settings = {id(p): (g["lr"], g["peak_lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert settings[id(model.embed.weight)] == (3, 3, 0)
-    assert settings[id(model.head.weight)] == ((3, 3, 0) if tied else (2, 2, 0))
+    assert {g["name"] for g in groups} == {"body", "norms", "embed", "head"} and groups[0]["name"] == "body"
+    settings = {id(p): (g["name"], g["lr"], g["peak_lr"], g["weight_decay"])
+                for g in groups for p in g["params"]}
+    assert settings[id(model.embed.weight)] == ("embed", 3, 3, 0)
+    assert settings[id(model.head.weight)] == ("head", 3, 3, 0)
     for p in [*model.body.parameters(), model.final_norm.weight]:
-        assert settings[id(p)] == ((1, 1, 0.1) if p.ndim == 2 else (1, 1, 0))
+        assert settings[id(p)] == (("body", 1, 1, 0.1) if p.ndim == 2 else ("norms", 1, 1, 0))
 
 
-def test_a_tied_model_has_one_matrix_for_embedding_and_head():
-    tied, untied = (GPT(Shape(vocab_size=50, n_layer=2, n_head=4, d_model=32, tied=t)) for t in (True, False))
-    assert tied.head.weight is tied.embed.weight and untied.head.weight is not untied.embed.weight
-    count = [sum(p.numel() for p in model.parameters()) for model in (tied, untied)]
-    assert count[1] - count[0] == 50 * 32
+def test_rows_of_embedding_and_head_have_a_decay_of_their_own():
+    groups = GPT(SMALL).param_groups(lr=1.0, embed_lr=3.0, weight_decay=0.1, embed_decay=0.2)
+    decay = {g["name"]: g["weight_decay"] for g in groups}
+    assert decay == dict(body=0.1, norms=0.0, embed=0.2, head=0.2)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_have_the_number_of_parameters_of_the_formula(name):
-    preset = PRESETS[name]
-    L, D, V = preset["n_layer"], preset["d_model"], 2 * preset["vocab_size"]    # two languages
-    with torch.device("meta"):                                             # shapes only: 1.3b fits any laptop
-        model = GPT(Shape(V, L, preset["n_head"], D, preset["context_len"]))
-    # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms;
-    # then a norm, embedding and head
-    assert sum(p.numel() for p in model.parameters()) == 12 * L * D * D + (2 * L + 1) * D + 2 * V * D
+def test_embedding_and_head_are_two_matrices():
+    model = GPT(SMALL)
+    assert model.head.weight is not model.embed.weight and model.head.weight.shape == model.embed.weight.shape
+    # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms
+    assert sum(p.numel() for p in model.parameters()) == 12 * 2 * 32**2 + 5 * 32 + 2 * 50 * 32
 
 
-def test_the_presets_are_as_large_as_their_names_say_without_the_rows_of_the_vocabulary():
-    body = {name: 12 * p["n_layer"] * p["d_model"] ** 2 for name, p in PRESETS.items()}
-    assert body == {"tiny": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888,
-                    "1.3b": 1_207_959_552}
-
-
-@pytest.mark.parametrize("n_head", [5, 32])                          # 32/5 is no number, 32/32 = 1 is no pair
+@pytest.mark.parametrize("n_head", [5, 32])                          # 32/5 is no integer, 32/32 is no pair
 def test_a_head_count_that_does_not_divide_the_width_into_pairs_is_refused(n_head):
     with pytest.raises(ValueError, match=f"n_head {n_head}"):
-        Shape(vocab_size=50, d_model=32, n_head=n_head)
+        ModelConfig(vocab_size=50, d_model=32, n_head=n_head)
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine_to_a_tenth():
-    rates = [learning_rate(step, 100, 0.1) for step in range(101)]
+    rates = [lr_multiplier(step, 100, 0.1) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == pytest.approx(1.0) and rates[55] == pytest.approx(0.55)   # half way: 0.1 + 0.45
+    assert rates[25] == pytest.approx(0.55 + 0.45 * math.cos(math.pi / 6))        # a sixth of the way
     assert rates[100] == pytest.approx(0.1)
     assert all(a > b for a, b in zip(rates[10:], rates[11:]))
-    assert type(learning_rate(0, 1, 0.0)) is float and learning_rate(0, 1, 0.0) == 1.0
+    assert type(lr_multiplier(0, 1, 0.0)) is float and lr_multiplier(0, 1, 0.0) == 1.0
+    assert [lr_multiplier(step, 10, 0.25) for step in range(3)] == pytest.approx([1 / 2, 1, 1])    # 2.5 -> 2
+
+
+# --- choose_dtype -------------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
+    found = {choose_dtype(CPU) for _ in range(5)}
+    assert len(found) == 1
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():                                                    # Linux
+        flags = cpuinfo.read_text(encoding="utf-8").split()
+        assert (found == {"bfloat16"}) == any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@pytest.mark.parametrize("features, expected", [
+    (dict(avx512_f=True, avx512_bf16=False, amx_bf16=False), "float32"),
+    (dict(avx512_f=True, avx512_bf16=True), "bfloat16"), (dict(amx_bf16=True), "bfloat16"),
+    (dict(neon=True, bf16=True), "bfloat16"), (dict(neon=True, bf16=False), "float32"), ({}, "float32")])
+def test_bfloat16_needs_instructions_of_the_cpu(monkeypatch, features, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert choose_dtype(CPU) == expected
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)    # torch without fast kernels
+    assert choose_dtype(CPU) == "float32"
+
+
+def test_an_older_torch_that_does_not_report_instructions_gives_the_same_dtype(monkeypatch):
+    before = choose_dtype(CPU)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_dtype(CPU) == before or not Path("/proc/cpuinfo").exists()
 
 
 # --- generate -----------------------------------------------------------------------------------------------
@@ -323,8 +430,20 @@ def argmax_one_by_one(model, prompt, n):
     """Greedy decoding without batch, padding or sampling."""
     text = list(prompt)
     for _ in range(n):
-        window = torch.tensor([text[-model.shape.context_len:]])
+        window = torch.tensor([text[-model.config.context_len:]])
         text.append(model.logits(window)[0, -1].argmax().item())
+    return text[len(prompt):]
+
+
+def draw_one_by_one(model, prompt, n, temperature, top_k, seed):
+    """Sampling from the softmax of logits / temperature, over the top_k largest."""
+    text, generator = list(prompt), torch.Generator().manual_seed(seed)
+    for _ in range(n):
+        scores = model.logits(torch.tensor([text[-model.config.context_len:]]))[0, -1]
+        kept = set(scores.argsort(descending=True)[:top_k].tolist())
+        share = torch.tensor([math.exp(s / temperature) if i in kept else 0.0
+                              for i, s in enumerate((scores - scores.max()).tolist())])
+        text.append(torch.multinomial(share / share.sum(), 1, generator=generator).item())
     return text[len(prompt):]
 
 
@@ -342,9 +461,45 @@ def test_text_beyond_the_context_slides_out_on_the_left():
     assert generate(model, [long, [9]], 20, temperature=0) == expected
 
 
+@pytest.mark.parametrize("temperature, top_k", [(1.0, 50), (0.5, 50), (2.0, 50), (0.7, 4)])
+def test_sampling_is_from_the_softmax_of_the_scores_divided_by_the_temperature(temperature, top_k):
+    model = loud_model()
+    for seed in range(3):
+        expected = draw_one_by_one(model, [3, 1, 4], 12, temperature, top_k, seed)
+        generator = torch.Generator().manual_seed(seed)
+        assert generate(model, [[3, 1, 4]], 12, temperature, top_k, generator) == [expected]
+
+
+def test_a_high_temperature_spreads_and_a_low_one_concentrates():
+    model = GPT(SMALL).initialise(0)
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():                                       # all states of the last level are 1
+        for block in model.body:
+            block.attention_out.weight.zero_()
+            block.feed_out.weight.zero_()
+        model.embed.weight.fill_(1.0)
+        model.head.weight[7] = math.log(49) / 32                            # token 7 has probability 1/2
+    for temperature, odds in ((1.0, 49.0), (2.0, 7.0), (0.5, 49.0**2)):
+        drawn = generate(model, [[1]] * 4000, 1, temperature, generator=torch.Generator().manual_seed(0))
+        share, n = odds / (odds + 49), 4000
+        assert abs(sum(d == [7] for d in drawn) / n - share) < 4 * math.sqrt(share * (1 - share) / n) + 1e-4
+
+
+def test_the_default_temperature_is_one_and_without_top_k_every_token_can_be_drawn():
+    model = loud_model()
+    given, default = (generate(model, PROMPTS, 8, generator=torch.Generator().manual_seed(1), **kw)
+                      for kw in (dict(temperature=1.0, top_k=None), {}))
+    assert given == default
+
+
 def test_sampling_among_the_single_best_token_is_greedy():
     model = loud_model()
     assert generate(model, PROMPTS, 8, top_k=1) == generate(model, PROMPTS, 8, temperature=0)
+
+
+def test_more_tokens_than_there_are_may_be_kept():
+    generator = torch.Generator().manual_seed(0)
+    assert len(generate(loud_model(), [[1]], 5, top_k=1000, generator=generator)[0]) == 5
 
 
 def test_sampling_follows_the_model_and_the_generator():
@@ -370,9 +525,9 @@ def test_a_stop_token_ends_its_own_continuation_and_is_not_returned():
     assert generate(model, PROMPTS, 8, temperature=0, stop={stop}) == cut != free
 
 
-def test_a_continuation_that_has_stopped_stays_stopped_and_others_go_on():
+def test_a_continuation_that_has_stopped_stays_stopped_and_others_are_continued():
     model = loud_model()
-    torch.nn.init.zeros_(model.head.weight)                     # what is drawn depends on the generator alone
+    torch.nn.init.zeros_(model.head.weight)                     # the draws depend on the generator alone
 
     def draw(prompts, stop):
         return generate(model, prompts, 200, generator=torch.Generator().manual_seed(0), stop=stop)
@@ -381,3 +536,31 @@ def test_a_continuation_that_has_stopped_stays_stopped_and_others_go_on():
         assert cut == free[:next(i for i, token in enumerate(free) if token in (7, 8))]
     together = draw(PROMPTS, {7})
     assert not any(7 in text for text in together) and len(set(map(len, together))) > 1
+
+
+def test_generating_leaves_the_prompts_alone_and_keeps_no_graph():
+    prompts, model = [[1, 2], [3]], loud_model()
+    generate(model, prompts, 4, temperature=0)
+    assert prompts == [[1, 2], [3]] and all(p.grad is None for p in model.parameters())
+
+
+# --- whole runs ---------------------------------------------------------------------------------------------
+
+from data.lab.options import PRESETS  # noqa: E402
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_number_of_parameters_of_the_formula(name):
+    preset = PRESETS[name]
+    L, D, V = preset["n_layer"], preset["d_model"], 2 * preset["vocab_size"]    # two languages
+    with torch.device("meta"):                                             # shapes only: 1.3b fits any laptop
+        model = GPT(ModelConfig(V, L, preset["n_head"], D, preset["context_len"]))
+    # per block: 3 D² query, key, value + D² out + 8 D² feed-forward, and two norms;
+    # then a norm, embedding and head
+    assert sum(p.numel() for p in model.parameters()) == 12 * L * D * D + (2 * L + 1) * D + 2 * V * D
+
+
+def test_the_presets_are_as_large_as_their_names_say_without_the_rows_of_the_vocabulary():
+    body = {name: 12 * p["n_layer"] * p["d_model"] ** 2 for name, p in PRESETS.items()}
+    assert body == {"tiny": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888,
+                    "1.3b": 1_207_959_552}

@@ -1,9 +1,13 @@
-"""The prepared folder of a few made-up languages, one of them without spaces and one written from the right:
-what is in it, that it appears whole or not at all, and one line for every mistake."""
+"""The prepared folder of a few made-up languages, one without spaces and one written from right to left.
+
+The tests check its content, that it appears completely or not at all, and that every mistake gets one line.
+"""
 import gzip
 import json
 import os
+import re
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +17,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from data import folder as folders, text
-from data.prepare import main
-from data.text import DataError
-from data.vocabulary import extend
+from data.corpus import Corpus
+from data.files import UserError
+from data.lab.options import Config, parse_args
+from data.prepare import main, next_command
+from data.real import build
+from data.real.vocabulary import extend
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 60                            # words of each language
@@ -26,7 +33,7 @@ WORDS = {"en": [f"{a}{b}" for a in ("dog", "red", "house", "walk", "tree", "old"
          "cs": [f"{a}ř{b}" for a in ("pes", "dům", "jít", "strom", "star", "červ") for b in "abcdefghij"]}
 
 
-def sentences(language, n=400, seed=0):
+def sentences(language, n=600, seed=0):
     """The same sentences in every language, word for word; frequent words are frequent."""
     rows = (SIZE * np.random.default_rng(seed).random((n, 7)) ** 2).astype(int)
     return [("" if language == "zh" else " ").join(WORDS[language][w] for w in row) + "." for row in rows]
@@ -41,7 +48,7 @@ def put(path, lines):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Text of all languages (no two tell the same), German pairs, a Chinese dictionary, and a task."""
+    """Text of all languages (no two say the same), German pairs, two dictionaries, and a task."""
     here = tmp_path_factory.mktemp("files")
     for seed, name in enumerate(WORDS, 1):
         put(here / f"{name}.txt", sentences(name, seed=seed))
@@ -73,7 +80,7 @@ def flags(files, text="en=en.txt de=de.txt", vocab_size=400, **others):
 def prepared(files, tmp_path_factory):
     """Everything at once: -> the folder, its meta.json."""
     out = tmp_path_factory.mktemp("prepared") / "all"
-    wanted = flags(files, "en=en.txt de=de.txt.gz zh=zh.txt he=he.txt cs=cs.txt", new="cs", new_pieces=120,
+    wanted = flags(files, "en=en.txt de=de.txt.gz zh=zh.txt he=he.txt cs=cs.txt", new="cs", new_subwords=120,
                    dictionary="zh=zh.tsv", pairs="de=pairs.en,pairs.de", tasks="pawsx=pawsx", out=out)
     assert main(wanted) == 0
     return out, folders.read_meta(out)
@@ -102,12 +109,12 @@ def test_every_document_is_in_one_stream_as_it_was_written(prepared, files, name
     written = sentences(name, seed=1 + list(WORDS).index(name))
     found = {split: decoded(*prepared, name, split) for split in ("train", "val", "test")}
     assert sorted(sum(found.values(), [])) == sorted(written)
-    assert all(10 < len(found[split]) < 40 for split in ("val", "test"))                      # of 400
+    assert all(15 < len(found[split]) < 60 for split in ("val", "test"))                      # of 600
     assert found["train"] != [d for d in written if d in found["train"]]                      # shuffled
 
 
-def test_what_is_tested_is_in_no_training_text_though_it_is_there_twice(files, tmp_path):
-    """Text and pairs from the same two files, of which one has an empty line, and every line comes twice."""
+def test_no_test_sentence_is_in_the_training_text_even_if_it_occurs_twice(files, tmp_path):
+    """Text and pairs come from the same two files, one with an empty line, every line twice."""
     for name in ("en", "de"):
         put(tmp_path / f"{name}.txt", sentences(name, seed=9) * 2)
     put(tmp_path / "gap.txt", [""] + sentences("de", seed=9) * 2)
@@ -115,7 +122,8 @@ def test_what_is_tested_is_in_no_training_text_though_it_is_there_twice(files, t
     assert main(wanted) == 0
     meta, tested = folders.read_meta(tmp_path / "out"), set()
     for split in ("val", "test"):
-        tested |= {side for line in lines(tmp_path / f"out/pairs.de.{split}.tsv") for side in line.split("\t")}
+        for line in lines(tmp_path / f"out/pairs.de.{split}.tsv"):
+            tested.update(line.split("\t"))
         for name in ("en", "de"):
             tested |= set(decoded(tmp_path / "out", meta, name, split))
     assert len(tested) > 40
@@ -126,6 +134,7 @@ def test_what_is_tested_is_in_no_training_text_though_it_is_there_twice(files, t
 
 def test_the_numbers_in_meta_are_those_of_the_text(prepared):
     folder, meta = prepared
+    assert meta["format"] == 2 and meta["word_order"] == {} and meta["disjoint"] is False
     assert meta["languages"] == ["en", "de", "zh", "he"] and meta["new"] == ["cs"]
     assert meta["spaces"] == dict(en=True, de=True, zh=False, he=True, cs=True)
     for name in WORDS:
@@ -139,43 +148,49 @@ def test_the_numbers_in_meta_are_those_of_the_text(prepared):
         assert meta["tokens_per_word"][name] == per_word
 
 
-def test_a_learned_dictionary_is_that_of_the_pairs_and_leaves_words_to_test(prepared):
+def test_a_learned_dictionary_is_that_of_the_pairs_and_holds_out_words(prepared):
     folder, meta = prepared
     gold = dict(zip(WORDS["en"], WORDS["de"]))
-    taught, asked = (dict(line.split("\t") for line in lines(folder / f"{kind}.de.tsv"))
-                     for kind in ("dictionary", "lexicon"))
-    assert len(taught) > 30 and len(asked) > 3 and not set(taught) & set(asked)
-    assert all(gold[word] == t for word, t in (taught | asked).items())       # also its capitals
+    train, held_out = (dict(line.split("\t") for line in lines(folder / f"{kind}.de.tsv"))
+                       for kind in ("dictionary", "lexicon"))
+    assert len(train) > 30 and len(held_out) > 3 and not set(train) & set(held_out)
+    assert all(gold[word] == t for word, t in (train | held_out).items())     # also its capitals
     counts = meta["counts"]["languages"]["de"]
-    assert counts["learned"] and counts["dictionary"] == len(taught) and counts["lexicon_words"] == len(asked)
+    assert counts["learned"] and counts["dictionary"] == len(train)
+    assert counts["lexicon_words"] == counts["lexicon"] == len(held_out)
+    running = " ".join(decoded(folder, meta, "en", "train")).replace(".", "").split()
+    assert counts["coverage"] == pytest.approx(sum(word in train for word in running) / len(running))
     both = list(map("\t".join, zip(sentences("en", seed=9), sentences("de", seed=9))))
     splits = [lines(folder / f"pairs.de.{split}.tsv") for split in ("train", "val", "test")]
-    assert sorted(sum(splits, [])) == sorted(both) and all(10 < len(found) < 40 for found in splits[1:])
+    assert sorted(sum(splits, [])) == sorted(both) and all(15 < len(found) < 60 for found in splits[1:])
     assert [counts[f"pairs_{split}"] for split in ("train", "val", "test")] == list(map(len, splits))
-    lines_of_de = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["retrieval"]["de"]
-    assert lines_of_de["learned"]["to_english"] > 0.9 > 0.1 > lines_of_de["words"]["to_english"]
+    baseline = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["retrieval"]["de"]
+    assert baseline["learned"]["to_english"] > 0.9 > 0.1 > baseline["words"]["to_english"]
+    assert baseline["n"] == len(splits[2])
 
 
 def test_a_dictionary_of_a_language_without_spaces_keeps_its_translations(prepared):
     gold = dict(zip(WORDS["en"], WORDS["zh"]))
-    taught = dict(line.split("\t") for line in lines(prepared[0] / "dictionary.zh.tsv"))
-    assert len(taught) > 30 and all(gold[word] == t for word, t in taught.items())
+    train = dict(line.split("\t") for line in lines(prepared[0] / "dictionary.zh.tsv"))
+    assert len(train) > 30 and all(gold[word] == t for word, t in train.items())
 
 
-def test_items_are_one_a_line_and_rows_without_a_sentence_are_counted(prepared):
+def test_items_are_one_per_line_and_rows_without_a_sentence_are_counted(prepared):
     [item] = map(json.loads, lines(prepared[0] / "tasks/pawsx.test.jsonl"))
     assert item == dict(id="test-1", task="pawsx", prompt={"en": "A b, right?"},
                         candidates={"en": ["Yes, B a.", "No, B a."]}, answer=1)
     assert prepared[1]["counts"]["skipped"] == dict(pawsx=1)
 
 
-def test_a_new_language_keeps_the_old_pieces_and_takes_fewer_tokens(prepared):
+def test_a_new_language_keeps_the_old_subwords_and_takes_fewer_tokens(prepared):
     folder, meta = prepared
     old, new = (Tokenizer.from_file(str(folder / name)) for name in ("tokenizer.json", "tokenizer.cs.json"))
     assert meta["base_vocab"] == 400 < meta["new_vocab"]["cs"] == new.get_vocab_size() <= 520
-    assert all(new.get_vocab()[piece] == i for piece, i in old.get_vocab().items())
+    assert all(new.get_vocab()[subword] == i for subword, i in old.get_vocab().items())
     merges, more = (json.loads(tokenizer.to_str())["model"]["merges"] for tokenizer in (old, new))
     assert more[:len(merges)] == merges and len(more) > len(merges)
+    before = sum(len(old.encode(f" {d}")) for d in decoded(folder, meta, "cs", "val"))
+    assert meta["tokens_per_word_before"] == dict(cs=before / meta["words"]["cs.val"])
     assert meta["tokens_per_word"]["cs"] < 0.7 * meta["tokens_per_word_before"]["cs"]
     for name in WORDS:
         for document in sentences(name, 20):
@@ -183,18 +198,66 @@ def test_a_new_language_keeps_the_old_pieces_and_takes_fewer_tokens(prepared):
             assert len(new.encode(document)) <= len(old.encode(document))
 
 
-def test_more_new_pieces_give_fewer_tokens(prepared):
+def test_more_new_subwords_give_fewer_tokens(prepared):
     old, documents = Tokenizer.from_file(str(prepared[0] / "tokenizer.json")), sentences("cs")
-    lengths = [sum(map(len, extend(old, documents, n).encode_batch(documents))) for n in (10, 40, 160)]
+    longer = [extend(old, documents, n) for n in (10, 40, 160)]
+    assert [t.get_vocab_size() for t in longer[:2]] == [410, 440]
+    lengths = [sum(map(len, t.encode_batch(documents))) for t in longer]
     assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) == 3
 
 
+def test_a_subword_needs_five_examples(prepared):
+    old = Tokenizer.from_file(str(prepared[0] / "tokenizer.json"))
+    assert extend(old, ["jvx"] * 4, 100).get_vocab_size() == 400
+    assert extend(old, ["jvx"] * 5, 100).encode(" jvx").tokens == ["Ġjvx"]
+
+
+def test_documents_are_shuffled_by_seed_language_and_split(prepared):
+    documents = [d for i, d in enumerate(sentences("de", seed=2)) if text.split_of(d, i) == "val"]
+    order = np.random.default_rng((0, 404, 1, 1)).permutation(len(documents))
+    assert decoded(*prepared, "de", "val") == [documents[i] for i in order]
+
+
+def test_a_small_language_gets_its_share_of_the_subwords(files, tmp_path):
+    assert main(flags(files, captions=60, vocab_size=340, out=tmp_path / "out")) == 0
+    subwords = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).get_vocab()
+    assert sum("Ã" in s for s in subwords if len(s) > 1) > 20                 # the first byte of ü
+
+
 def test_the_tokenizer_never_sees_what_is_held_out(files, tmp_path):
-    put(files / "secret.txt", [line + " xqzxqzxqz" * 9 * (i % 20 in (0, 10))
-                               for i, line in enumerate(sentences("en"))])
+    written = []
+    for i, line in enumerate(sentences("en")):
+        secret = line + " xqzxqzxqz" * 9
+        written.append(line if text.split_of(secret, i) == "train" else secret)
+    assert 30 < sum("xqz" in line for line in written) < 90
+    put(files / "secret.txt", written)
     assert main(flags(files, "en=secret.txt de=de.txt", vocab_size=700, out=tmp_path / "out")) == 0
-    pieces = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).get_vocab()
-    assert "xq" not in pieces and "Ġdog" in pieces
+    subwords = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).get_vocab()
+    # whichever pair of the secret's letters would be merged first
+    assert not {"xq", "qz", "zx", "Ġx"} & set(subwords) and "Ġdog" in subwords
+
+
+def test_a_new_language_leaves_the_tokenizer_as_it_is_without_it(files, tmp_path):
+    for name, more in dict(a=dict(), b=dict(text="en=en.txt de=de.txt cs=cs.txt", new="cs")).items():
+        assert main(flags(files, vocab_size=450, out=tmp_path / name, **more)) == 0
+    first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_a_given_dictionary_tests_what_is_learned_from_pairs(tmp_path):
+    """The given one is wrong, so that its words can be told from those of the pairs."""
+    wrong = dict(zip(WORDS["en"], WORDS["de"][1:] + WORDS["de"][:1]))
+    source = build.Source(
+        ["en", "de"], [], lambda name, split: sentences(name, seed=len(split)),
+        lambda name, split: zip(sentences("en", seed=9), sentences(name, seed=9)),
+        paired=["de"], learned=["de"],
+        given=dict(de={word: [t.lower()] for word, t in wrong.items()}), about=dict(licence=[]))
+    build.write(tmp_path / "out", source, vocab_size=400)
+    train, held_out = (dict(line.split("\t") for line in lines(tmp_path / f"out/{kind}.de.tsv"))
+                       for kind in ("dictionary", "lexicon"))
+    gold = dict(zip(WORDS["en"], WORDS["de"]))
+    assert len(train) > 30 and all(gold[word] == t for word, t in train.items())
+    assert len(held_out) > 3 and all(wrong[word] == t for word, t in held_out.items())
 
 
 def test_disjoint_languages_share_no_token_and_read_the_same(files, tmp_path):
@@ -206,18 +269,22 @@ def test_disjoint_languages_share_no_token_and_read_the_same(files, tmp_path):
         assert len(decoded(tmp_path / "out", meta, name, "train")) > 350
 
 
-def test_knobs_take_the_first_documents_pairs_and_words(files, tmp_path):
+def test_limits_take_the_first_documents_pairs_and_words(files, tmp_path):
     assert main(flags(files, pairs="de=pairs.en,pairs.de", dictionary="de=muse.txt", captions=50, pairs_n=30,
                       dictionary_words=10, out=tmp_path / "out")) == 0
     meta = folders.read_meta(tmp_path / "out")
     assert meta["documents"]["en.train"] > 350 and meta["documents"]["de.train"] == 50
     counts = meta["counts"]["languages"]["de"]
-    assert (counts["pairs_train"], counts["pairs_test"], counts["dictionary_words"]) == (30, 20, 10)
+    assert (counts["pairs_train"], counts["pairs_test"], counts["dictionary_words"]) == (30, 29, 10)
 
 
 def test_a_word_of_the_dictionary_that_never_occurs_is_counted(files, tmp_path, capsys):
     assert main(flags(files, dictionary="de=muse.txt", out=tmp_path / "out")) == 0
-    assert "dropped: 1 pairs with a word that never occurs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "dropped: 1 pairs with a word that never occurs" in shown and "pawsx" not in shown
+    counts = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]
+    assert counts["never_occur"] == 1 and not counts["learned"]
+    assert f"{counts['lexicon_words']} words held out" in shown
     assert "unicorn" not in (tmp_path / "out/dictionary.de.tsv").read_text(encoding="utf-8")
 
 
@@ -240,7 +307,7 @@ def test_both_ways_to_call_it_work(files, tmp_path):
         out = tmp_path / str(i)
         done = subprocess.run([sys.executable, *call, *wanted, "--out", str(out)], cwd=ROOT, text=True,
                               capture_output=True, env=os.environ | {"PYTHONHASHSEED": str(i)})
-        assert done.returncode == 0 and "tokens a word" in done.stdout and not done.stderr
+        assert done.returncode == 0 and "tokens per word" in done.stdout and not done.stderr
         content.append({str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()})
     assert content[0] == content[1]                                           # whatever the order of sets
 
@@ -248,7 +315,7 @@ def test_both_ways_to_call_it_work(files, tmp_path):
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 def complaint(wanted, capsys, out):
-    """What stands on stderr: one line; exit code 2, and nothing is left behind."""
+    """Run a wrong command: -> its one line on stderr.  The exit code is 2 and nothing is left behind."""
     try:
         assert main([*wanted, "--out", str(out)]) == 2
     except SystemExit as stop:
@@ -260,7 +327,9 @@ def complaint(wanted, capsys, out):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(text="en=en.txt de=gone.txt"), "gone.txt cannot be read: No such file"),
+    (dict(text="en=en.txt de=gone.txt"), "--text de={files}/gone.txt: {files}/gone.txt does not exist"),
+    (dict(text="en=gone.txt"), "gone.txt does not exist"),            # before the languages are complained of
+    (dict(text="en=en.txt de=folder"), "folder cannot be read: Is a directory"),
     (dict(text="en=en.txt de=empty.txt"), "empty.txt has 0 non-empty lines: at least 100"),
     (dict(text="en=en.txt de=latin.txt"), "latin.txt line 150 is not UTF-8 (byte 3)"),
     (dict(text="en=en.txt de=cut.txt.gz"), "cut.txt.gz is damaged after line"),
@@ -269,18 +338,29 @@ def complaint(wanted, capsys, out):
     (dict(text="en=en.txt de"), "--text de: write NAME=FILE"),
     (dict(text="en=en.txt de=de.txt de=he.txt"), "de is given twice"),
     (dict(new="de"), "languages of pretraining: en; en and at least one other"),
-    (dict(new="xx"), "--new xx: it is none of the languages en, de"),
-    (dict(dictionary="de=bad.txt"), "bad.txt line 2: 'katze' is no pair of words"),
-    (dict(dictionary="he=muse.txt"), "he is none of the languages de"),
+    (dict(new="xx"), "--new xx: not one of en, de"),
+    (dict(dictionary="de=bad.txt"), "bad.txt line 2: 'katze' is not a pair of words"),
+    (dict(dictionary="he=muse.txt"), "--dictionary he: not one of de"),
+    (dict(dictionary="en=muse.txt"), "--dictionary en: not one of de"),
+    (dict(dictionary="de=gone.txt"), "gone.txt does not exist"),
     (dict(dictionary="de=pairs"), "--dictionary de=pairs needs --pairs"),
-    (dict(pairs="de=pairs.en,short.de"), "are of unequal length"),
+    (dict(pairs="de=pairs.en,short.de"), "short.de differ in length"),
     (dict(pairs="de=pairs.en"), "two files, English first"),
-    (dict(pairs="de=pairs.en,gone.de"), "gone.de cannot be read"),
+    (dict(pairs="de=pairs.en,gone.de"), "gone.de does not exist"),
+    (dict(pairs="he=pairs.en,pairs.de"), "--pairs he: not one of de"),
     (dict(tasks="pawsx=badtask"), "test_2k.tsv line 2 has no field 'label'"),
-    (dict(tasks="glue=pawsx"), "the tasks are pawsx, xnli, xcopa, xstorycloze"),
+    (dict(tasks="pawsx=gone"), "gone does not exist"),
+    (dict(tasks="pawsx=folder"), "no item found in {files}/folder, expected {files}/folder/en/dev_2k.tsv"),
+    (dict(tasks="glue=pawsx"), "--tasks glue: not one of pawsx, xnli, xcopa, xstorycloze"),
     (dict(disjoint=" ", new="de"), "--disjoint goes without --new"),
     (dict(vocab_size=100), "--vocab_size 100 is out of range: at least 300"),
+    (dict(captions=1), "its train part has"),
     (dict(text=""), "give either --download multi30k or --text"),
+    (dict(new_subword=5), "unknown flag --new_subword; did you mean --new_subwords?"),
+    (dict(dictionry="de=muse.txt"), "unknown flag --dictionry; did you mean --dictionary?"),
+    (dict(zzz=1), "unknown flag --zzz; did you mean --"),
+    (dict(download="multi30k", text="", pairs="de=pairs.en,pairs.de"), "--pairs goes with --text"),
+    (dict(download="multi30k", text="", **{"from-dir": "gone"}), "--from-dir gone: no such folder"),
 ])
 def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, change, message):
     put(files / "empty.txt", [])
@@ -289,8 +369,45 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, cha
     put(files / "bad.txt", ["dog hund", "katze"])
     put(files / "short.de", sentences("de", seed=9)[:-1])
     (files / "badtask/en").mkdir(parents=True, exist_ok=True)
+    (files / "folder").mkdir(exist_ok=True)
     put(files / "badtask/en/test_2k.tsv", ["id\tsentence1\tsentence2\tlabel", "1\tA\tB"])
-    assert message in complaint(flags(files, **change), capsys, tmp_path / "out")
+    said = complaint(flags(files, **change), capsys, tmp_path / "out")
+    assert message.replace("{files}", str(files)) in said
+
+
+def test_a_text_too_short_for_training_is_refused_with_what_it_needs(files, tmp_path, capsys):
+    put(tmp_path / "short.txt", sentences("de", 150))
+    said = complaint(flags(files)[:2] + ["--text", f"en={files}/en.txt", f"de={tmp_path}/short.txt"], capsys,
+                     tmp_path / "out")
+    assert re.search(r"short\.txt: its val part has \d+ tokens, context length 128 needs 130: use more", said)
+
+
+def test_a_text_is_enough_from_the_tokens_on_that_one_row_needs(files, tmp_path, capsys, monkeypatch):
+    assert main([*flags(files), "--out", str(tmp_path / "a")]) == 0
+    longest = int(capsys.readouterr().out.splitlines()[-2].split()[-1])
+    monkeypatch.setattr(build, "CONTEXT_LEN", longest)
+    assert main([*flags(files), "--out", str(tmp_path / "b")]) == 0 and capsys.readouterr()
+    monkeypatch.setattr(build, "CONTEXT_LEN", longest + 1)
+    assert f"context length {longest + 1} needs" in complaint(flags(files), capsys, tmp_path / "c")
+
+
+def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(files, tmp_path, capsys):
+    out = tmp_path / "my folder"
+    assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(out)]) == 0
+    *_, about_context, command = capsys.readouterr().out.splitlines()
+    longest = int(about_context.split()[-1])
+    corpus = Corpus(out)
+    corpus.check(longest + 1)                                                 # a row and its last target
+    with pytest.raises(UserError, match="fewer than one row"):
+        corpus.check(longest + 2)
+    assert longest >= build.CONTEXT_LEN == Config().context_len
+    assert command == f"next: python train.py --method prealign --data '{out}'"
+    assert parse_args(shlex.split(command)[3:])[0].languages == "en,de"
+    meta = folders.read_meta(out)
+    meta["counts"]["languages"]["de"]["dictionary_words"] = 1
+    assert "--method baseline" in next_command(out, meta)                     # one word cannot be aligned
+    del meta["counts"]["languages"]["de"]["dictionary_words"]
+    assert "--method baseline" in next_command(out, meta)
 
 
 def test_wrong_checksums_and_unknown_languages_of_a_download_leave_nothing(tmp_path, capsys):
@@ -298,7 +415,7 @@ def test_wrong_checksums_and_unknown_languages_of_a_download_leave_nothing(tmp_p
     put(tmp_path / "local/multi30k/task2/test_2016.1.en.gz", ["A dog."])
     wanted = ["--download", "multi30k", "--from-dir", str(tmp_path / "local")]
     assert "test_2016.1.en.gz: wrong checksum" in complaint(wanted, capsys, tmp_path / "out")
-    assert "multi30k has en, de, fr, cs, not 'xx'" in complaint(
+    assert "--languages xx: not one of en, de, fr, cs" in complaint(
         [*wanted, "--languages", "en,xx"], capsys, tmp_path / "out")
 
 
@@ -307,7 +424,7 @@ def test_a_full_disk_gets_one_line_and_leaves_nothing(files, tmp_path):
         [sys.executable, "data/prepare.py", *flags(files, out=tmp_path / "out")], cwd=ROOT, text=True,
         capture_output=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)),
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
-    assert done.returncode == 2 and done.stderr == "prepare.py: writing: File too large\n"
+    assert done.returncode == 2 and done.stderr == f"prepare.py: {tmp_path}/out: File too large\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -315,24 +432,24 @@ def test_a_folder_that_exists_is_not_touched(files, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("precious", encoding="utf-8")
     assert main(flags(files, out=tmp_path / "out")) == 2
-    assert "out exists: delete it, or choose another --out" in capsys.readouterr().err
+    assert "out exists: delete it, or choose another folder" in capsys.readouterr().err
     assert lines(tmp_path / "out/mine") == ["precious"] and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="out is no prepared folder"):
+    with pytest.raises(UserError, match="out is not a prepared folder"):
         folders.read_meta(out)
     assert main(flags(files, out=out)) == 0
     meta, tokenizer = ((out / name).read_text(encoding="utf-8") for name in ("meta.json", "tokenizer.json"))
     for name, content, message in (
-            ("tokenizer.json", tokenizer + " ", "out is a folder prepared by another tokenizer"),
+            ("tokenizer.json", tokenizer + " ", "is not the tokenizer that the folder was prepared with"),
             ("meta.json", meta[:-3], "meta.json is damaged"),
-            ("meta.json", meta.replace('"format": 1', '"format": 9'), "of format 9, this program reads 1"),
-            ("de.val.bin", "short", r"de\.val\.bin is not of the \d+ tokens")):
+            ("meta.json", meta.replace('"format": 2', '"format": 9'), "9, this program reads format 2"),
+            ("de.val.bin", "short", r"de\.val\.bin does not hold the \d+ tokens")):
         before = (out / name).read_bytes()
         (out / name).write_text(content, encoding="utf-8")
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(UserError, match=message):
             folders.read_meta(out)
         (out / name).write_bytes(before)
     assert folders.read_meta(out)["base_vocab"] == 400
@@ -345,10 +462,10 @@ def test_text_is_composed_spaced_by_plain_spaces_and_free_of_our_separator(tmp_p
     assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z"]
 
 
-def test_pairs_keep_step_over_empty_lines(tmp_path):
+def test_pairs_stay_aligned_over_empty_lines(tmp_path):
     first, second = put(tmp_path / "a", ["1", "", "3"]), put(tmp_path / "b", ["eins", "zwei", "drei"])
     assert list(text.pairs_of(first, second)) == [("1", "eins"), ("3", "drei")]
-    with pytest.raises(DataError, match=r"a and .*b are of unequal length, .*b ends after line 3"):
+    with pytest.raises(UserError, match=r"a and .*b differ in length, .*b ends after line 3"):
         list(text.pairs_of(put(first, ["1", "2", "3", "4"]), second))
 
 
@@ -365,7 +482,7 @@ def test_at_most_the_first_200_000_documents_are_held_out():
         assert 30 < found[:1000].count(split) < 70 and split not in found[1000:]
 
 
-def test_a_small_language_is_read_again_but_not_for_ever():
-    counts = [sum(d == name for d in folders.balanced(dict(a=["a"] * 100, b=["b"] * 25, c=["c"])))
+def test_a_small_language_is_repeated_but_not_for_ever():
+    counts = [sum(d == name for d in build.balanced(dict(a=["a"] * 100, b=["b"] * 25, c=["c"])))
               for name in "abc"]
     assert counts == [100, 100, 10]

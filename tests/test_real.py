@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import train
-from data import claims, realmeasure, report, studies, tasks
-from data.config import Config, flags_of, parse_args, systems_of
-from data.folder import Source, write
-from data.prepared import Prepared, translation
-from data.realmeasure import Identifier, recall
-from data.synthetic import Item
-from data.text import DataError
-from model import GPT, Shape
-from prealign import word_states
+from align import instruction_rows
+from data import tasks
+from data.corpus import Corpus, translation
+from data.files import UserError
+from data.lab import claims, tables
+from data.lab.options import Config, default_out, flags_of, parse_args
+from data.lab.studies import SYSTEMS, systems_of
+from data.real.build import Source, write
+from data.tasks import Item
 from test_train import SMALL, log_without_speed, numbers, run_recipe, same_weights
 
 # One word in English, German and Czech a row; articles and endings are left as a beginner would.
@@ -81,13 +81,13 @@ def source(new=("cs",), **changes):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("real") / "three"
-    write(out, source(), vocab_size=330, new_pieces=40)
+    write(out, source(), vocab_size=330, new_subwords=40)
     return out
 
 
 @pytest.fixture
 def corpus(folder):
-    return Prepared(folder, ["en", "de"])
+    return Corpus(folder, ["en", "de"])
 
 
 def changes(folder, **others):
@@ -99,8 +99,8 @@ def changes(folder, **others):
 def test_text_becomes_tokens_and_text_again_in_old_and_new_languages(corpus):
     texts = {name: sentences(name, 0, 20) for name in ORDER}
     before = [corpus.encode(text, "de") for text in texts["de"]]
-    n = corpus.add_language("cs", 400, 0)
-    assert n == corpus.vocab_size - corpus.base_vocab == len(corpus.pieces) == 40
+    n = corpus.add_language("cs", 400)
+    assert n == corpus.vocab_size - corpus.base_vocab == len(corpus.subwords) == 40
     for name, lines in texts.items():
         for text in lines:
             tokens = corpus.encode(text, name)
@@ -114,9 +114,9 @@ def test_text_becomes_tokens_and_text_again_in_old_and_new_languages(corpus):
 
 
 def test_the_old_pieces_of_a_new_one_spell_it(corpus):
-    corpus.add_language("cs", 400, 0)
+    corpus.add_language("cs", 400)
     name = corpus.tokenizer.id_to_token
-    for i, pieces in enumerate(corpus.pieces, corpus.base_vocab):
+    for i, pieces in enumerate(corpus.subwords, corpus.base_vocab):
         assert "".join(map(name, pieces)) == name(i) and max(pieces) < corpus.base_vocab
 
 
@@ -131,27 +131,27 @@ def test_streams_are_the_documents_of_the_language(corpus):
 
 def test_the_dictionary_has_all_languages_and_words_of_several_translations_and_tokens(tmp_path):
     write(tmp_path / "old", source(new=()), vocab_size=330)
-    corpus = Prepared(tmp_path / "old", ["en", "de", "cs"])
+    corpus = Corpus(tmp_path / "old", ["en", "de", "cs"])
     words = {corpus.decode(word): [corpus.decode(t) for t in many]
-             for word, many in corpus.gold_dictionary().entries}
+             for word, many in corpus.dictionary().entries}
     assert words["dog"] == ["Hund", "Vogel", "pes"] and words["red"] == ["rote", "červený"]
-    assert corpus.gold_dictionary().translation_len.max() > 1
+    assert max(len(t) for _, many in corpus.dictionary().entries for t in many) > 1
     # as in running text: with the space before it
     hund = corpus.word("Hund", "de")
     assert hund == tuple(corpus.encode("Ein Hund", "de")[-len(hund):])
-    assert len(Prepared(tmp_path / "old", ["en", "cs"]).gold_dictionary().entries) == len(words)
+    assert len(Corpus(tmp_path / "old", ["en", "cs"]).dictionary().entries) == len(words)
 
 
 def test_languages_without_a_common_piece(tmp_path):
     write(tmp_path / "apart", source(new=()), vocab_size=330, disjoint=True)
-    corpus = Prepared(tmp_path / "apart", ["en", "cs"])
+    corpus = Corpus(tmp_path / "apart", ["en", "cs"])
     V = corpus.base_vocab
     assert corpus.vocab_size == 3 * V
     english, czech = (corpus.encode("A park.", name) for name in ("en", "cs"))
     assert np.array_equal(english + 2 * V, czech) and corpus.decode(czech) == "A park."
     assert set(np.asarray(corpus.streams["cs", "train"]) // V) == {2}
     assert corpus.newline("cs")[0] - 2 * V == corpus.newline("en")[0]
-    assert corpus.opening("cs").tolist() == [2 * V]
+    assert corpus.separator("cs").tolist() == [2 * V]
     assert corpus.word("park", "cs")[0] >= 2 * V and corpus.starts_word(czech).tolist() == [True] * 4
 
 
@@ -160,61 +160,62 @@ def test_languages_without_a_common_piece(tmp_path):
 ITEM = Item("scene", "", dict(en="A dog.", de="Ein Hund."), ["park", "street"], 1)
 
 
-def test_an_item_speaks_the_languages_that_it_has(corpus):
-    assert tasks.said("same", "de") == "same" and tasks.said(ITEM.prompt, "de") == "Ein Hund."
-    assert tasks.speaks(ITEM, "de") and not tasks.speaks(ITEM, "cs")
-    rows, start = tasks.choices(corpus, ITEM, "de", answer_language="en")
+def test_an_item_is_available_in_the_languages_that_it_has(corpus):
+    assert ITEM.prompt_in("de") == "Ein Hund." and ITEM.candidates_in("de") == ["park", "street"]
+    assert ITEM.available_in("de") and not ITEM.available_in("cs")
+    rows, start = tasks.candidate_rows(corpus, ITEM, "de", answer_language="en")
     assert [corpus.decode(row) for row in rows] == ["Ein Hund. park", "Ein Hund. street"]
     assert all(corpus.decode(row[:start]).startswith("Ein Hund.") for row in rows)
     assert corpus.items("scene", "train", 99)[0].prompt.keys() == {"en"}
-    assert {len(corpus.items(task, "test", 99, "de")) for task in ("scene", "same", "completion")} == {40}
+    assert {len(corpus.items(task, "test", 99, language="de")) for task in ("scene", "same", "completion")} == {40}
     assert corpus.items("completion", "test", 99) == [] and len(corpus.items("translate", "val", 7)) == 7
-    inputs, targets = tasks.answer_rows(corpus, corpus.items("scene", "train", 8), "en")
+    questions = tasks.question_and_answer(corpus, corpus.items("scene", "train", 8), "en")
+    inputs, targets = instruction_rows(*questions, 99)
     assert inputs.shape == targets.shape and (targets >= 0).any(axis=1).all()
 
 
 def test_questions_and_answers_across_languages_name_the_language_in_english(corpus):
     item = translation(dict(en="A dog.", de="Ein Hund."))
-    question, answer = tasks.exchange(corpus, item, "en", "de", tasks.TRANSLATE)
+    question, answer = tasks.format_example(corpus, item, "en", "de", tasks.TRANSLATE)
     assert corpus.decode(question) == "A dog. Translate into German:"
     assert corpus.decode(answer) == "Ein Hund.\n"
-    assert corpus.called("cs") == "Czech" and corpus.called("xx") == "xx"
+    assert corpus.language_name("cs") == "Czech" and corpus.language_name("xx") == "xx"
 
 
-def test_lessons_are_sentence_pairs_to_translate_or_to_go_on_with(corpus):
-    corpus.add_language("cs", 400, 0)
-    lessons = corpus.lessons(50, 0.5, ["de", "cs"])
-    assert len(lessons) == 50 and all(set(item.prompt) == set(ORDER) for item in lessons)
-    assert sum(item.task == "translate" for item in lessons) == 25
-    going = next(item for item in lessons if item.task == tasks.GO_ON)
-    whole = {name: tasks.sentence(going, name) for name in ORDER}
-    assert [whole["en"], whole["de"]] in [list(pair) for pair in corpus.lines("pairs.de.train.tsv")]
+def test_training_samples_are_sentence_pairs_to_translate_or_to_continue(corpus):
+    corpus.add_language("cs", 400)
+    samples = corpus.training_samples(50, 0.5, ["de", "cs"])
+    assert len(samples) == 50 and all(set(item.prompt) == set(ORDER) for item in samples)
+    assert sum(item.task == "translate" for item in samples) == 25
+    going = next(item for item in samples if item.task == tasks.GO_ON)
+    whole = {name: going.sentence(name) for name in ORDER}
+    assert [whole["en"], whole["de"]] in [list(pair) for pair in corpus.pairs("de", "train")]
     assert len(going.prompt["en"].split()) == (len(whole["en"].split()) + 1) // 2
-    tokens, mask = tasks.parallel(corpus, [going], [2], 99)
+    tokens, mask = tasks.parallel_sentences(corpus, [going], [2], 99)
     assert corpus.decode(tokens[1][mask[1]]) == whole["cs"]
-    assert {item.task for item in corpus.lessons(9, 1.0, ["de"])} == {"translate"}
-    assert {name for item in corpus.lessons(9, 1.0, ["de"]) for name in item.prompt} == {"en", "de"}
+    assert {item.task for item in corpus.training_samples(9, 1.0, ["de"])} == {"translate"}
+    assert {name for item in corpus.training_samples(9, 1.0, ["de"]) for name in item.prompt} == {"en", "de"}
 
 
 def test_an_item_without_the_language_that_was_drawn_gets_one_that_it_has(corpus):
     corpus.languages = ["en", "de", "cs"]
     some = [translation({"en": "a", name: "b"}) for name in ("de", "cs", "cs")]
     drawn = np.array([2, 1, 2]), np.array([2, 0, 2]), np.array([0, 1, 0])
-    partner, asked, told = tasks.partners(corpus, some, *drawn)
+    partner, asked, told = tasks.target_languages(corpus, some, *drawn)
     assert partner.tolist() == [1, 2, 2] and asked.tolist() == [1, 0, 2] and told.tolist() == [0, 2, 0]
-    assert tasks.shared(corpus, some) == [0] and tasks.shared(corpus, []) == []
+    assert tasks.languages_of(corpus, some) == [0] and tasks.languages_of(corpus, []) == []
 
 
 # --- what a folder sets -------------------------------------------------------------------------------------
 
 def test_the_folder_sets_languages_shares_and_steps_and_flags_win(folder):
     cfg, _ = parse_args(["--preset", "tiny", "--data", str(folder)])
-    tokens = Prepared(folder, ["en", "de"]).meta["tokens"]
+    tokens = Corpus(folder, ["en", "de"]).meta["tokens"]
     assert cfg.languages == "en,de" and cfg.steps == 1000 and cfg.new_language == ""
     assert cfg.clone_share == round(tokens["de.train"] / (tokens["en.train"] + tokens["de.train"]), 3)
     cfg, modes = parse_args(["--preset", "tiny", "--data", str(folder), "--method", "forget", "--steps", "7"])
     assert cfg.steps == 7 and cfg.new_language == "cs" and cfg.adapt_tokens == tokens["cs.train"]
-    assert report.default_out(cfg).name == "forget-to-cs-tiny-three-s0"
+    assert default_out(cfg).name == "forget-to-cs-tiny-three-s0"
     again, _ = parse_args(flags_of(cfg, "x").split())
     assert again == cfg and "--data" in flags_of(cfg, "x")
 
@@ -222,15 +223,14 @@ def test_the_folder_sets_languages_shares_and_steps_and_flags_win(folder):
 # --- training -----------------------------------------------------------------------------------------------
 
 def test_prealign_without_its_two_parts_is_the_baseline_bit_for_bit(folder, tmp_path):
-    off = run_recipe(tmp_path, tmp_path / "off", **changes(folder, align_steps=0, code_switch=0.0))
+    off = run_recipe(tmp_path, tmp_path / "off", **changes(folder, prealign_steps=0, code_switch=0.0))
     baseline = run_recipe(tmp_path, tmp_path / "baseline", **changes(folder, method="baseline"))
     assert same_weights(off, baseline)
-    switched = run_recipe(tmp_path, tmp_path / "on", **changes(folder, align_steps=0, code_switch=0.5))
+    switched = run_recipe(tmp_path, tmp_path / "on", **changes(folder, prealign_steps=0, code_switch=0.5))
     assert not same_weights(off, switched)
 
 
-ALL = dict(method="prealign+forget+align", adapt_to="cs", reset_every=4, adapt_steps=4, adapt_batch=4,
-           adapt_tokens=2000, afp_steps=4, afp_samples=30, sentence_batch=4, afp_rows=1, instruct_steps=2)
+ALL = dict(method="prealign+forget+align", adapt_to="cs", reset_every=4, adapt_steps=4, adapt_tokens=2000, afp_steps=4, afp_samples=30, afp_batch=4, afp_rows=1, instruct_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -241,95 +241,21 @@ def whole(folder, tmp_path_factory):
 
 @pytest.mark.parametrize("stop_after", [("align words", 4), ("pretrain", 8), ("adapt", 4),
                                         ("align sentences", 4)])
-def test_a_run_stopped_and_gone_on_with_equals_one_without_a_stop(folder, tmp_path, whole, stop_after):
+def test_a_run_stopped_and_resumed_equals_one_without_a_stop(folder, tmp_path, whole, stop_after):
     run_recipe(tmp_path, tmp_path / "parts", stop_after=stop_after, **changes(folder, **ALL))
     parts = run_recipe(tmp_path, tmp_path / "parts", **changes(folder, **ALL))
     assert same_weights(whole, parts) and log_without_speed(whole) == log_without_speed(parts)
 
 
-@pytest.mark.parametrize("init", ["noise", "mean", "pieces"])
+@pytest.mark.parametrize("init", ["noise", "mean", "subwords"])
 def test_a_new_language_learns_its_rows_and_the_old_ones_stay(folder, tmp_path, init):
     run = run_recipe(tmp_path, tmp_path / "a", **changes(
-        folder, method="baseline", adapt_to="cs", adapt_steps=3, adapt_batch=4, adapt_init=init))
+        folder, method="baseline", adapt_to="cs", adapt_steps=3, adapt_init=init))
     old = run_recipe(tmp_path, tmp_path / "b", **changes(folder, method="baseline"))
     V = run.corpus.base_vocab
     assert run.model.embed.weight.shape[0] == V + 40
     for mine, before in zip(run.model.parameters(), old.model.parameters()):
         assert torch.equal(mine[:len(before)], before)
-
-
-# --- measures -----------------------------------------------------------------------------------------------
-
-def test_perplexity_of_a_model_that_knows_nothing(corpus):
-    """Every token costs log V, so a word costs V ^ (tokens / words)."""
-    model = GPT(Shape(corpus.vocab_size, 1, 2, 8, 16)).initialise(0)
-    torch.nn.init.zeros_(model.head.weight)
-    found = realmeasure.language_model(model, corpus)
-    for name in ("en", "de"):
-        texts = sentences(name, FIRST["test"], 60)
-        n = sum(len(corpus.encode(text, name)) for text in texts)
-        words, size = len(" ".join(texts).split()), len("".join(texts).encode())
-        assert found["perplexity"][name] == pytest.approx(corpus.vocab_size, rel=1e-4)
-        assert found["perplexity_per_word"][name] == pytest.approx(corpus.vocab_size ** (n / words), rel=1e-3)
-        bits = n * math.log2(corpus.vocab_size)
-        assert found["bits_per_byte"][name] == pytest.approx(bits / size, rel=1e-4)
-        assert found["perplexity_n"][name] == n // 17 * 16
-
-
-def test_the_identifier_leaves_out_words_that_both_languages_have():
-    texts = dict(en=["the dog in the park", "a dog"], de=["der Hund in der Park", "ein Hund"])
-    identifier = Identifier(texts, dict(en=True, de=True))
-    assert identifier.owner["dog"] == "en" and identifier.owner["der"] == "de"
-    assert "in" not in identifier.owner and "park" not in identifier.owner
-    assert identifier.share(["The dog in der park, xyz"], "de") == pytest.approx(1 / 3)
-    assert identifier.share(["in park"], "de") == 0.0
-    chinese = Identifier(dict(en=["the dog"] * 3, zh=["狗在公园"] * 3), dict(en=True, zh=False))
-    assert chinese.share(["公园在狗 the"], "zh") == pytest.approx(4 / 5)
-
-
-def test_the_identifier_knows_the_languages_of_the_folder(corpus):
-    identifier = Identifier({name: corpus.documents(name, "train", 3000) for name in ("en", "de")},
-                            corpus.meta["spaces"])
-    for name, other in (("en", "de"), ("de", "en")):
-        texts = sentences(name, FIRST["test"], 60)
-        assert identifier.share(texts, name) == 1.0 and identifier.share(texts, other) == 0.0
-
-
-def test_recall_is_the_mean_over_classes():
-    assert recall(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])) == 0.75
-    assert recall(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == 0.75
-    assert recall(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.5
-
-
-def test_held_out_words_with_the_rows_of_their_translations_are_found(tmp_path):
-    known = source()
-    known.given = dict(de=known.given["de"] | {"dog": ["hund", "vogel"]})
-    write(tmp_path / "a", known, vocab_size=330, new_pieces=40)
-    corpus = Prepared(tmp_path / "a", ["en", "de"])
-    asked = corpus.lexicon("de")
-    model = GPT(Shape(corpus.vocab_size, 1, 2, 32, 16)).initialise(0)
-    before = realmeasure.lexicon(model, corpus, word_states, dict(bli=0))["bli"]["de"]
-    assert asked and before["n"] == len(asked) and 0 < before["chance"] < 0.2 and before["p1"] < 1
-
-    def told(model, words, mask):                              # states by a word's number in its language
-        place = {corpus.word(row[side], name): i for i, row in enumerate(ADJECTIVES + NOUNS + VERBS + PLACES)
-                 for side, name in enumerate(("en", "de"))}
-        states = torch.eye(99)[[place[tuple(w[m].tolist())] for w, m in zip(words, mask)]]
-        return states[None]
-    assert realmeasure.lexicon(model, corpus, told, dict(bli=0))["bli"]["de"]["p1"] == 1.0
-
-
-def test_a_linear_probe_of_states_finds_what_a_word_tells(corpus):
-    model = GPT(Shape(corpus.vocab_size, 1, 2, 64, 32)).initialise(0)
-    found = realmeasure.probed(model, corpus, "scene", 40, 0)
-    assert found["en"] > 0.6 and set(found) == {"en", "de"}
-    assert found == realmeasure.probed(model, corpus, "scene", 40, 0)
-
-
-def test_the_nearer_picture_is_taken(corpus):
-    found = realmeasure.same(GPT(Shape(corpus.vocab_size, 1, 2, 64, 32)).initialise(0), corpus, 40, 0)
-    assert found["en"]["0"] == dict(accuracy=1.0, n=40)        # the same sentence is one of the two
-    assert found["de"]["0"]["n"] == 40
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------
@@ -354,16 +280,16 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         languages = ["en", "de"] + ["cs"] * (method == "forget")
         assert summary["languages"] == languages == list(summary["perplexity_per_word"])
-        assert summary["data"] == "three" and set(summary["retrieval"]) == set(languages[1:])
+        assert summary["data"] == "three" and set(summary["sentences"]) == set(languages[1:])
         assert set(summary["transfer"]["scene"]) == set(summary["probe"]["scene"]) == set(languages)
-        assert summary["retrieval"]["de"]["n"] == 60 and summary["chance"]["scene"] == 0.25
+        assert summary["sentences"]["de"]["n"] == 60 and summary["chance"]["scene"] == 0.25
         assert set(summary["tasks"]["same"]["text"]) == set(languages)
         assert set(summary["baselines"]["retrieval"]) == set(languages[1:])
-        assert ("unseen_word_retrieval" in summary) == (method == "prealign")
+        assert ("held_out_word_retrieval" in summary) == (method == "prealign")
         assert "null" not in json.dumps(summary) and all(map(math.isfinite, numbers(summary)))
         if method == "align":
             assert set(summary["translation"]) == set(summary["answer_language"]) == {"en-de", "de-en"}
-            assert summary["align"]["samples"] == 30
+            assert summary["afp"]["samples"] == 30
         if method == "forget":
             assert summary["tokens_per_word"]["cs"] < summary["tokens_per_word_before"]["cs"]
             assert summary["adapt"]["cs"]["perplexity"]
@@ -371,8 +297,8 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
     assert train.main(["--report", str(tmp_path / "baseline"), str(tmp_path / "prealign")]) == 0
     table = capsys.readouterr().out
     again = ["--from_run", str(tmp_path / "baseline"), "--method", "align", "--data", str(tmp_path)]
-    assert train.main(again) == 2 and "--from_run goes on with the data of" in capsys.readouterr().err
-    assert "| baseline | prealign |" in table and "| dictionary |" in table
+    assert train.main(again) == 2 and "--from_run uses the data of" in capsys.readouterr().err
+    assert "| baseline | prealign |" in table and "model-free: dictionary" in table
     known = command(folder, tmp_path / "baseline", "baseline", transfer_steps=2)
     assert train.main([*known, "--sample", "A"]) == 0
     assert "de: A" in capsys.readouterr().out
@@ -382,16 +308,16 @@ def test_a_folder_without_dictionary_pairs_and_tasks_still_trains(tmp_path):
     write(tmp_path / "bare", source(paired=[], given={}, items=[]), vocab_size=330)
     cfg = Config(**SMALL | changes(tmp_path / "bare", method="baseline", steps=4, transfer_steps=2))
     summary = train.train(cfg, tmp_path / "run", quiet=True)
-    assert not {"word_cosine", "bli", "transfer", "tasks", "retrieval"} & set(summary)
-    assert report.show(summary)
+    assert not {"word_cosine", "bli", "transfer", "tasks", "sentences"} & set(summary)
+    assert tables.show(summary)
 
 
 @pytest.mark.parametrize("wrong, part", [
     (["--text", "mine.txt"], "--text does not go with --data"),
     (["--vocab_size", "500"], "--vocab_size does not go with --data"),
-    (["--languages", "en,es"], "--languages en,es: "), (["--languages", "de,en"], "has en,de; take en"),
+    (["--languages", "en,es"], "languages en,es: "), (["--languages", "de,en"], "has en,de; take en"),
     (["--languages", "en,cs"], "has en,de"),
-    (["--adapt_to", "fr"], "--adapt_to fr: the new languages of"),
+    (["--adapt_to", "fr"], "no new language fr"),
     (["--adapt_to", "de"], "--adapt_to de: a language of pretraining"),
     (["--context_len", "99999"], "fewer than one row of 100000"),
 ])
@@ -412,19 +338,19 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
         assert text.count("\n") == 1
         return text
 
-    assert "is no prepared folder" in error("--data", str(tmp_path / "none"))
-    assert "--adapt_init pieces: a made-up language" in error("--adapt_init", "pieces")
+    assert "is not a prepared folder" in error("--data", str(tmp_path / "none"))
+    assert "--adapt_init subwords: a made-up language" in error("--adapt_init", "subwords")
     bare = tmp_path / "bare"
     write(bare, source(new=(), languages=["en", "de"], paired=[], given={}, items=[]), vocab_size=330)
     assert "has no dictionary" in error("--data", str(bare), "--method", "prealign")
-    assert "--word_weight 1.0: " in error("--data", str(bare), "--method", "align", "--word_weight", "1")
+    assert "--afp_word_weight 1.0" in error("--data", str(bare), "--method", "align", "--afp_word_weight", "1")
     small = [part for k, v in SMALL.items() if k not in ("words", "vocab_size")
              for part in (f"--{k}", str(v))]
     assert "has no sentence pairs of de" in error("--data", str(bare), "--method", "align", *small)
-    with pytest.raises(DataError, match="--instruct_steps"):
-        Prepared(bare, ["en", "de"]).exercises()
+    with pytest.raises(UserError, match="no English items"):
+        Corpus(bare, ["en", "de"]).exercises()
     (bare / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
-    assert "prepared by another tokenizer" in error("--data", str(bare))
+    assert "is not the tokenizer that the folder was prepared with" in error("--data", str(bare))
 
 
 # --- the study ----------------------------------------------------------------------------------------------
@@ -436,15 +362,15 @@ def study(folder, monkeypatch, tmp_path, *given):
 
 
 def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder, monkeypatch, tmp_path):
-    write(folder.parent / "three-disjoint", source(new=(), languages=["en", "de"]), vocab_size=330,
-          new_pieces=0, disjoint=True)
+    write(folder.parent / "three-disjoint", source(new=(), languages=["en", "de"], paired=["de"]), vocab_size=330,
+          new_subwords=0, disjoint=True)
     found = {}
     for _, system, out in study(folder, monkeypatch, tmp_path, "--steps", "7", "--context_len", "64",
-                                   "--align_rows", "0"):
+                                   "--prealign_rows", "0"):
         out.mkdir(parents=True)                                # as if it was trained
         (out / "config.json").write_text(json.dumps(asdict(system)), encoding="utf-8")
         found[out] = system
-    assert len(found) == 2 * len(studies.SYSTEMS["real"]) == len(set(found.values()))
+    assert len(found) == 2 * len(SYSTEMS["real"]) == len(set(found.values()))
     # flags of a system win over those of the command
     assert {(cfg.steps, Path(cfg.data).name) for cfg in found.values()} == {
         (7, "three"), (2000, "three-disjoint")}
@@ -457,7 +383,7 @@ def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder
 def test_a_missing_folder_of_the_study_is_named_before_anything_is_trained(folder, monkeypatch, tmp_path):
     (tmp_path / "alone").symlink_to(folder)                    # there is no alone-disjoint
     for given, missing in (("none", "none"), ("alone", "alone-disjoint")):
-        with pytest.raises(DataError, match=f"{missing} is no prepared folder"):
+        with pytest.raises(UserError, match=f"{missing} is not a prepared folder"):
             next(study(tmp_path / given, monkeypatch, tmp_path))
 
 
@@ -467,8 +393,8 @@ def test_the_report_of_the_study_has_rows_for_what_needs_no_model(folder, tmp_pa
     text = claims.conclude("real", {"joint": [summary, summary]}, tmp_path)
     rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in text.splitlines())
             if len(cells) > 5}
-    spelling = rows["no model: shared spelling"]
+    spelling = rows["model-free: shared spelling"]
     heads = rows["system"]
-    assert float(spelling[[h.strip() for h in heads].index("retrieval de-en")]) == pytest.approx(
+    assert float(spelling[[h.strip() for h in heads].index("sentences found to English, centred (de) ↑")]) == pytest.approx(
         summary["baselines"]["retrieval"]["de"]["trigrams"]["to_english"], abs=0.001)
-    assert {"joint", "no model: chance", "no model: dictionary"} <= set(rows)
+    assert {"joint", "chance", "model-free: dictionary"} <= set(rows)

@@ -1,18 +1,24 @@
-"""Public test sets in their formats, captions of a few words, lines without a model: all hand-written."""
+"""Public test sets in their formats, captions of a few words, results without a model: all hand-written."""
+import doctest
+import gzip
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from data import baselines, multi30k, realtasks
-from data.dictionaries import Words
-from data.multi30k import SCENE, WHO, Multi30k, balanced, completions, label
-from data.text import DataError
+from data.files import UserError
+from data.folder import read_meta
+from data.prepare import main
+from data.real import baselines, download, multi30k, public_tasks
+from data.real.dictionaries import WordCounts
+from data.real.multi30k import CLASSES, Multi30k, balanced, completions, label
 
 
 def write(path, *lines):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    content = "".join(line + "\n" for line in lines).encode("utf-8")
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
@@ -23,7 +29,7 @@ def test_pawsx_joins_languages_and_skips_rows_without_a_sentence(tmp_path):
     write(tmp_path / "en/test_2k.tsv", PAWSX, "1\tA dog .\tOne dog .\t1", "2\tA cat.\tA hat.\t0")
     write(tmp_path / "de/test_2k.tsv", PAWSX, "1\tEin Hund.\tNS\t1", "2\tEine Katze.\tEin Hut.\t0",
           "3\t\tx\t0")
-    items, skipped = realtasks.read("pawsx", tmp_path, ["en", "de", "fr"])
+    items, skipped = public_tasks.read("pawsx", tmp_path, ["en", "de", "fr"])
     assert skipped == 2 and [item["id"] for _, item in items] == ["test-1", "test-2"]
     assert {split for split, _ in items} == {"test"}
     assert items[0][1]["prompt"] == {"en": "A dog, right?"}
@@ -38,51 +44,63 @@ def test_pawsx_joins_languages_and_skips_rows_without_a_sentence(tmp_path):
 ])
 def test_a_row_that_lacks_a_field_is_named(tmp_path, row, message):
     path = write(tmp_path / "en/test_2k.tsv", PAWSX, "1\tA\tB\t1", row)
-    with pytest.raises(DataError, match=f"{path} {message}"):
-        realtasks.read("pawsx", tmp_path, ["en"])
+    with pytest.raises(UserError, match=f"{path} {message}"):
+        public_tasks.read("pawsx", tmp_path, ["en"])
 
 
 def test_xnli_has_three_answers_and_all_languages_in_a_file(tmp_path):
     header = "language\tgold_label\tpairID\tsentence1\tsentence2"
     write(tmp_path / "xnli.dev.tsv", header, "en\tneutral\t7\tA man eats.\tHe is old.",
           "de\tneutral\t7\tEin Mann isst.\tEr ist alt.", "ar\tneutral\t7\tx\ty")
-    [(split, item)], skipped = realtasks.read("xnli", tmp_path, ["en", "de"])
+    write(tmp_path / "xnli.test.tsv", header, "en\tentailment\t7\tA.\tB.", "en\tcontradiction\t8\tA.\tB.")
+    [(split, item), *test], skipped = public_tasks.read("xnli", tmp_path, ["en", "de"])
+    assert [(split, item["id"], item["answer"]) for split, item in test] == [("test", "test-7", 0),
+                                                                             ("test", "test-8", 2)]
     assert (split, skipped, item["answer"]) == ("val", 0, 1) and set(item["prompt"]) == {"en", "de"}
     assert item["candidates"]["de"] == ["Yes, Er ist alt.", "Also, Er ist alt.", "No, Er ist alt."]
 
 
 def test_xcopa_reads_json_lines_that_end_as_on_windows(tmp_path):
     row = dict(premise="他饿了。", choice1="他吃饭", choice2="他睡觉", question="effect", label=0, idx=3)
-    write(tmp_path / "zh/test.zh.jsonl", json.dumps(row, ensure_ascii=False) + "\r")
-    [(split, item)], _ = realtasks.read("xcopa", tmp_path, ["en", "zh"])
+    other = row | dict(question="cause", label=1, idx=4)
+    write(tmp_path / "zh/test.zh.jsonl", *(json.dumps(r, ensure_ascii=False) + "\r" for r in (row, other)))
+    [(split, item), (_, second)], _ = public_tasks.read("xcopa", tmp_path, ["en", "zh"])
     assert split == "test" and item["prompt"] == {"zh": "他饿了 so"} and item["answer"] == 0
+    assert item["id"] == "test-3" and item["candidates"] == {"zh": ["他吃饭", "他睡觉"]}
+    assert second["prompt"] == {"zh": "他饿了 because"} and second["answer"] == 1
     write(tmp_path / "zh/val.zh.jsonl", "{broken")
-    with pytest.raises(DataError, match=r"val\.zh\.jsonl line 1 is no JSON object"):
-        realtasks.read("xcopa", tmp_path, ["zh"])
+    with pytest.raises(UserError, match=r"val\.zh\.jsonl line 1 is not a JSON object"):
+        public_tasks.read("xcopa", tmp_path, ["zh"])
 
 
 def test_xstorycloze_has_four_sentences_and_two_endings(tmp_path):
     header = "\t".join(["InputStoryid", *(f"InputSentence{k}" for k in (1, 2, 3, 4)),
                         *(f"RandomFifthSentenceQuiz{k}" for k in (1, 2)), "AnswerRightEnding"])
     write(tmp_path / "spring2016.val.ru.tsv.split_20_80_eval.tsv", header, "s\tA.\tB.\tC.\tD.\tbad\tgood\t2")
-    [(split, item)], _ = realtasks.read("xstorycloze", tmp_path, ["en", "ru"])
+    [(split, item)], _ = public_tasks.read("xstorycloze", tmp_path, ["en", "ru"])
     assert item == dict(id="test-s", task="xstorycloze", prompt={"ru": "A. B. C. D."},
                         candidates={"ru": ["bad", "good"]}, answer=1) and split == "test"
 
 
 def test_a_folder_without_the_files_is_named_with_what_it_needs(tmp_path):
-    with pytest.raises(DataError, match=r"--tasks xcopa=.*: no item found; it needs .*en/val\.en\.jsonl or"):
-        realtasks.read("xcopa", tmp_path, ["en", "de"])
+    with pytest.raises(UserError, match=r"xcopa: no item found in .*, expected .*en/val\.en\.jsonl or "):
+        public_tasks.read("xcopa", tmp_path, ["en", "de"])
 
 
 # --- captions -----------------------------------------------------------------------------------------------
 
+def test_the_example_in_the_docstring_is_true():
+    result = doctest.testmod(multi30k)
+    assert result.attempted >= 1 and result.failed == 0
+
+
 def test_a_label_needs_three_captions_of_five_and_no_rival():
-    assert label(["a dog"] * 3 + ["an animal"] * 2, WHO) == list(WHO).index("dog")
-    assert label(["a dog"] * 2 + ["an animal"] * 3, WHO) is None
-    assert label(["a dog and a man"] + ["a dog"] * 4, WHO) == list(WHO).index("dog")
-    assert label(["a dog and a man"] * 2 + ["a dog"] * 3, WHO) is None
-    assert label(["Snow!"] * 5, SCENE) == list(SCENE).index("snow")
+    who, scene = CLASSES["who"], CLASSES["scene"]
+    assert label(["a dog"] * 3 + ["an animal"] * 2, who) == list(who).index("dog")
+    assert label(["a dog"] * 2 + ["an animal"] * 3, who) is None
+    assert label(["a dog and a man"] + ["a dog"] * 4, who) == list(who).index("dog")
+    assert label(["a dog and a man"] * 2 + ["a dog"] * 3, who) is None
+    assert label(["Snow!"] * 5, scene) == list(scene).index("snow")
 
 
 def test_classes_are_balanced():
@@ -103,12 +121,12 @@ def test_all_endings_of_a_completion_begin_with_the_same_word():
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory):
+def files(tmp_path_factory):
     """290 pictures, whose number is in their captions; the first of the five is the translated one."""
     folder, files = tmp_path_factory.mktemp("captions"), {}
 
     def put(name, lines):
-        files[f"multi30k/{name}"] = write(folder / name.removesuffix(".gz"), *lines)
+        files[f"multi30k/{name}"] = write(folder / "multi30k" / name, *lines)
 
     for stem, n in (("train", 290), ("val", 20), ("test_2016_flickr", 20)):
         what = ["man", "woman", "dog", "child"] * n
@@ -117,8 +135,13 @@ def captions(tmp_path_factory):
         for k in range(1, 6):
             put(f"task2/{stem.removesuffix('_flickr')}.{k}.en.gz",
                 [f"a {what[i]} {stem}{i} k{k}" for i in range(n)])
-    made = Multi30k(files, ["en", "de"])
-    made.translated["de", "train"][made.images(0)[1][0]] = "@@"               # as two of the real lines
+    return files
+
+
+@pytest.fixture(scope="module")
+def captions(files):
+    made = Multi30k(files, ["en", "de"], seed=0)
+    made.translated["de", "train"][made.images()[1][0]] = "@@"                # like two of the real lines
     return made
 
 
@@ -126,18 +149,21 @@ def pictures(documents):
     return {d.split()[2] for d in documents}
 
 
-def test_no_picture_of_the_english_text_is_in_the_other_text_or_in_the_pairs(captions):
-    english, german = captions.text("en", "train", 0), captions.text("de", "train", 0)
-    pairs = captions.pairs("de", "train", 0)
+def test_no_picture_of_the_english_text_is_in_the_other_text_or_in_the_pairs(files, captions):
+    english, german = captions.text("en", "train"), captions.text("de", "train")
+    pairs = captions.pairs("de", "train")
     assert len(pictures(english)) == 170 and len(english) == 850
     assert len(pictures(german)) == len(german) == 119
     assert not pictures(english) & pictures(german) and pictures(b for _, b in pairs) == pictures(german)
     assert all(a.split()[1:3] == b.split()[1:] for a, b in pairs)
-    assert captions.text("en", "train", 1) != english == captions.text("en", "train", 0)
+    assert captions.text("en", "train") == english != Multi30k(files, ["en"], seed=1).text("en", "train")
+    for split in ("val", "test"):
+        sides = captions.text("en", split), captions.text("de", split)
+        assert captions.pairs("de", split) == list(zip(*sides)) and len(sides[0]) == 20
 
 
-def test_labelled_captions_keep_the_pictures_apart_and_ask_every_language(captions):
-    items = [(split, item) for split, item in captions.items(0) if item["task"] == "who"]
+def test_labelled_captions_keep_the_pictures_separate_and_are_in_every_language(captions):
+    items = [(split, item) for split, item in captions.items() if item["task"] == "who"]
     train = [item for split, item in items if split == "train"]
     in_english, in_german = ({i["id"] for i in train if name in i["prompt"]} for name in ("en", "de"))
     assert in_english and in_german and not in_english & in_german
@@ -148,35 +174,67 @@ def test_labelled_captions_keep_the_pictures_apart_and_ask_every_language(captio
 
 
 def test_the_caption_asked_is_never_its_own_answer(captions):
-    for item in captions.same("test", 0):
+    for item in captions.same("test"):
         number = item["prompt"]["en"].split()[2]
         for two in item["candidates"].values():
             assert [c.split()[2] == number for c in two] == [item["answer"] == 0, item["answer"] == 1]
         assert item["prompt"]["en"] not in item["candidates"]["en"]
 
 
-# --- lines without a model ----------------------------------------------------------------------------------
+# --- results without a model --------------------------------------------------------------------------------
 
 def test_naive_bayes_on_paper():
     train = [(["dog", "runs"], 0), (["dog"], 0), (["cat"], 1)]
     assert baselines.naive_bayes(train, [(["dog"], 0), (["cat"], 1)], 2) == 1
+    # p(dog) is 3/6 and 1/4, p(runs) 2/6 and 1/4, p(cat) 1/6 and 2/4: of three sentences of class 1, two are
+    # recognised.  Without the totals 6 and 4, "runs cat" is a tie.  With priors, "dog cat" is of class 0
+    test = [(["dog"], 0), (["runs"], 1), (["runs", "cat"], 1), (["dog", "cat"], 1)]
+    assert baselines.naive_bayes(train, test, 2) == pytest.approx((1 + 2 / 3) / 2)
+    # "dog dog cat" counts dog twice: 3/6 * 3/6 * 1/6 against 1/4 * 1/4 * 2/4
+    assert baselines.naive_bayes(train, [(["dog", "dog", "cat"], 0)], 3) == 1
     # one class is all right, the other half: the mean over classes
     assert baselines.naive_bayes(train, [(["dog"], 0), (["dog"], 1), (["cat"], 1)], 2) == 0.75
     assert baselines.naive_bayes(train, [(["hund"], 0), (["katze"], 1)], 2) == 0.5          # knows neither
+    assert baselines.naive_bayes([(["cat"], 0), (["dog", "runs"], 1)], [(["hund"], 0)], 2) == 1
 
 
-def test_retrieval_finds_shared_features_both_ways_and_counts_no_tie():
+def test_retrieval_finds_shared_features_and_counts_no_tie():
     sides = [["a", "b"], ["c"], ["d"]], [["a"], ["c"], ["x"]]
     assert baselines.retrieval(*sides) == dict(to_english=2 / 3, from_english=2 / 3)
     assert baselines.retrieval([["a"], ["a"]], [["a"], ["a"]]) == dict(to_english=0, from_english=0)
     assert baselines.trigrams("Dog") == [" do", "dog", "og "]
 
 
-def test_a_dictionary_backwards_takes_the_frequent_word_or_the_better_rank():
-    english = Words(["dog dog hound pets"])
-    assert baselines.backwards(dict(hound=["Hund"], dog=["Hund"]), english) == dict(hund="dog")
+def test_retrieval_tells_its_directions_apart():
+    """The second foreign sentence is mostly about a, so it finds the first English one; b finds it alone."""
+    sides = [["a"], ["b"], ["c"]], [["a"], ["a", "a", "a", "b"], ["c"]]
+    assert baselines.retrieval(*sides) == dict(to_english=2 / 3, from_english=1)
+    assert baselines.retrieval(*sides[::-1]) == dict(to_english=1, from_english=2 / 3)
+    # "x a" shares one word with each English sentence; x is the rarer one
+    sides = [["x", "p"], ["y", "a"]], [["x", "a"], ["y", "a"]]
+    assert baselines.retrieval(*sides) == dict(to_english=1, from_english=1)
+
+
+def test_pairs_of_unlike_languages_are_found_by_their_dictionary_alone():
+    pairs = [("a dog", "un chien"), ("a cat", "un chat"), ("a bird", "un oiseau")]
+    inverse = dict(un="a", chien="dog", chat="cat", oiseau="bird")
+    found = baselines.of_pairs(pairs, dict(dictionary=inverse, learned=inverse | dict(chat="dog")))
+    both = dict(to_english=1, from_english=1)
+    assert (found["n"], found["chance"], found["dictionary"]) == (3, 1 / 3, both)
+    assert found["words"] == dict(to_english=0, from_english=0)
+    # "chat" as "dog": two foreign sentences find the dog, a tie of two finds none of them
+    assert found["learned"] == dict(to_english=2 / 3, from_english=1 / 3)
+    assert baselines.of_pairs([("ab", "ab."), ("cd", "cde")], {})["trigrams"]["to_english"] == 1
+
+
+def test_an_inverse_dictionary_takes_the_frequent_word_or_the_better_rank():
+    english = WordCounts(["dog dog hound pets"])
+    assert baselines.invert(dict(hound=["Hund"], dog=["Hund"]), english) == dict(hund="dog")
+    assert baselines.invert(dict(Dog=["Hund"], hound=["Hund"]), english) == dict(hund="dog")
     ranked = dict(dog=["tier", "hund"], hound=["hund"])
-    assert baselines.by_rank(ranked, english) == dict(tier="dog", hund="hound")
+    assert baselines.invert_ranked(ranked, english) == dict(tier="dog", hund="hound")
+    # at equal rank, the frequent word
+    assert baselines.invert_ranked(dict(hound=["Hund"], dog=["Hund"]), english) == dict(hund="dog")
 
 
 def test_overlap_takes_the_candidate_with_more_shared_words():
@@ -184,25 +242,101 @@ def test_overlap_takes_the_candidate_with_more_shared_words():
         en=["a cat", "dog runs"], de=["ein Hund", "eine Katze"]))
     assert baselines.overlap([item], "en") == 1 and baselines.overlap([item], "de") == 0.5
     assert baselines.overlap([item | dict(answer=0)], "de", dict(hund="dog")) == 1
+    assert baselines.overlap([item, item | dict(answer=0)], "en") == 0.5
+    # Dice's measure: a long candidate shares a word by chance
+    long = dict(en=["a dog in the park with a big red ball", "a dog"])
+    assert baselines.overlap([item | dict(prompt=dict(en="a dog in town"), candidates=long)], "en") == 1
 
 
 def test_words_that_go_together_in_the_text_complete_a_caption():
     text = ["snow ski cold", "beach swim warm"] * 20
     item = dict(prompt=dict(en="cold snow"), candidates=dict(en=["swim warm", "ski"]), answer=1)
     assert baselines.cooccurrence([item], "en", text) == 1
+    assert baselines.cooccurrence([item | dict(answer=0)], "en", text) == 0
+    # a frequent word goes with everything; relative to its frequency, "ski" goes with snow more
+    text = ["snow ski"] * 2 + ["snow the"] * 3 + ["beach the"] * 20
+    item = dict(prompt=dict(en="snow"), candidates=dict(en=["the", "ski"]), answer=1)
+    assert baselines.cooccurrence([item], "en", text) == 1
+    assert baselines.cooccurrence([item], "en", text, most=2) == 0            # ski is not among the two
+    # a word of the prompt does not count, though it goes best with itself
+    text = ["snow ski"] * 5 + ["snow"] * 5 + ["beach"] * 10 + ["beach ski"] * 5
+    item = dict(prompt=dict(en="snow"), candidates=dict(en=["snow", "ski"]), answer=1)
+    assert baselines.cooccurrence([item], "en", text) == 1
 
 
-def test_every_task_and_language_has_its_lines(captions):
-    items = list(captions.items(0))
+def test_classification_needs_its_dictionary_and_its_own_captions():
+    def items(split, language, *labelled):
+        return [(split, dict(prompt={language: text}, answer=answer, task="who", candidates=["dog", "cat"]))
+                for text, answer in labelled]
+
+    known = items("train", "en", ("Dog.", 0), ("cat", 1)) + items("val", "de", ("maus", 0))
+    own = items("train", "de", ("hund", 0), ("katze", 1), ("maus", 1))
+    test = items("test", "de", ("Hund", 0), ("hund", 0), ("katze", 1), ("maus", 1))
+    inverse = dict(hund="dog", katze="cat")
+    found = baselines.of_tasks(known + own + test, ["en", "de"], {"de": {"dictionary": inverse}},
+                               dict(en=[], de=[]))
+    # unknown words leave class 0; the dictionary lacks "maus"
+    assert found == dict(who=dict(de=dict(n=4, chance=0.5, naive_bayes=0.5, naive_bayes_dictionary=0.75,
+                                          naive_bayes_own=1)))
+    found = baselines.of_tasks(known + test, ["en", "de"], {}, dict(en=[], de=[]))
+    assert found == dict(who=dict(de=dict(n=4, chance=0.5, naive_bayes=0.5)))
+
+
+def test_other_tasks_have_chance_and_the_most_frequent_answer():
+    item = dict(task="xnli", prompt=dict(en="a"), candidates=dict(en=["x", "y", "z"]))
+    items = [("test", item | dict(answer=a)) for a in (1, 1, 0, 1, 2)] + [("val", item | dict(answer=0))] * 9
+    assert baselines.of_tasks(items, ["en", "de"], {}, dict(en=[], de=[])) == dict(
+        xnli=dict(en=dict(n=5, chance=1 / 3, majority=0.6)))
+
+
+def test_every_task_and_language_has_its_results(captions):
+    items = list(captions.items())
     found = baselines.of_tasks(items, ["en", "de"], {"de": {"dictionary": {"ein": "a"}}},
-                               {name: captions.text(name, "train", 0) for name in ("en", "de")})
-    # `who` is written the same in both made-up languages: all lines see it
+                               {name: captions.text(name, "train") for name in ("en", "de")})
+    # `who` is the same word in both made-up languages
     assert found["who"]["de"] == dict(n=20, chance=0.25, naive_bayes=1, naive_bayes_dictionary=1,
                                       naive_bayes_own=1)
     assert found["same"]["en"]["chance"] == 0.5 and found["same"]["de"]["overlap_dictionary"] > 0.9
 
 
 def test_classes_of_the_tasks_share_no_word():
-    for classes in multi30k.CLASSES.values():
+    for classes in CLASSES.values():
         words = [word for group in classes.values() for word in group]
         assert len(words) == len(set(words))
+
+
+# --- the whole folder ---------------------------------------------------------------------------------------
+
+def test_the_download_becomes_a_folder(files, tmp_path, monkeypatch, capsys):
+    """The command on made-up files of the same names, whose checksums take the place of the real ones."""
+    local = files["multi30k/task1/val.en.gz"].parents[2]
+    sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    for name, rows in {"dictionaries/muse/en-de.txt": ["a ein", "dog dog", "man man", "cat katze"],
+                       "pawsx/en/dev_2k.tsv": [PAWSX, "1\tA dog.\tB.\t1"],
+                       "pawsx/en/test_2k.tsv": [PAWSX, "1\tA dog.\tB.\t1", "2\tNS\tB.\t0"],
+                       "pawsx/de/dev_2k.tsv": [PAWSX], "pawsx/de/test_2k.tsv": [PAWSX]}.items():
+        sums[name] = hashlib.sha256(write(local / name, *rows).read_bytes()).hexdigest()
+    monkeypatch.setattr(download, "SHA256", sums)
+    wanted = ["--download", "multi30k", "--languages", "de,en", "--from-dir", str(local), "--vocab_size=300"]
+    assert main([*wanted, "--out", str(tmp_path / "out")]) == 0
+    assert "CC BY-NC 4.0" in capsys.readouterr().out
+    meta = read_meta(tmp_path / "out")
+    assert meta["languages"] == ["en", "de"] and meta["source"] == "multi30k" and len(meta["licence"]) == 3
+    assert meta["documents"] == {"en.train": 850, "de.train": 120, "en.val": 20, "de.val": 20, "en.test": 20,
+                                 "de.test": 20}
+    assert set(meta["counts"]["tasks"]) == {"who", "same", "pawsx"}
+    assert meta["counts"]["tasks"]["pawsx"] == dict(test=1, val=1)
+    assert meta["counts"]["skipped"] == dict(pawsx=1)
+    counts = meta["counts"]["languages"]["de"]
+    assert (counts["pairs_train"], counts["pairs_test"], counts["learned"]) == (120, 20, False)
+    pairs = (tmp_path / "out/pairs.de.test.tsv").read_text(encoding="utf-8").splitlines()
+    assert pairs[2] == "a dog test_2016_flickr2 k1\tein dog test_2016_flickr2"
+    own = write(tmp_path / "own.txt", "child child", "woman woman")
+    for given, words, learned in (([f"de={own}"], {"child", "woman"}, False),
+                                  (["de=pairs"], {"a", "child", "dog", "man", "woman"}, True)):
+        out = tmp_path / f"learned-{learned}"
+        assert main([*wanted, "--dictionary", *given, "--out", str(out), "--seed", "3"]) == 0
+        found = {line.split("\t")[0] for name in ("dictionary", "lexicon")
+                 for line in (out / f"{name}.de.tsv").read_text(encoding="utf-8").splitlines()}
+        assert words <= found and ("dog" in found) == learned
+        assert read_meta(out)["counts"]["languages"]["de"]["learned"] == learned

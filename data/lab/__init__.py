@@ -1,0 +1,1 @@
+"""Experiments: options, run folders, processes, measures, tables, plots, claims and studies."""

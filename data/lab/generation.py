@@ -1,0 +1,217 @@
+"""Measures of generated text: translations, summaries, and answers in the language that was asked for.
+
+Continuations are greedy.  They are compared up to the end of their first sentence, without its full stop,
+because every reference is one sentence: a model that writes more loses nothing.
+
+  bleu, rouge_1        scores of lists of words
+  Identifier           tells the language of words
+  evaluate_generation  all measures for summary.json
+"""
+import math
+import re
+from collections import Counter
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from data import tasks
+from data.tasks import ANSWER, TRANSLATE
+from model import generate
+
+KS = (0, 1, 5, 10)                   # demonstrations of a translation
+# Tasks with one right answer that the preset tiny learns.  An ending could be any that fits.
+ONE_ANSWER = (("coreference", "lexical"), ("question", "lexical"))
+WORD = re.compile(r"\w+")
+
+
+# --- scores -------------------------------------------------------------------------------------------------
+
+def ngrams(words, n):
+    """How often each n-gram occurs in a list of words: -> Counter."""
+    return Counter(zip(*(words[i:] for i in range(n))))
+
+
+def bleu(hypotheses, references):
+    """BLEU-4 of a corpus with one reference per hypothesis, 0 to 100 [Papineni et al. 2002].
+
+        100 min(1, exp(1 - r / c)) (p_1 p_2 p_3 p_4)^(1/4)
+
+    c and r are the numbers of words in all hypotheses and in all references.  p_n is the share of the
+    hypotheses' n-grams that occur in their reference, each at most as often as there.  For n > 1 one is added
+    to both counts of p_n [Lin & Och 2004], so that a corpus without a common 4-gram does not score 0.
+
+    hypotheses, references: lists of lists of words.  Raises ValueError if their lengths differ.
+    """
+    if len(hypotheses) != len(references):
+        raise ValueError(f"bleu: {len(hypotheses)} hypotheses for {len(references)} references")
+    logs = 0.0
+    for n in (1, 2, 3, 4):
+        found = total = 0 if n == 1 else 1
+        for hypothesis, reference in zip(hypotheses, references):
+            mine = ngrams(hypothesis, n)
+            found += (mine & ngrams(reference, n)).total()
+            total += mine.total()
+        if not found:
+            return 0.0
+        logs += math.log(found / total) / 4
+    c, r = sum(map(len, hypotheses)), sum(map(len, references))
+    return 100 * min(1.0, math.exp(1 - r / c)) * math.exp(logs)
+
+
+def rouge_1(hypotheses, references):
+    """ROUGE-1 F1, mean over pairs, 0 to 1 [Lin 2004]: 2 m / (c + r).
+
+    m is the number of common words, c and r those of a hypothesis and its reference.
+    """
+    scores = []
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        common = (ngrams(hypothesis, 1) & ngrams(reference, 1)).total()
+        scores.append(2 * common / max(len(hypothesis) + len(reference), 1))
+    return float(np.mean(scores))
+
+
+def split_words(corpus, texts, language):
+    """The words of generated texts, as tuples of token ids: lists of token ids -> lists of words.
+
+    In the world, a right word in a wrong language is wrong, because its ids differ.  Languages without spaces
+    are compared by characters.
+    """
+    if not corpus.meta["spaces"][language]:
+        return [list(corpus.decode(text).replace(" ", "")) for text in texts]
+    result = []
+    for text in texts:
+        tokens = np.asarray(text, np.int64)
+        parts = np.split(tokens, np.flatnonzero(corpus.starts_word(tokens)))
+        result.append([tuple(part.tolist()) for part in parts if len(part)])
+    return result
+
+
+# --- the language of a text ---------------------------------------------------------------------------------
+
+class Identifier:
+    """Tells the language of words: that in whose text a word is ODDS times as frequent as in any other.
+
+    Words of no such language, and unknown words, are not counted.
+    """
+
+    ODDS = 3
+
+    def __init__(self, corpus, n_tokens=200_000):
+        """Counts words in the first n_tokens of training text of each language."""
+        self.corpus, self.owner, counts = corpus, {}, {}
+        self.spaces = {name: corpus.meta["spaces"][name] for name in corpus.languages}
+        for name in corpus.languages:
+            documents = corpus.documents(name, "train", n_tokens)
+            counts[name] = Counter(unit for text in documents for unit in self.units(text, self.spaces[name]))
+        known = set().union(*counts.values())
+        totals = {name: count.total() for name, count in counts.items()}
+        for unit in known:
+            rates = {name: (counts[name][unit] + 0.5) / (totals[name] + 0.5 * len(known)) for name in counts}
+            first, second = sorted(rates, key=rates.get, reverse=True)[:2]
+            if rates[first] >= self.ODDS * rates[second]:
+                self.owner[unit] = first
+
+    @staticmethod
+    def units(text, spaces=True):
+        """Words in lower case; in a language without spaces, characters."""
+        found = WORD.findall(text.lower())
+        return found if spaces else list("".join(found))
+
+    def share(self, texts, language):
+        """Share of a language among the words of texts (token ids) whose language is known; 0 if none is."""
+        owners = []
+        for unit in sum((self.units(self.corpus.decode(text)) for text in texts), []):
+            # an unknown word may be a row of characters
+            parts = [unit] if unit in self.owner or all(self.spaces.values()) else list(unit)
+            owners += [self.owner[part] for part in parts if part in self.owner]
+        return owners.count(language) / max(len(owners), 1)
+
+
+def token_share(corpus, texts, language):
+    """Share of the tokens of some texts that belong to one language of the world; 0 without tokens."""
+    tokens = [token for text in texts for token in text]
+    first = corpus.offset[language]
+    return sum(first <= token < first + corpus.base_vocab for token in tokens) / max(len(tokens), 1)
+
+
+# --- generated text -----------------------------------------------------------------------------------------
+
+def continuations(model, corpus, items, dev_items, asked, answered, k, seed, form=ANSWER, batch_size=128):
+    """Answer every item after k demonstrations: -> (outputs, references), lists of lists of token ids.
+
+    None if a prompt and its answer exceed the context: demonstrations are never cut.
+    """
+    stop, prompts, references = corpus.sentence_ends(), [], []
+    for i, item in enumerate(items):
+        examples = tasks.demonstrations(dev_items, k, i, seed)
+        prompts.append(tasks.format_prompt(corpus, item, asked, answered, examples, form).tolist())
+        answer = tasks.format_example(corpus, item, asked, answered, form)[1].tolist()
+        end = next(place for place, token in enumerate(answer) if token in stop)
+        references.append(answer[:end])
+    longest = max(map(len, references)) + 4                    # room for a little too much
+    if max(map(len, prompts)) + longest > model.config.context_len:
+        return None
+    outputs = [None] * len(items)
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))             # little padding
+    for at in range(0, len(order), batch_size):
+        chosen = order[at:at + batch_size]
+        found = generate(model, [prompts[i] for i in chosen], longest, temperature=0, stop=stop)
+        for i, output in zip(chosen, found):
+            outputs[i] = output
+    return outputs, references
+
+
+def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
+    """Ask items of some (task, difficulty) kinds in English for another language, and the other way round.
+
+    Yields (direction as in "en-clone", answered language, k, outputs, references).  Languages without items
+    are left out, and numbers k that exceed the validation items or whose prompts exceed the context.
+    """
+    for other in corpus.languages[1:]:
+        test, dev = [], []
+        for task, difficulty in kinds:
+            test += corpus.items(task, "test", math.ceil(n_items / len(kinds)), difficulty, other)
+            dev += corpus.items(task, "val", math.ceil(50 / len(kinds)), difficulty, other)
+        for (asked, answered), k in product([("en", other), (other, "en")], ks):
+            if test and k <= len(dev):
+                found = continuations(model, corpus, test, dev, asked, answered, k, seed, form)
+                if found:
+                    yield f"{asked}-{answered}", answered, k, *found
+
+
+def evaluate_generation(model, corpus, n_items, seed):
+    """All measures of generated text, by direction such as "en-clone".
+
+    translation:     {direction: {k: BLEU}}
+    answer_language: {direction: {k: share of words in the language that was asked for (Identifier)}}; where
+                     other languages are English in disguise, of tokens
+    answer_right:    {direction: {k: share of answers that are right to the last token}}
+    summary_rouge1:  {direction: ROUGE-1} of summaries after one demonstration
+
+    The answers are to questions where the folder has questions, else they are the translations.
+    """
+    result = {key: {} for key in ("translation", "answer_language", "answer_right", "summary_rouge1")}
+    ask = partial(every_direction, model, corpus, n_items=n_items, seed=seed)
+    translations = list(ask([("translate", None)], KS, form=TRANSLATE))
+    for direction, language, k, *texts in translations:
+        found = bleu(*(split_words(corpus, side, language) for side in texts))
+        result["translation"].setdefault(direction, {})[str(k)] = found
+    questions = ask(ONE_ANSWER, (0, 1)) if "question" in corpus.task_names() else translations
+    share = partial(token_share, corpus) if corpus.word_order else Identifier(corpus).share
+    for direction, language, k, outputs, references in questions:
+        right = float(np.mean([output == reference for output, reference in zip(outputs, references)]))
+        result["answer_right"].setdefault(direction, {})[str(k)] = right
+        result["answer_language"].setdefault(direction, {})[str(k)] = share(outputs, language)
+    for direction, language, _, *texts in ask([("summary", None)], [1]):
+        found = rouge_1(*(split_words(corpus, side, language) for side in texts))
+        result["summary_rouge1"][direction] = found
+    return {key: found for key, found in result.items() if found}
+
+
+def samples(corpus, prompt, write):
+    """The prompt continued in every language, as text.  write: lists of token ids -> lists of new ids."""
+    prompts = [corpus.encode(prompt, name).tolist() for name in corpus.languages]
+    lines = [f"{name}: {corpus.decode(start + end)}"
+             for name, start, end in zip(corpus.languages, prompts, write(prompts))]
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""Several processes, as torchrun starts them: each computes a share of the rows of every batch.
+
+Losses are sums of parts, and so are their gradients: the shares of several processes add up to the batch of
+one, in another order.  (torch's DistributedDataParallel expects one forward and backward pass per step, and
+takes the mean.)  Every process holds all weights: 1.3 billion parameters and their AdamW state take 21 GB.
+"""
+import atexit
+import os
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+
+class Processes:
+    """This process (rank) among all (world_size)."""
+
+    def __init__(self, rank=0, world_size=1):
+        self.rank, self.world_size = rank, world_size
+
+    def rows(self, n, parts=1):
+        """This process's share of n rows: -> a list of `parts` index arrays."""
+        return np.array_split(np.arange(n), parts * self.world_size)[self.rank::self.world_size]
+
+    def gather(self, states):
+        """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes."""
+        def gathered(model, tokens, mask, *options):
+            [rows] = self.rows(len(tokens))
+            return Gather.apply(states(model, tokens[rows], mask[rows], *options), rows, len(tokens))
+        return states if self.world_size == 1 else gathered
+
+    def all_reduce_sum(self, tensors):
+        """Replace each tensor, in place, by its sum over all processes."""
+        if self.world_size > 1:
+            for work in [dist.all_reduce(t, async_op=True) for t in tensors]:
+                work.wait()
+
+    def all_reduce_max(self, number):
+        """Maximum over all processes (on the CPU, so that no GPU is waited for)."""
+        number = torch.tensor(number)
+        if self.world_size > 1:
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return number.item()
+
+    def barrier(self):
+        if self.world_size > 1:
+            dist.barrier()
+
+
+class Gather(torch.autograd.Function):
+    """The rows of all processes in the order of the batch, so that negatives come from all of them.
+
+    Every process computes the same loss of all rows, and needs the gradient of its own rows only.
+    """
+    @staticmethod
+    def forward(ctx, own, rows, n):                                              # (..., own rows, D)
+        ctx.rows, states = rows, own.new_zeros(*own.shape[:-2], n, own.shape[-1])
+        states[..., rows, :] = own
+        dist.all_reduce(states)                                                  # adding zeros changes no bit
+        return states                                                            # (..., n, D)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[..., ctx.rows, :], None, None
+
+
+def init_distributed(device):
+    """Join the processes that torchrun started, if any, on a device of this kind: -> Processes."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return Processes()
+    has_gpu = device.type == "cuda"
+    if has_gpu:                                                # each process has its own GPU
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if not dist.is_initialized():                              # the others wait while the first one evaluates
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=timedelta(days=7))
+        atexit.register(dist.destroy_process_group)            # threads that still run would abort the exit
+    return Processes(dist.get_rank(), dist.get_world_size())

@@ -1,0 +1,221 @@
+"""The folder of a run: configuration, log, checkpoints and results, each written completely or not at all.
+
+The newest checkpoint is last.pt, the one before it previous.pt.  If the newest is damaged, the run resumes
+from the older one, and rows of the log that were written after it are cut off.
+"""
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import warnings
+import zipfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from data.files import UserError, locked, named, replaced
+from data.lab.options import read_json
+
+CHECKPOINT_VERSION = 3
+CONTENT = dict(stage=str, step=int, model=dict, optimizer=dict, sums=dict, seconds=float, log_size=int)
+CHECKPOINTS = ("last.pt", "previous.pt")
+FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "sentences.svg", "summary.json")
+MORE_FILES = ("previous.pt", "sentences-before.svg")           # only some runs have these
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, out, writer=True):
+        """writer: whether this process writes; of several processes, one does."""
+        self.out, self.writer = Path(out), writer
+
+    def read(self, name):
+        """The object in a JSON file, None if there is no file.  Raises UserError for a damaged one."""
+        return read_json(self.out / name)
+
+    def write(self, name, content):
+        if self.writer:
+            with replaced(self.out / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+
+    @contextmanager
+    def lock(self):
+        """Create the folder and keep other processes out of it.  Raises UserError if one is using it."""
+        with locked(self.out / "lock") if self.writer else nullcontext():
+            yield
+
+    def clear(self):
+        """Delete the files of the run."""
+        for name in (*FILES, *MORE_FILES) if self.writer else ():
+            (self.out / name).unlink(missing_ok=True)
+
+    def has_checkpoint(self):
+        return any((self.out / name).exists() for name in CHECKPOINTS)
+
+    def last(self):
+        """The newest intact checkpoint, None if there is no file.  Raises UserError if all are damaged."""
+        problem = None
+        for path in (self.out / name for name in CHECKPOINTS):
+            try:
+                checkpoint = load_checkpoint(path) if path.exists() else None
+                if checkpoint and checkpoint["log_size"] > self.log_size():
+                    raise UserError(f"{self.out}/log.jsonl is shorter than when {path.name} was written")
+            except UserError as error:
+                problem = problem or error
+                continue
+            if checkpoint and problem:
+                print(f"{problem}: resuming from {path.name}, step {checkpoint['step']} of "
+                      f"{checkpoint['stage']}", file=sys.stderr)
+            if checkpoint:
+                return checkpoint
+        if problem:
+            raise UserError(f"{problem}: train again with --fresh")
+        return None
+
+    def save(self, **state):
+        """Write a checkpoint.  state: the keys of CONTENT but for log_size."""
+        if not self.writer:
+            return
+        with replaced(self.out / "last.pt", before=self.out / "previous.pt") as temporary:
+            with open(temporary, "wb") as file:
+                torch.save(dict(version=CHECKPOINT_VERSION, log_size=self.log_size()) | state, file)
+
+    def log_size(self):
+        log = self.out / "log.jsonl"
+        return log.stat().st_size if log.exists() else 0
+
+    def cut_log(self, checkpoint):
+        """Remove the rows that are newer than the checkpoint: their steps will be repeated."""
+        if self.writer:
+            with open(self.out / "log.jsonl", "ab") as log:
+                log.truncate(checkpoint["log_size"] if checkpoint else 0)
+
+    def log(self, row):
+        """Append a row to the log."""
+        if not self.writer:
+            return
+        with named(self.out / "log.jsonl"), open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            os.fsync(log.fileno())                             # a checkpoint is never newer than its log
+
+    def rows(self):
+        """The rows of the log.  Raises UserError for a damaged one."""
+        try:
+            log = (self.out / "log.jsonl").read_text(encoding="utf-8")
+            return [json.loads(line) for line in log.splitlines()]
+        except (ValueError, RecursionError):
+            raise UserError(f"{self.out}/log.jsonl is damaged: train again with --fresh") from None
+
+    def curve(self, stage, key):
+        """One quantity of the log in one stage: -> {step: value}."""
+        return {row["step"]: row[key] for row in self.rows() if row["stage"] == stage}
+
+
+def load_checkpoint(path, device="cpu"):
+    """Read a checkpoint: -> dict.  Raises UserError for anything but an intact checkpoint of this version."""
+    problem = "is damaged, or is not a checkpoint of a run"
+    try:
+        if is_intact(path):
+            checkpoint = torch.load(path, map_location=device, weights_only=True)     # this runs no code
+            version = checkpoint["version"]
+            if version != CHECKPOINT_VERSION:
+                problem = f"is of version {version:d}, this program reads version {CHECKPOINT_VERSION}"
+            elif all(isinstance(checkpoint[key], kind) for key, kind in CONTENT.items()):
+                return checkpoint
+    except FileNotFoundError:
+        problem = "is missing"
+    except Exception:                                          # a foreign file raises one of many kinds
+        pass
+    raise UserError(f"{path} {problem}")
+
+
+def is_intact(path):
+    """Whether a file is a zip file as torch.save writes it, and all its checksums are right.
+
+    torch.load does not compare the checksums, and for a file that is not a zip file it runs a pickle.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        # attributes have no checksum, and torch.load leaves a tensor empty whose entry is marked as a folder
+        return file.testzip() is None and not any(entry.external_attr for entry in file.infolist())
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+class Interrupted(KeyboardInterrupt):
+    """A signal (its number is the argument) asked the program to stop; the last steps are saved."""
+
+
+@contextmanager
+def on_signals(act):
+    """Call act(number) on Ctrl-C and on SIGTERM, which schedulers send."""
+    if threading.current_thread() is not threading.main_thread():      # only the main thread may set handlers
+        yield
+        return
+    before = {s: signal.signal(s, lambda number, _: act(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def exit_code(command, argv):
+    """Run command(argv): -> its exit code, 2 after one line for a user's mistake, 128 + number for a signal.
+
+    Any other exception is a bug, and passes with its traceback.
+    """
+    def stop(number):
+        raise Interrupted(number)
+    try:
+        with on_signals(stop):
+            return command(argv)
+    except Interrupted as interruption:
+        print("\nstopped; what was trained is saved.  Resume with:\n"
+              f"  python train.py {shlex.join(map(str, argv))}", file=sys.stderr)
+        return 128 + interruption.args[0]
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or 'file'}: {error.strerror or error}"
+    except (MemoryError, RuntimeError) as error:
+        out_of_memory = re.search("out of memory|not enough memory|allocate memory", str(error))
+        if isinstance(error, RuntimeError) and not out_of_memory:
+            raise
+        message = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
+                   "smaller --preset")
+    print("train.py:", " ".join(message.split()), file=sys.stderr)     # names of files may hold newlines
+    return 2
+
+
+@contextmanager
+def reading(results):
+    """Report on result files: whatever fails becomes a UserError, because a person may have changed them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)     # numpy warns of means of nothing and of nan
+            yield
+    except UserError as error:
+        raise UserError(f"{results}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"{results}: damaged results ({type(error).__name__}: {error}); --eval_only writes "
+                        "them again") from error
+
+
+def device_of(name):
+    """auto, cpu or cuda -> torch.device.  Raises UserError if there is no GPU."""
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    return torch.device(name)

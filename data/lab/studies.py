@@ -1,0 +1,87 @@
+"""Studies: the systems that each compares, the columns of its tables, and the claims that it judges.
+
+  systems.tsv   study, name of a system, its options, note.  In the options, {name} is the run folder of an
+                earlier system of the study, and {data} the prepared folder
+  columns.tsv   study, table, its systems, path of a number, digits.  A table shows the systems whose names
+                begin so; the table "pairs" compares two systems under many conditions
+  claims.tsv    see Claim
+"""
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from data.files import UserError
+from data.lab.options import parse_args
+from data.lab.tables import read_tsv
+
+
+class Claim(NamedTuple):
+    """A line of claims.tsv: system and against differ in a number, in a direction, at least by a margin.
+
+    claim:           the number that we gave the paper's claim; "ours" and "tasks" are of no paper
+    system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
+    number:          path for tables.value, or "A - B"
+    direction:       higher, lower or not higher
+    headline:        digits in the README's table, empty if it is not there
+    """
+    study: str
+    claim: str
+    words: str
+    system: str
+    against: str
+    number: str
+    direction: str
+    margin: float
+    headline: str
+
+
+CLAIMS = [Claim(*texts, float(margin), headline) for *texts, margin, headline in read_tsv("claims.tsv")]
+SYSTEMS = {}                                                   # {study: {system: options}}
+for study, name, options, note in read_tsv("systems.tsv"):
+    SYSTEMS.setdefault(study, {})[name] = options
+COLUMNS = {}                                                   # {study: {table: (systems, [(path, digits)])}}
+for study, name, systems, path, digits in read_tsv("columns.tsv"):
+    _, columns = COLUMNS.setdefault(study, {}).setdefault(name, (systems, []))
+    columns.append((path, int(digits)))
+DATA = "data/multi30k"   # the prepared folder of the study of real languages, unless another is given
+
+
+def arguments(options, places):
+    """The options of a system as a command line: each {name} becomes the path places[name]."""
+    # split first: a path may hold spaces
+    return [word.format_map(places) for word in shlex.split(options)]
+
+
+def systems_of(study, seeds, cfg, given):
+    """The runs of a study: yields (name, Config, run folder), seed by seed.
+
+    cfg sets preset and sizes.  given: the options of the command line, for runs on a prepared folder, which
+    sets sizes, too; the options of a system win.  The configuration of a system that starts from another run
+    is read from that run's folder, so each system must be trained before the next is asked for.
+    Raises UserError before the first run if a folder was not prepared.
+    """
+    if cfg.data and study != "real":
+        raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
+    data = cfg.data or DATA
+    named = f"-{Path(data).resolve().name}" if data != DATA else ""
+    for options in SYSTEMS[study].values():
+        if "{data}" in options:
+            parse_args(arguments(options, dict(data=data)))
+    for seed in range(seeds):
+        folder = Path("runs") / f"{study}-{cfg.preset}{named}-s{seed}"
+        outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
+                for name in SYSTEMS[study]}
+        for name, options in SYSTEMS[study].items():
+            argv = arguments(options, outs | dict(data=data))
+            if "--data" in argv:
+                system, modes = parse_args([*argv, "--preset", cfg.preset])
+                system = replace(system, **(given | modes.given), seed=seed)
+            else:
+                system, modes = parse_args(argv)
+                if not system.from_run:
+                    system = replace(cfg, **modes.given, seed=seed)
+            if name == "skyline":                              # the same English, and as much clone text
+                steps = round(cfg.steps * (1 - cfg.clone_share) * 2)
+                system = replace(system, clone_share=0.5, steps=steps)
+            yield name, system, outs[name]

@@ -1,0 +1,312 @@
+"""Result tables of finished runs, all from one list of rows, tables.tsv.
+
+  plan           what a run is about to do
+  value, find    a number of a summary, and its line of tables.tsv, by path
+  show           table of one run
+  compare        table and curves of several runs
+  systems_table  table of a study: a row per system
+
+A new line of tables.tsv shows a measure in all of them.
+"""
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.files import UserError
+from data.lab.options import read_json
+from data.lab.plots import curves
+
+CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
+           "(of an average: per task)")
+
+
+def read_tsv(name):
+    """The lines of a table in this folder below its head, as lists of texts."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines()[1:]]
+
+
+class Measure(NamedTuple):
+    """A row of tables.tsv.
+
+    group:  head of the table that `show` puts it in;  digits: how many there;  better: ↑ or ↓
+    words:  name in plain English; {0}, {1} are the wildcards of the path
+    path:   place in summary.json; {} is a language, * a wildcard, "new" the language attached last
+    n:      paths of the number of test items, alternatives separated by spaces; may be empty
+    chance: path of the result of a random choice; may be empty
+    """
+    group: str
+    digits: int
+    better: str
+    words: str
+    path: str
+    n: str
+    chance: str
+
+
+MEASURES = [Measure(group, int(digits), *texts) for group, digits, *texts in read_tsv("tables.tsv")]
+# Baselines that need no model: name, and its lines in baselines.json.
+MODEL_FREE = {
+    "majority": ("majority",),
+    "shared spelling": ("trigrams", "naive_bayes", "overlap"),
+    "dictionary": ("dictionary", "naive_bayes_dictionary", "overlap_dictionary"),
+    "learned dictionary": ("learned", "naive_bayes_learned", "overlap_learned"),
+    "counts in the language": ("naive_bayes_own", "cooccurrence"),
+}
+
+
+# --- numbers by path ----------------------------------------------------------------------------------------
+
+def value(summary, path):
+    """The number at a path such as "perplexity.en"; None if the run did not measure it.
+
+    "log x" is the logarithm of x, "middle" the middle level of a list, "new" the language attached last.
+    """
+    if path.startswith("log "):
+        found = value(summary, path.removeprefix("log "))
+        return None if found is None else float(np.log(found))
+    found = summary
+    for key in path.split("."):
+        if key == "new":
+            key = next(iter(summary.get("adapt", {})), key)
+        if isinstance(found, list):
+            index = len(found) // 2 - 1 if key == "middle" else int(key)         # embedding, blocks, head
+            found = found[index] if 0 <= index < len(found) else None
+        elif isinstance(found, dict):
+            found = found.get(key)
+        else:
+            return None
+    return found
+
+
+def leaves(tree, path=()):
+    """Yield the dotted path of every number of a summary that is not in a list."""
+    for key, part in tree.items():
+        if isinstance(part, dict):
+            yield from leaves(part, (*path, key))
+        else:
+            yield ".".join((*path, key))
+
+
+def match(measure, path):
+    """Match a full path with a measure: -> (its wildcards, language or ""), None if it does not match."""
+    pattern = re.escape(measure.path).replace(r"\*", "([^.]+)").replace(r"\{\}", "(?P<language>[^.]+)")
+    found = re.fullmatch(pattern, path)
+    if not found:
+        return None
+    language = found.groupdict().get("language", "")
+    index = found.re.groupindex.get("language", 0)             # of the group that is no wildcard
+    return tuple(text for i, text in enumerate(found.groups(), 1) if i != index), language
+
+
+def fill(measure, wildcards):
+    """The measure with its wildcards filled in: its paths have none left but {}."""
+    def filled(path):
+        for text in wildcards:
+            path = path.replace("*", text, 1)
+        return path
+    words = measure.words.format(*wildcards)
+    words = words.replace(", 0 examples", "").replace(", 1 examples", ", 1 example")
+    n = " ".join(map(filled, measure.n.split()))               # each alternative has all the wildcards
+    return measure._replace(words=words, path=filled(measure.path), n=n, chance=filled(measure.chance))
+
+
+def find(path):
+    """The measure of a full path: -> (Measure without wildcards, language), None if tables.tsv has none."""
+    for measure in MEASURES:
+        if found := match(measure, path):
+            return fill(measure, found[0]), found[1]
+    return None
+
+
+def measured(summaries):
+    """The measures that some of the summaries may hold, with their wildcards filled in."""
+    paths = [path for summary in summaries for path in leaves(summary)]
+    for measure in MEASURES:
+        if "*" not in measure.path:
+            yield measure
+        else:
+            wildcards = (found[0] for path in paths if (found := match(measure, path)))
+            yield from (fill(measure, texts) for texts in dict.fromkeys(wildcards))
+
+
+# --- cells --------------------------------------------------------------------------------------------------
+
+def number(found, digits):
+    """A number as text, "" for None."""
+    return "" if found is None else f"{found:.{digits}f}"
+
+
+def spread(summaries, path, digits):
+    """Mean ± sample standard deviation over seeds as text, "" if a seed has no such number."""
+    found = [value(s, path) for s in summaries]
+    if None in found:
+        return ""
+    text = f"{np.mean(found):.{digits}f}"
+    return f"{text} ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else text
+
+
+def first(summaries, paths, languages=("",)):
+    """The first number that some summary has at one of the paths, separated by spaces; else None."""
+    for path in paths.split():
+        for language in languages:
+            for summary in summaries:
+                if (found := value(summary, path.format(language))) is not None:
+                    return found
+    return None
+
+
+def items(summaries, measure, languages=("",)):
+    """The number of test items as text, a range if languages differ."""
+    found = {first(summaries, measure.n, [language]) for language in languages} - {None}
+    return "–".join(f"{n:,}" for n in sorted({min(found), max(found)})) if found else ""
+
+
+def table(head, rows):
+    """Markdown whose columns are padded, so that it also reads well in a terminal."""
+    cells = [list(map(str, row)) for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = []
+    for name, *others in cells:
+        padded = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        lines.append("| " + " | ".join(padded) + " |")
+    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+def show(summary):
+    """The results of one run as text."""
+    if "baselines" in summary:
+        return f"{by_language({'this run': summary})}\n\n{CAPTION}{closing(summary)}"
+    languages, tables = summary["languages"], {}
+    for measure in measured([summary]):
+        cells = [number(value(summary, measure.path.format(name)), measure.digits) for name in languages]
+        if "{}" in measure.path and any(cells):
+            chance = number(first([summary], measure.chance, languages), 3)
+            tables.setdefault(measure.group, []).append(
+                [f"{measure.words} {measure.better}", *cells, chance, items([summary], measure, languages)])
+    texts = [table([group, *languages, "chance", "n"], rows) for group, rows in tables.items()]
+    return "\n\n".join([*texts, CAPTION]) + closing(summary)
+
+
+def by_language(runs):
+    """Table of runs, {name: summary}, and of baselines that need no model: a row per measure and language."""
+    summaries = list(runs.values())
+    languages = list(dict.fromkeys(name for summary in summaries for name in summary["languages"]))
+    baselines = model_free(max(summaries, key=lambda s: ("baselines" in s, len(s["languages"]))))
+    rows = []
+    for measure in measured(summaries):
+        for name in languages if "{}" in measure.path else [""]:
+            cells = [number(value(summary, measure.path.format(name)), measure.digits)
+                     for summary in [*summaries, *baselines.values()]]
+            if any(cells[:len(summaries)]):
+                rows.append([f"{measure.words} {measure.better}", name, items(summaries, measure, [name]),
+                             number(first(summaries, measure.chance, [name]), 3), *cells])
+    heads = [*runs, *(f"model-free: {name}" for name in baselines)]
+    return table(["measure", "language", "n", "chance", *heads], rows)
+
+
+def systems_table(systems, columns):
+    """Table of a study, {system: summaries of its seeds}: a row per system, a column per (path, digits)."""
+    known = [summaries[0] for summaries in systems.values()]
+    baselines = model_free(known[0])
+    lines = {name: [spread(summaries, path, digits) for path, digits in columns]
+             for name, summaries in systems.items()}
+    kept = [i for i, _ in enumerate(columns) if any(line[i] for line in lines.values())]
+    lines |= {f"model-free: {name}": [spread([found], path, digits) for path, digits in columns]
+              for name, found in baselines.items()}
+    found = [find(path) for path, _ in columns]
+    lines["chance"] = [number(first(known, measure.chance, [language]), digits)
+                       for (measure, language), (_, digits) in zip(found, columns)]
+    lines["n"] = [items(known, measure, [language]) for measure, language in found]
+    rows = [[name, *(line[i] for i in kept)] for name, line in lines.items()]
+    rows = [row for row in rows if any(row[1:]) or row[0] in systems]
+    return table(["system", *(heading(columns[i][0]) for i in kept)], rows)
+
+
+def heading(path):
+    """The name of a number in tables, such as "perplexity (en) ↓"."""
+    measure, language = find(path)
+    words = f"{measure.words} ({language})" if language else measure.words
+    return f"{words} {measure.better}"
+
+
+def model_free(summary):
+    """The baselines of a summary that need no model, in the form of summaries: -> {name: summary}."""
+    result, lines = {}, summary.get("baselines", {})
+    for title, keys in MODEL_FREE.items() if lines else ():
+        def pick(line, keys=keys):
+            return next((line[key] for key in keys if key in line), None)
+
+        transfer, tasks, pairs = {}, {}, {}
+        for task, found in lines["tasks"].items():
+            shares = {name: pick(line) for name, line in found.items()}
+            shares = {name: share for name, share in shares.items() if share is not None}
+            transfer[task] = shares
+            tasks[task] = {"text": {name: {"0": dict(accuracy=share, per_token=share)}
+                                    for name, share in shares.items()}}
+        for name, line in lines["retrieval"].items():
+            found = pick(line) or {}
+            pairs[name] = found | {f"centred_{key}": share for key, share in found.items()}
+        result[title] = dict(transfer=transfer, probe=transfer, tasks=tasks, sentences=pairs,
+                             sentences_embedding=pairs)
+    return result
+
+
+def closing(summary):
+    """The lines below the table of a run: curves as text, and numbers that belong to no single language."""
+    text = ""
+    for name, found in summary.get("adapt", {}).items():
+        steps = list(found["perplexity"])
+        shown = [steps[round(i * (len(steps) - 1) / 5)] for i in range(6)]
+        text += f"\n\nperplexity of {name} while adapting: " + ", ".join(
+            f"{found['perplexity'][s]:.2f} (step {s})" for s in dict.fromkeys(shown))
+    if "word_cosine" in summary:
+        cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
+        text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
+    for path in ("word_retrieval", "held_out_word_retrieval", "foreign_mass_in_english"):
+        if (found := value(summary, path)) is not None:
+            text += f"\n{heading(path)}: {found:.4f}"
+    return text + f"\nminutes: {summary['minutes']}"
+
+
+def plan(cfg, summary, out, corpus, dictionary, threads):
+    """What a run is about to do, in three lines.  summary holds what is known before training."""
+    counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
+    stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items())
+    return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
+            f"{summary['device']}, {threads} threads, {summary['dtype']}\n"
+            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
+            f"dictionary: {len(dictionary or ()):,} words\n"
+            f"steps: {stages}; {summary['tokens']:,} tokens of text in rows of "
+            f"{cfg.batch_size} x {cfg.context_len}; writes {out}/")
+
+
+def read_run(folder):
+    """The results of a finished run: -> summary, rows of the log.  Raises UserError if it has none."""
+    summary = read_json(folder / "summary.json")
+    if summary is None:
+        raise UserError(f"{folder}/summary.json is missing: give the folder of a finished run")
+    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return summary, [json.loads(line) for line in log]
+
+
+def compare(folders, out):
+    """Compare finished runs: write their table to out/report.md and their curves to out/report.svg.
+
+    -> the text to print
+    """
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    summaries, logs = zip(*map(read_run, folders))
+    text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.svg").write_text(curves(list(zip(names, logs))), encoding="utf-8")
+    (out / "report.md").write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n\nwritten to {out}/report.md, curves to {out}/report.svg"

@@ -1,0 +1,237 @@
+"""Write a prepared folder (data/folder.py) of real languages.
+
+  Source   the material: text, sentence pairs, dictionaries and items
+  write    makes a folder from a Source, completely or not at all
+  summary  describes the folder in numbers
+"""
+import itertools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from data.files import UserError, whole_folder
+from data.folder import (FORMAT, SPLITS, file_digest, pack, read_meta, train_tokenizer, write_items,
+                         write_json, write_lines, write_stream, write_text)
+from data.real import baselines, dictionaries
+from data.real.vocabulary import extend
+from data.text import chunks, count_words, has_spaces, sample
+
+CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
+MARGIN = 2                           # a row also has the last target, and a random window one token to spare
+SHUFFLED = 2**24                     # characters shuffled together
+ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
+MOST_REPEATS = 10                    # the tokenizer's training repeats a small language at most this often
+MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
+
+
+@dataclass
+class Source:
+    """The material of a folder.  text and pairs start again at each call, so it need not fit into memory.
+
+    languages, new: languages of pretraining, English first, and languages that pretraining does not meet
+    text(language, split), pairs(language, split): iterables of documents and of (English, translation)
+    paired:  languages with sentence pairs
+    given:   {language: {English: [translation, ...]}}
+    learned: languages whose training dictionary is learned from pairs although one is given.  Where none is
+             given, it is always learned
+    items:   list of (split, item);  skipped: {task: number of rows without a sentence}
+    about:   source and licence, for meta.json;  files: {language: file}, for error messages
+    """
+    languages: list
+    new: list
+    text: Callable
+    pairs: Callable
+    paired: list = field(default_factory=list)
+    given: dict = field(default_factory=dict)
+    learned: list = field(default_factory=list)
+    items: list = field(default_factory=list)
+    skipped: dict = field(default_factory=dict)
+    about: dict = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+
+
+def balanced(samples):
+    """Yield the documents for the tokenizer: a small language is repeated, at most MOST_REPEATS times."""
+    size = {name: sum(map(len, documents)) for name, documents in samples.items()}
+    for name, documents in samples.items():
+        repeats = min(round(max(size.values()) / size[name]), MOST_REPEATS)
+        yield from itertools.chain.from_iterable([documents] * repeats)
+
+
+def token_batches(documents, tokenizer, offset, spaces, rng):
+    """Shuffle and encode the documents of one stream: yields (documents, token ids (n,), number of words)."""
+    for chunk in chunks(documents, SHUFFLED):
+        shuffled = (chunk[i] for i in rng.permutation(len(chunk)))
+        for batch in chunks(shuffled, ENCODED):
+            yield batch, pack(batch, tokenizer) + offset, sum(count_words(d, spaces) for d in batch)
+
+
+def write_entries(path, entries):
+    """Write a dictionary, one pair of words per line: -> the number of lines."""
+    return write_lines(path, (f"{word}\t{t}" for word in entries for t in entries[word]))
+
+
+class Writer:
+    """Writes the files of one folder.  Its __init__ reads a sample of every language."""
+
+    def __init__(self, folder, source, seed, disjoint, max_documents, max_pairs, max_words):
+        self.folder, self.source, self.seed, self.disjoint = folder, source, seed, disjoint
+        self.max_documents, self.max_pairs, self.max_words = max_documents, max_pairs, max_words
+        self.languages = [*source.languages, *source.new]
+        self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
+        for name, documents in self.samples.items():
+            if not documents:
+                raise UserError(f"{self.label(name)}: no training text, it needs one document per line")
+        self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
+        self.words = {name: dictionaries.WordCounts(documents) for name, documents in self.samples.items()}
+        self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
+
+    def label(self, name):
+        """What error messages call the text of a language."""
+        return self.source.files.get(name, f"text of {name}")
+
+    def text(self, name, split):
+        """The documents of one stream, limited as requested."""
+        limited = split == "train" and name != self.languages[0]
+        return itertools.islice(self.source.text(name, split), self.max_documents if limited else None)
+
+    def pairs(self, name, split):
+        """The sentence pairs of one language, limited as requested."""
+        return itertools.islice(self.source.pairs(name, split), self.max_pairs if split == "train" else None)
+
+    def write_streams(self, vocab_size, new_subwords):
+        """Write tokenizers and streams: -> the part of meta.json about them."""
+        known = {name: self.samples[name] for name in self.source.languages}
+        tokenizer = train_tokenizer(balanced(known), vocab_size)
+        tokenizers = {name: extend(tokenizer, self.samples[name], new_subwords) for name in self.source.new}
+        base = tokenizer.get_vocab_size()
+        write_text(self.folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+        for name, longer in tokenizers.items():
+            write_text(self.folder / f"tokenizer.{name}.json", longer.to_str(pretty=True))
+        new_vocab = {name: longer.get_vocab_size() for name, longer in tokenizers.items()}
+        n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
+        meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
+                    tokenizer=file_digest(self.folder / "tokenizer.json"), new_vocab=new_vocab,
+                    spaces=self.spaces, word_order={}, documents={}, words={}, bytes={}, tokens={},
+                    tokens_per_word={}, tokens_per_word_before={})
+        for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
+            rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
+            batches = token_batches(self.text(name, split), tokenizers.get(name, tokenizer),
+                                    i * base if self.disjoint else 0, self.spaces[name], rng)
+            counts = write_stream(self.folder / f"{name}.{split}.bin", batches, meta["dtype"])
+            if counts["tokens"] < CONTEXT_LEN + MARGIN:
+                raise UserError(f"{self.label(name)}: its {split} part has {counts['tokens']} tokens, "
+                                f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more text")
+            for key, n in counts.items():
+                meta[key][f"{name}.{split}"] = n
+            self.counts["languages"][name][split] = counts["documents"]
+        for name in self.languages:
+            tokens, documents, words = (meta[key][f"{name}.val"] for key in ("tokens", "documents", "words"))
+            meta["tokens_per_word"][name] = (tokens - documents) / words
+            if name in self.source.new:
+                before = 0
+                for batch in chunks(self.text(name, "val"), ENCODED):
+                    before += len(pack(batch, tokenizer)) - len(batch)           # without the separators
+                meta["tokens_per_word_before"][name] = before / words
+        return meta
+
+    def write_dictionary(self, name):
+        """Write dictionary, held-out words and sentence pairs of one language.
+
+        -> {"dictionary" or "learned": {word of the language: English}}, for the baselines
+        """
+        english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
+        found, counts = {}, self.counts["languages"][name]
+        if name in self.source.paired:
+            for split in SPLITS:
+                counts[f"pairs_{split}"] = write_lines(self.folder / f"pairs.{name}.{split}.tsv",
+                                                       map("\t".join, self.pairs(name, split)))
+            if other and self.spaces[self.languages[0]]:
+                found["learned"] = dictionaries.learn(self.pairs(name, "train"))
+        if name in self.source.given:
+            found["dictionary"] = self.source.given[name]
+        selected, dropped, splits = {}, {}, {}
+        for kind, entries in found.items():
+            selected[kind], dropped[kind] = dictionaries.select(entries, english, other)
+            splits[kind] = dictionaries.split(selected[kind], english, other, self.seed, self.max_words)
+        kind = "learned" if name in self.source.learned or "dictionary" not in found else "dictionary"
+        if kind in found:
+            # a given dictionary is the better test, even of a learned one
+            train, held_out = splits[kind][0], splits.get("dictionary", splits[kind])[1]
+            counts.update(
+                dictionary=write_entries(self.folder / f"dictionary.{name}.tsv", train),
+                dictionary_words=len(train), learned=kind == "learned", never_occur=dropped[kind],
+                coverage=dictionaries.coverage(train, english),
+                lexicon=write_entries(self.folder / f"lexicon.{name}.tsv", held_out),
+                lexicon_words=len(held_out))
+        invert = dict(dictionary=baselines.invert, learned=baselines.invert_ranked)
+        return {kind: invert[kind](entries, english) for kind, entries in selected.items()}
+
+    def write_tasks(self, inverses):
+        """Write items and baselines.  inverses: {language: result of write_dictionary}"""
+        self.counts["tasks"] = write_items(self.folder, self.source.items)
+        retrieval = {}
+        for name in self.source.paired:
+            pairs = list(itertools.islice(self.pairs(name, "test"), MOST_PAIRS))
+            if len(pairs) > 1:
+                retrieval[name] = baselines.of_pairs(pairs, inverses[name])
+        tasks = baselines.of_tasks(self.source.items, self.languages, inverses, self.samples)
+        write_json(self.folder / "baselines.json", dict(tasks=tasks, retrieval=retrieval))
+
+
+def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=False, max_documents=None,
+          max_pairs=None, max_words=None):
+    """Make a folder from a Source, completely or not at all: -> its meta.json as a dict.
+
+    vocab_size, new_subwords: size of the tokenizer, and of its extension for each new language
+    disjoint:      give every language its own token ids (control)
+    max_documents: of training text per language, English excepted
+    max_pairs:     of training sentence pairs per language
+    max_words:     English words per training dictionary;  None: no limit
+
+    Raises UserError for a mistake in the data or a folder that exists, OSError if the disk is full.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists: delete it, or choose another folder")
+    with whole_folder(folder, mark=f"{os.getpid()}.") as temporary:
+        writer = Writer(temporary, source, seed, disjoint, max_documents, max_pairs, max_words)
+        meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)
+        meta |= writer.write_streams(vocab_size, new_subwords)
+        writer.write_tasks({name: writer.write_dictionary(name) for name in writer.languages[1:]})
+        write_json(temporary / "meta.json", meta | dict(counts=writer.counts) | source.about)
+    return read_meta(folder)
+
+
+def summary(folder, meta):
+    """Describe a folder in numbers: -> text of several lines."""
+    shared = "for each language" if meta["disjoint"] else "shared by all languages"
+    rows = [f"{folder}: {meta['base_vocab']} subwords, {shared}"]
+    for name in [*meta["languages"], *meta["new"]]:
+        counts, unit = meta["counts"]["languages"][name], "word" if meta["spaces"][name] else "character"
+        documents = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
+        rows.append(f"{name}: {meta['words'][f'{name}.train']:,} {unit}s of training text, "
+                    f"{meta['tokens'][f'{name}.train']:,} tokens; documents: {documents}")
+        rows.append(f"    {meta['tokens_per_word'][name]:.2f} tokens per {unit}")
+        if name in meta["new"]:
+            rows[-1] += (f", {meta['tokens_per_word_before'][name]:.2f} before "
+                         f"{meta['new_vocab'][name] - meta['base_vocab']} new subwords")
+        if "dictionary" in counts:
+            kind = "learned dictionary" if counts["learned"] else "dictionary"
+            rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "
+                     f"{counts['coverage']:.0%} of English text; {counts['lexicon_words']} words held out",
+                     f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs"]
+        elif name != "en":
+            rows.append("    no dictionary: give one, or (for a language with spaces) sentence pairs")
+        if "pairs_train" in counts:
+            rows.append("    sentence pairs: " + ", ".join(f"{counts[f'pairs_{s}']:,} {s}" for s in SPLITS))
+    for task, splits in meta["counts"]["tasks"].items():
+        rows.append(f"{task}: " + ", ".join(f"{n:,} {split}" for split, n in splits.items()))
+        if meta["counts"]["skipped"].get(task):
+            rows[-1] += f"; {meta['counts']['skipped'][task]} rows without a sentence skipped"
+    longest = min(meta["tokens"].values()) - MARGIN
+    rows.append(f"every stream has enough tokens for a context length of up to {longest:,}")
+    return "\n".join(rows + [f"licence: {line}" for line in meta["licence"]])

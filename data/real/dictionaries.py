@@ -1,0 +1,224 @@
+"""Word dictionaries: three file formats, one learned from sentence pairs, and the choice of their words.
+
+  read        MUSE ("dog hund"), TSV ("dog<TAB>hund"), PreAlign's JSON lines ({"words": "dog $ hund"})
+  learn       IBM model 1 from sentence pairs (Brown et al. 1993)
+  WordCounts  how often each word occurs in a text, and how the text spells it
+  select      the entries whose words occur in the text, in the spelling of the text
+  split       the entries for training, and the held-out ones
+
+A dictionary is {English word: [translation, ...]}.  Its words are in lower case until `select` spells them.
+"""
+import itertools
+import json
+import re
+import zlib
+from collections import Counter
+
+import numpy as np
+
+from data.files import UserError
+from data.text import lines_of
+
+WORD = re.compile(r"\w+")
+SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*(\w+)")
+HELD_OUT_OF = 5                      # one English word in five is held out from training
+FREQUENT = 10, 5                     # smallest counts of a held-out word in the text and of its translation
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+def read(path):
+    """Read a dictionary file of any of the three formats, plain or .gz: -> {English: [translation, ...]}.
+
+    A word is dropped as its own translation if it has another one: machine-made lists give most words
+    themselves as a translation.  Phrases need tabs or JSON, because a space separates words in MUSE's format.
+    Raises UserError naming the line that is not UTF-8 or does not have two sides.
+    """
+    entries = {}
+    for number, line in lines_of(path):
+        if not line:
+            continue
+        sides = _sides(line)
+        if len(sides) < 2 or not all(sides):
+            raise UserError(f"{path} line {number}: {line[:40]!r} is not a pair of words: write "
+                            "'word translation', 'word<TAB>translation' or "
+                            '{"words": "word $ translation"}')
+        source, *translations = sides
+        known = entries.setdefault(source, [])
+        known += [t for t in translations if t not in known]
+    if not entries:
+        raise UserError(f"{path} is empty: a dictionary has one pair of words per line")
+    for word, translations in entries.items():
+        others = [t for t in translations if t != word]
+        if others:
+            entries[word] = others
+    return entries
+
+
+def _sides(line):
+    """Split one line: -> [English, translation, ...] in lower case, [] for another format."""
+    if line.startswith("{"):
+        try:
+            found = json.loads(line)["words"].split("$")
+        except (ValueError, KeyError, AttributeError):
+            return []
+    elif "\t" in line:
+        found = line.split("\t")[:2]                           # further columns name the origin of the pair
+    else:
+        found = line.split(" ")
+        if len(found) != 2:
+            return []
+    return [side.strip().lower() for side in found]
+
+
+# --- IBM model 1 --------------------------------------------------------------------------------------------
+
+def _numbered(sentences):
+    """Number the words of sentences from 1: -> sorted list of words, list of (n,) arrays of numbers."""
+    words = sorted({word for sentence in sentences for word in sentence})
+    number = {word: i for i, word in enumerate(words, 1)}
+    return words, [np.array([number[w] for w in sentence], np.int64) for sentence in sentences]
+
+
+def translation_probabilities(source, target, iterations=5):
+    """IBM model 1: the probability of each target word given a source word, by EM from uniform.
+
+    source, target: lists of arrays of word numbers from 1, one per sentence.  Every source sentence also
+                    holds the empty word 0, which explains target words that have no counterpart
+    returns: (links, p): links (K,) int64, source * 2^32 + target, sorted; p (K,) float64
+
+    Two sentence pairs, "a b" / "x y" and "a" / "x", show that b means y:
+    >>> both = [np.array([1, 2]), np.array([1])]
+    >>> links, p = translation_probabilities(both, both)
+    >>> dict(zip(links.tolist(), p.round(2).tolist()))[2 << 32 | 2] > .8
+    True
+    """
+    keys, place, n = [], [], 0
+    for s, t in zip(source, target):
+        s = np.append(0, s)
+        keys.append((s[:, None] << 32 | t).ravel())            # (|s| + 1, |t|): every word with every word
+        place.append(np.tile(np.arange(n, n + len(t)), len(s)))
+        n += len(t)
+    links, link = np.unique(np.concatenate(keys), return_inverse=True)           # (K,), (all pairs,)
+    place, given = np.concatenate(place), links >> 32
+    p = np.ones(len(links))
+    for _ in range(iterations):
+        share = p[link]
+        share /= np.bincount(place, share)[place]              # E step: the source words of each target word
+        count = np.bincount(link, share)                       # (K,)
+        p = count / np.bincount(given, count)[given]           # M step
+    return links, p
+
+
+def learn(pairs, min_count=5, threshold=0.1, most=3, limit=10_000_000):
+    """Learn a dictionary from sentence pairs: words that translate each other in both directions.
+
+    pairs:     (English, other) sentences
+    min_count: smallest count of an English word;  threshold: smallest probability, in both directions
+    most:      largest number of translations per word, by the product of the two probabilities
+    limit:     of word pairs within sentences, of some 100 bytes each: later sentences are not read
+    -> {English: [translation, ...]}
+    """
+    read, size = [], 0
+    for pair in pairs:
+        read.append([WORD.findall(side.lower()) for side in pair])
+        size += len(read[-1][0]) * len(read[-1][1])
+        if size > limit:
+            break
+    if not size:
+        return {}
+    (english, source), (other, target) = map(_numbered, zip(*read))
+    links, forward = translation_probabilities(source, target)
+    back_links, backward = translation_probabilities(target, source)
+    swapped = (back_links & 0xFFFFFFFF) << 32 | back_links >> 32
+    order = np.argsort(swapped)
+    swapped, backward = swapped[order], backward[order]
+    both, here, there = np.intersect1d(links, swapped, assume_unique=True, return_indices=True)
+    forward, backward = forward[here], backward[there]
+    count = np.bincount(np.concatenate(source), minlength=len(english) + 1)      # (words + 1,)
+    kept = (forward >= threshold) & (backward >= threshold) & (count[both >> 32] >= min_count)
+    entries, product = {}, forward * backward
+    for k in np.lexsort((both, -product)):
+        if kept[k]:
+            translations = entries.setdefault(english[(both[k] >> 32) - 1], [])
+            if len(translations) < most:
+                translations.append(other[(both[k] & 0xFFFFFFFF) - 1])
+    return entries
+
+
+# --- the words of the text ----------------------------------------------------------------------------------
+
+class WordCounts:
+    """How often each word occurs in a text, in any case, and how it is spelled within sentences.
+
+    count: {word in lower case: number};  spelling: {word in lower case: the word as written}
+    """
+
+    def __init__(self, documents):
+        self.count, self.spelling, forms, openings = Counter(), {}, Counter(), Counter()
+        for document in documents:
+            forms.update(WORD.findall(document))
+            openings.update(SENTENCE_START.findall(document))
+        for form, n in forms.items():
+            self.count[form.lower()] += n
+        # a capital at the start of a sentence tells nothing: only words that never occur inside keep it
+        inside = forms - openings
+        for form in sorted(forms, key=lambda form: (inside[form], forms[form], form)):
+            self.spelling[form.lower()] = form                 # the most frequent form is set last
+
+    def spell(self, phrase):
+        """A word or phrase in the spelling of the text; None if one of its words never occurs."""
+        parts = re.split(r"(\w+)", phrase)                     # words at odd places
+        words = [part.lower() for part in parts[1::2]]
+        if not all(word in self.spelling for word in words):
+            return None
+        parts[1::2] = [self.spelling[word] for word in words]
+        return "".join(parts)
+
+
+def select(entries, english, other):
+    """Select the entries whose words occur in the text, in its spelling.
+
+    english: WordCounts of English text
+    other:   WordCounts of the other language; None for one without spaces, whose words cannot be looked up:
+             then every translation is kept
+    -> {English: [translation, ...]}, the most frequent English word first; number of dropped pairs
+    """
+    selected, n_dropped = {}, 0
+    for word in sorted(entries, key=lambda w: (-english.count[w], w)):
+        source = english.spell(word) if WORD.fullmatch(word) else None           # code-switching is by word
+        translations = [other.spell(t) if other else t for t in entries[word]]
+        good = list(dict.fromkeys(t for t in translations if t)) if source else []
+        n_dropped += len(translations) - len(good)
+        if good:
+            selected[source] = good
+    return selected, n_dropped
+
+
+def is_held_out(word, seed):
+    """Whether an English word is held out: it depends on the word alone, so it holds in every language."""
+    return zlib.crc32(f"{seed} {word.lower()}".encode()) % HELD_OUT_OF == 0
+
+
+def split(selected, english, other, seed, limit=None):
+    """Split a selected dictionary by English word: -> for training, held out; two dictionaries.
+
+    Held-out words that are too rare to be asked about are in neither.
+
+    limit: largest number of English words for training, the most frequent first
+    """
+    train, held_out = {}, {}
+    for word, translations in selected.items():
+        if not is_held_out(word, seed):
+            train[word] = translations
+        elif english.count[word.lower()] >= FREQUENT[0]:
+            frequent = [t for t in translations if not other or other.count[t.lower()] >= FREQUENT[1]]
+            if frequent:
+                held_out[word] = frequent
+    return dict(itertools.islice(train.items(), limit)), held_out
+
+
+def coverage(entries, english):
+    """The share of running English words that have an entry."""
+    known = {word.lower() for word in entries}
+    return sum(n for word, n in english.count.items() if word in known) / max(sum(english.count.values()), 1)

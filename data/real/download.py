@@ -1,0 +1,134 @@
+"""Fetch the files of Multi30k, MUSE and PAWS-X, or take them from a local folder, and check each of them.
+
+Addresses name a commit where the host has commits, and SHA256SUMS holds the checksum of every file, so that
+everyone reads the same bytes.  Fetched files stay in a cache.  A second call, or one after a broken
+connection, fetches only the missing bytes.
+
+Terms: Multi30k is for non-commercial research and education (its captions come from Flickr30K); MUSE is
+CC BY-NC 4.0; PAWS-X may be used for any purpose.
+"""
+import gzip
+import hashlib
+import os
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.files import UserError
+
+MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data"
+PAWSX = ("https://raw.githubusercontent.com/chongli17/CrossLingualAlignment/"
+         "744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/x-final")
+MUSE = "https://dl.fbaipublicfiles.com/arrival/dictionaries"
+LICENCES = dict(
+    multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
+    muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
+    pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
+LANGUAGES = ("en", "de", "fr", "cs")
+HAND = "or get the file by hand and use a local folder (option from-dir)"
+
+
+# {file name: sha256}; for a dictionary that of its text, gzipped or not
+SUMS = Path(__file__).with_name("SHA256SUMS").read_text(encoding="utf-8").splitlines()
+SHA256 = {name: digest for digest, name in map(str.split, SUMS)}
+
+
+def address(name):
+    """The URL of a file, given its name below a local folder."""
+    part, _, rest = name.partition("/")
+    if part == "multi30k":
+        task, file = rest.split("/")
+        return f"{MULTI30K}/{task}/raw/{file}"
+    if part == "pawsx":
+        return f"{PAWSX}/{rest}"
+    return f"{MUSE}/{Path(rest).name}"
+
+
+def files_of(languages):
+    """Names of all files for a folder of these languages, English among them."""
+    found = [name for name in SHA256 if name.startswith("multi30k/task2")]
+    for language in languages:
+        found += [f"multi30k/task1/{split}.{language}.gz" for split in ("train", "val", "test_2016_flickr")]
+        found += [name for name in SHA256 if name.startswith((f"pawsx/{language}/",
+                                                              f"dictionaries/muse/en-{language}."))]
+    return found
+
+
+def check(path, name):
+    """Raise UserError unless the file has its checksum."""
+    digest = hashlib.sha256()
+    unzip = name.endswith(".txt") and path.suffix == ".gz"
+    try:
+        with (gzip.open if unzip else open)(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(f"{path} is damaged (not a complete .gz file): fetch it again") from None
+    if digest.hexdigest() != SHA256[name]:
+        raise UserError(f"{path}: wrong checksum (sha256 {digest.hexdigest()[:12]}..., expected "
+                        f"{SHA256[name][:12]}...): delete the file and fetch it again")
+
+
+def fetch(url, path):
+    """Download a file to `path`, resuming from `path`.part; the file is renamed when it is complete.
+
+    Raises UserError if there is no network or no such file.
+    """
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "data/prepare.py"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            if answer.status != 206:                           # this host sends the whole file again
+                have = 0
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            bar = tqdm(desc=path.name, total=total, initial=have, unit="B", unit_scale=True, disable=None,
+                       leave=False)
+            with bar, open(part, "ab") as file:
+                file.truncate(have)
+                while block := answer.read(2**16):
+                    file.write(block)
+                    bar.update(len(block))
+        if total and part.stat().st_size < total:
+            raise urllib.error.URLError("the connection broke off")
+    except urllib.error.HTTPError as error:
+        if error.code != 416:                                  # 416: the file was complete
+            raise UserError(f"{url}: {error.code} {error.reason}; try again later, {HAND}") from None
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise UserError(f"{url} cannot be reached ({getattr(error, 'reason', error)}): run the same command "
+                        f"again with a network (it resumes), {HAND}") from None
+    os.replace(part, path)
+
+
+def obtain(names, cache, from_dir=None):
+    """Fetch or find files and check them: -> {name: Path}.
+
+    from_dir: a folder with the files under these names; then nothing is downloaded.  A dictionary may be
+              gzipped (en-de.txt.gz).
+    Raises UserError for a file that is missing, cannot be fetched or has the wrong checksum.
+    """
+    found = {}
+    for name in tqdm(names, "checking files", disable=None, leave=False):
+        path = Path(from_dir or cache) / name
+        zipped = path.with_name(path.name + ".gz")
+        if not path.exists() and zipped.exists():
+            path = zipped
+        if not path.exists():
+            if from_dir:
+                raise UserError(f"{path} is missing: the local folder needs {address(name)} under this name")
+            fetch(address(name), path)
+        try:
+            check(path, name)
+        except UserError:
+            if not from_dir:                                   # the next call fetches it again
+                path.unlink()
+            raise
+        found[name] = path
+    return found

@@ -1,0 +1,198 @@
+"""Multi30k as text of four languages: no picture is described in both English and another language.
+
+  images    part A of the training pictures gives English text (five captions each), part B the text of the
+            other languages and the sentence pairs: no English sentence has its translation in the text
+  label     scene (7 classes) and who is shown (4 classes), from the words of five English captions
+  items     scene, who, completion and same; data/folder.py describes their form
+
+The labels are silver: a rule assigns them from words, not people.
+"""
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data.real import dictionaries, download, public_tasks
+from data.real.build import Source
+from data.text import documents_of
+
+STEMS = dict(train="train", val="val", test="test_2016_flickr")      # how the files name the splits
+SHARE_A = 17 / 29                    # of the training pictures: 17,000 of 29,000
+LETTER = re.compile(r"[^\W\d_]")
+WORD = re.compile(r"[\w'-]+")
+
+
+def read_classes(path):
+    """Read lines "task TAB class TAB words": -> {task: {class: set of words}}."""
+    classes = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        task, name, words = line.split("\t")
+        classes.setdefault(task, {})[name] = frozenset(words.split())
+    return classes
+
+
+CLASSES = read_classes(Path(__file__).with_name("multi30k_classes.tsv"))
+
+
+def source(languages, new, given, learned, folders, seed, cache, from_dir=None):
+    """Fetch the files and make a Source of them.
+
+    languages, new:  of pretraining, English first, and new ones
+    given:           {language: path of a dictionary} in place of MUSE's;  learned: see Source
+    folders:         {task: folder} of public test sets;  cache, from_dir: see download.obtain
+    """
+    names = [*languages, *new]
+    files = download.obtain(download.files_of(names), cache, from_dir)
+    captions = Multi30k(files, names, seed)
+    muse = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in names[1:]}
+    pawsx = files["pawsx/en/test_2k.tsv"].parent.parent
+    items, skipped = public_tasks.read_all(dict(pawsx=pawsx) | folders, names)
+    return Source(
+        languages, new, captions.text, captions.pairs, paired=names[1:], learned=learned, skipped=skipped,
+        given={name: dictionaries.read(path) for name, path in (muse | given).items()},
+        items=[*captions.items(), *items],
+        about=dict(source="multi30k", licence=list(download.LICENCES.values())))
+
+
+def label(captions, classes):
+    """The class whose words are in at least three of five captions while no other's are in more than one.
+
+    -> its index; None if there is none
+
+    >>> label(["a dog runs", "the dog", "two dogs", "an animal", "a man and a dog"], CLASSES["who"])
+    3
+    """
+    captions = [set(WORD.findall(caption.lower())) for caption in captions]
+    hits = [sum(not words.isdisjoint(caption) for caption in captions) for words in classes.values()]
+    best = max(range(len(hits)), key=hits.__getitem__)
+    others = hits[:best] + hits[best + 1:]
+    return best if hits[best] >= 3 and max(others) <= 1 else None
+
+
+class Multi30k:
+    """All captions, by picture.
+
+    translated[language, split]: list of captions; line i describes the same picture in all languages
+    described[split]:            list of lists of five English captions written from the picture alone; one of
+                                 them is the English side of `translated`
+    """
+
+    def __init__(self, files, languages, seed):
+        """files: {name: path} of download.obtain, whose checksums prove that they belong together."""
+        self.languages, self.seed, self.translated, self.described = languages, seed, {}, {}
+        for split, stem in STEMS.items():
+            for name in languages:
+                self.translated[name, split] = list(documents_of(files[f"multi30k/task1/{stem}.{name}.gz"]))
+            stem = stem.removesuffix("_flickr")
+            five = [documents_of(files[f"multi30k/task2/{stem}.{k}.en.gz"]) for k in (1, 2, 3, 4, 5)]
+            self.described[split] = [list(captions) for captions in zip(*five)]
+
+    def images(self):
+        """The training pictures in two parts, shuffled: -> A (English text), B (other text and pairs)."""
+        n = len(self.described["train"])
+        order = np.random.default_rng((self.seed, 401)).permutation(n)
+        return order[:round(n * SHARE_A)], order[round(n * SHARE_A):]
+
+    def text(self, language, split):
+        """The documents of one language: -> list of str.
+
+        Training text is five captions per picture of A in English, one per picture of B in other languages.
+        Validation and test are translations, so that all languages are measured on the same pictures.
+        """
+        if split != "train":
+            found = self.translated[language, split]
+        elif language == "en":
+            found = itertools.chain.from_iterable(self.described["train"][i] for i in self.images()[0])
+        else:
+            found = [self.translated[language, "train"][i] for i in self.images()[1]]
+        return [caption for caption in found if LETTER.search(caption)]           # some are just "@@"
+
+    def pairs(self, language, split):
+        """The sentence pairs (English, translation) of part B, or of the pictures of val or test: -> list."""
+        rows = self.images()[1] if split == "train" else range(len(self.described[split]))
+        found = [(self.translated["en", split][i], self.translated[language, split][i]) for i in rows]
+        return [pair for pair in found if all(map(LETTER.search, pair))]
+
+    def items(self):
+        """Yield (split, item) for all tasks."""
+        for task, classes in CLASSES.items():
+            yield from self.labelled(task, classes)
+        for split in ("val", "test"):
+            for item in self.same(split):
+                yield split, item
+            for name in self.languages:
+                for item in completions(self.translated[name, split], name, self.seed):
+                    yield split, item
+
+    def labelled(self, task, classes):
+        """Yield (split, item): captions to classify.
+
+        Training items have the English captions of A and the other languages' captions of B, with balanced
+        classes.  The latter train a classifier of that language, an upper reference.  Other items are in all
+        languages.
+        """
+        part_a, part_b = self.images()
+        others = [name for name in self.languages if name != "en"]
+        for split, rows, names in (("train", part_a, ["en"]), ("train", part_b, others),
+                                   ("val", range(len(self.described["val"])), self.languages),
+                                   ("test", range(len(self.described["test"])), self.languages)):
+            found = [(i, label(self.described[split][i], classes)) for i in rows]
+            found = [(i, answer) for i, answer in found if answer is not None]
+            if split == "train":
+                found = balanced(found)
+            for i, answer in found:
+                yield split, dict(id=f"{split}-{i}", task=task,
+                                  prompt={name: self.translated[name, split][i] for name in names},
+                                  candidates=list(classes), answer=answer)
+
+    def same(self, split):
+        """Yield items: an English caption, and two other captions of which one describes the same picture."""
+        rng = np.random.default_rng((self.seed, 402))
+        n = len(self.described[split])
+        for i in range(n):
+            translated = self.translated["en", split][i]
+            # the translated caption is one of the five: it must not be its own answer
+            others = [c for c in self.described[split][i] if c != translated]
+            asked, answer = others[rng.integers(len(others))], int(rng.integers(2))
+            wrong = (i + rng.integers(1, n)) % n
+            two = [wrong, i] if answer else [i, wrong]
+            yield dict(id=f"{split}-{i}", task="same", prompt={"en": asked}, answer=answer, candidates={
+                name: [self.translated[name, split][k] for k in two] for name in self.languages})
+
+
+def balanced(found):
+    """Cut every class to the size of the smallest one: list of (anything, class) -> the same, in turn."""
+    by_class = {}
+    for pair in found:
+        by_class.setdefault(pair[1], []).append(pair)
+    turns = zip(*(by_class[c] for c in sorted(by_class)))
+    return list(itertools.chain.from_iterable(turns))
+
+
+def completions(captions, language, seed):
+    """Yield items: captions cut at a word of their middle third, with four endings.
+
+    The three wrong endings begin with the same word as the right one.  Otherwise the word at the cut would
+    reveal the answer to anything that counts pairs of words.
+    """
+    rng, endings = np.random.default_rng((seed, 403)), {}
+    split = [caption.split(" ") for caption in captions]
+
+    def middle(words):
+        return range(max(len(words) // 3, 1), 2 * len(words) // 3 + 1) if len(words) >= 6 else ()
+
+    for i, words in enumerate(split):
+        for at in middle(words):
+            endings.setdefault(words[at], []).append((i, " ".join(words[at:])))
+    for i, words in enumerate(split):
+        for at in rng.permutation(middle(words)):
+            true = " ".join(words[at:])
+            others = sorted({text for j, text in endings[words[at]] if j != i and text != true})
+            if len(others) >= 3:
+                candidates = [others[k] for k in rng.permutation(len(others))[:3]]
+                answer = int(rng.integers(4))
+                candidates.insert(answer, true)
+                yield dict(id=f"{language}-{i}", task="completion", prompt={language: " ".join(words[:at])},
+                           candidates={language: candidates}, answer=answer)
+                break

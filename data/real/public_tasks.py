@@ -1,0 +1,127 @@
+"""Readers of four public test sets, as multiple choice: each candidate continues the prompt.
+
+  pawsx        DIR/<language>/dev_2k.tsv, test_2k.tsv                     paraphrase or not (Yang et al. 2019)
+  xnli         DIR/xnli.dev.tsv, xnli.test.tsv                            entailment (Conneau et al. 2018)
+  xcopa        DIR/<language>/val.<language>.jsonl, test.<language>.jsonl cause or effect (Ponti et al. 2020)
+  xstorycloze  DIR/spring2016.val.<language>.tsv.split_20_80_train.tsv, ..._eval.tsv     (Lin et al. 2022)
+
+The wording is that of Lin et al. 2022 ("right? Yes,"), in English for every language.  The first file of a
+set is the split `val`, the second is `test`.  Rows of several languages with the same id become one item.
+"""
+import json
+from pathlib import Path
+
+from data.files import UserError
+from data.text import lines_of
+
+NO_SENTENCE = ("NS", "")             # PAWS-X writes NS where a translation is missing
+
+
+class Row(dict):
+    """The fields of one line, all str.  A missing one raises UserError with file, line and name."""
+
+    def __init__(self, place, fields):
+        super().__init__((str(name), str(value)) for name, value in dict(fields).items())
+        self.place = place                                     # "<path> line <number>"
+
+    def __missing__(self, name):
+        raise UserError(f"{self.place} has no field '{name}': it has {', '.join(self) or 'none'}")
+
+    def index(self, name, answers):
+        """The position of a field's value among the possible answers: -> int."""
+        if self[name] not in answers:
+            raise UserError(f"{self.place}: {name} is {self[name]!r}, expected one of {', '.join(answers)}")
+        return answers.index(self[name])
+
+
+def rows_of(path):
+    """Yield the Rows of a tab-separated file with a header, or of JSON lines."""
+    header = None
+    for number, line in lines_of(path):
+        place = f"{path} line {number}"
+        if str(path).endswith(".jsonl") and line:
+            try:
+                yield Row(place, json.loads(line))
+            except (ValueError, TypeError):
+                raise UserError(f"{place} is not a JSON object: write one item per line") from None
+        elif header and line:
+            yield Row(place, zip(header, line.split("\t")))
+        elif line:
+            header = line.split("\t")
+
+
+# Each reader: Row -> (id, prompt, candidates, index of the right one), or None if a sentence is missing.
+
+def pawsx(row):
+    """Read "A, right? Yes, B" or "A, right? No, B"."""
+    first, second = row["sentence1"], row["sentence2"]
+    answer = row.index("label", ("1", "0"))
+    if first in NO_SENTENCE or second in NO_SENTENCE:
+        return None
+    return row["id"], f"{first.rstrip(' .')}, right?", [f"{word}, {second}" for word in ("Yes", "No")], answer
+
+
+def xnli(row):
+    """Read "premise, right? Yes | Also | No, hypothesis"."""
+    answer = row.index("gold_label", ("entailment", "neutral", "contradiction"))
+    candidates = [f"{word}, {row['sentence2']}" for word in ("Yes", "Also", "No")]
+    return row["pairID"], f"{row['sentence1'].rstrip(' .')}, right?", candidates, answer
+
+
+def xcopa(row):
+    """Read "premise because | so choice"."""
+    link = ("because", "so")[row.index("question", ("cause", "effect"))]
+    answer = row.index("label", ("0", "1"))
+    return row["idx"], f"{row['premise'].rstrip('.。')} {link}", [row["choice1"], row["choice2"]], answer
+
+
+def xstorycloze(row):
+    """Read four sentences and two endings."""
+    prompt = " ".join(row[f"InputSentence{k}"] for k in (1, 2, 3, 4))
+    candidates = [row[f"RandomFifthSentenceQuiz{k}"] for k in (1, 2)]
+    return row["InputStoryid"], prompt, candidates, row.index("AnswerRightEnding", ("1", "2"))
+
+
+# the reader of a row and the files of val and test, {0} the language; a file without {0} holds all languages
+TASKS = dict(
+    pawsx=(pawsx, "{0}/dev_2k.tsv", "{0}/test_2k.tsv"),
+    xnli=(xnli, "xnli.dev.tsv", "xnli.test.tsv"),
+    xcopa=(xcopa, "{0}/val.{0}.jsonl", "{0}/test.{0}.jsonl"),
+    xstorycloze=(xstorycloze, "spring2016.val.{0}.tsv.split_20_80_train.tsv",
+                 "spring2016.val.{0}.tsv.split_20_80_eval.tsv"))
+
+
+def read(task, folder, languages):
+    """Read the items of one test set: -> list of (split, item), number of rows without a sentence (skipped).
+
+    Raises UserError if there is no item of these languages, or if a row lacks a field.
+    """
+    reader, *patterns = TASKS[task]
+    items, skipped = {}, 0
+    for split, pattern in zip(("val", "test"), patterns):
+        for name in languages:
+            path = Path(folder) / pattern.format(name)
+            for row in rows_of(path) if path.exists() else ():
+                if "{" not in pattern and row["language"] != name:
+                    continue
+                found = reader(row)
+                if found is None:
+                    skipped += 1
+                    continue
+                key, prompt, candidates, answer = found
+                item = items.setdefault((split, key, answer), dict(
+                    id=f"{split}-{key}", task=task, prompt={}, candidates={}, answer=answer))
+                item["prompt"][name], item["candidates"][name] = prompt, candidates
+    if not items:
+        needed = " or ".join(str(Path(folder) / pattern.format(languages[0])) for pattern in patterns)
+        raise UserError(f"{task}: no item found in {folder}, expected {needed}")
+    return [(split, item) for (split, _, _), item in items.items()], skipped
+
+
+def read_all(folders, languages):
+    """Read several test sets, {task: folder}: -> list of (split, item), {task: number of skipped rows}."""
+    items, skipped = [], {}
+    for task, folder in folders.items():
+        found, skipped[task] = read(task, folder, languages)
+        items += found
+    return items, skipped

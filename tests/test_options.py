@@ -1,0 +1,341 @@
+"""The command line: values, names, suggestions, and one clear line for every mistake."""
+import json
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+import train
+from data.files import UserError
+from data.lab import options
+from data.lab.options import (MANY, NEUTRAL, PRESETS, Config, data_name, default_out, flags_of, likeness,
+                              load_config, parse_args)
+from data.lab.run import Run
+from test_train import SMALL, flags
+
+
+def parsed(line):
+    return parse_args(line.split())[0]
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("train.py: ") and "Traceback" not in error
+    return error
+
+
+def write_config(folder, **content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+def test_flags_override_the_preset_and_the_preset_overrides_defaults():
+    small = parsed("--preset small --steps 7 --method forget")
+    assert (small.steps, small.batch_size, small.lr, small.reset_every) == (7, 64, 1e-3, 500)
+    assert small.weight_decay == 0.1
+    for name, values in PRESETS.items():
+        cfg = parsed(f"--preset {name}")
+        assert asdict(cfg) == asdict(Config()) | values | dict(preset=name)
+
+
+def test_the_preset_is_tiny_on_every_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert parsed("").preset == parsed("--device cpu").preset == parsed("--device cuda").preset == "tiny"
+
+
+@pytest.mark.parametrize("preset", ["150m", "400m", "1.3b"])
+def test_presets_of_the_paper_are_the_method_as_published(preset):
+    cfg = parsed(f"--preset {preset} --method prealign")
+    assert (cfg.prealign_every, cfg.prealign_weight, cfg.code_switch, cfg.embed_lr) == (0, 0.5, 0.05, 1.0)
+
+
+def test_what_is_derived_from_options():
+    cfg = Config(method="prealign+align", prealign_steps=30, prealign_rows=4, batch_size=8, steps=100)
+    assert cfg.pretrain_steps == 100 - 30 * 4 // 8 and cfg.methods == {"prealign", "align"}
+    assert replace(cfg, method="align").pretrain_steps == 100
+    assert cfg.text_tokens == 100 * 8 * 128 and cfg.adapt_batch == 16 and cfg.written_items == 50
+    assert Config().written_items == 0 and replace(cfg, generate_items=3).written_items == 3
+    assert Config(method="forget").new_language == "clone2" and Config().new_language == ""
+    assert Config(method="forget", adapt_to="none").new_language == ""
+    assert Config(method="forget", data="folder", languages="en,de").new_language == ""
+
+
+@pytest.mark.parametrize("changes, stages", [
+    (dict(), dict(pretrain=2000)),
+    (dict(method="prealign"), {"align words": 300, "pretrain": 1850}),
+    (dict(method="prealign", prealign_steps=0), dict(pretrain=2000)),
+    (dict(method="forget"), dict(pretrain=2000, adapt=100, instruct=100)),
+    (dict(method="forget", instruct_steps=0), dict(pretrain=2000, adapt=100)),
+    (dict(adapt_to="clone2", instruct_steps=7), dict(pretrain=2000, adapt=100, instruct=7)),
+    (dict(adapt_to="cs", data="folder", languages="en,de"), dict(pretrain=2000, adapt=100)),
+    (dict(method="align"), {"pretrain": 2000, "align sentences": 500}),
+    (dict(method="align", afp_mcl_weight=0.0, afp_cit_weight=0.0), dict(pretrain=2000)),
+    (dict(method="align", afp_mcl_weight=0.0, afp_cit_weight=0.0, afp_word_weight=1.0, afp_steps=5),
+     {"pretrain": 2000, "align sentences": 5}),
+    (dict(method="prealign+forget+align"),
+     {"align words": 300, "pretrain": 1850, "adapt": 100, "align sentences": 500, "instruct": 100}),
+    (dict(method="prealign", from_run="base"), {}),
+    (dict(method="prealign+align", from_run="base", adapt_to="clone2"),
+     {"adapt": 100, "align sentences": 500, "instruct": 100}),
+])
+def test_stages_of_a_run_in_their_order(changes, stages):
+    assert list(Config(**changes).stages.items()) == list(stages.items())
+
+
+def test_a_prepared_folder_sets_languages_shares_and_steps(corpus, tmp_path):
+    """The folder of the world stands for any other."""
+    tokens = [corpus.meta["tokens"][f"{name}.train"] for name in corpus.languages]
+    cfg = parsed(f"--data {corpus.folder} --method prealign --context_len 16")
+    assert cfg.languages == ",".join(corpus.languages) and cfg.vocab_size == corpus.base_vocab
+    assert cfg.clone_share == round(1 - tokens[0] / sum(tokens), 3)
+    assert cfg.steps == min(max(round(5 * sum(tokens) / (8 * 16)), 1000), 4000)
+    assert (cfg.eval_items, cfg.adapt_steps, cfg.prealign_weight, cfg.adapt_to) == (1000, 300, 0.2, "")
+    assert parsed(f"--data {corpus.folder} --method forget").adapt_to == "none"  # it has no new language
+    assert parsed(f"--data {corpus.folder} --context_len 128 --batch_size 4096").steps == 1000
+    assert parsed(f"--data {corpus.folder} --context_len 8 --batch_size 1").steps == 4000
+    assert parsed(f"--data {corpus.folder} --context_len 8 --batch_size 1 --preset small").steps == 5000
+    two = parsed(f"--data {corpus.folder} --languages en,reversed --steps 7 --prealign_weight 0.5")
+    assert two.languages == "en,reversed" and two.steps == 7 and two.prealign_weight == 0.5
+    assert parsed(flags_of(two, tmp_path)) == two
+
+
+def test_a_new_language_of_a_folder_and_all_of_its_text_are_the_default_of_forget(corpus, monkeypatch):
+    meta = dict(corpus.meta, new=["xx", "yy"])
+    meta["tokens"] = meta["tokens"] | {"xx.train": 5000, "yy.train": 700}
+    monkeypatch.setattr(options, "read_meta", lambda folder: meta)
+    cfg = parsed(f"--data {corpus.folder} --method forget")
+    assert (cfg.adapt_to, cfg.adapt_tokens, cfg.new_language) == ("xx", 5000, "xx")
+    cfg = parsed(f"--data {corpus.folder} --adapt_to yy")
+    assert (cfg.adapt_to, cfg.adapt_tokens) == ("yy", 1000)
+    assert parsed(f"--data {corpus.folder}").adapt_to == ""
+
+
+def test_a_run_to_start_from_gives_its_options(tmp_path):
+    base = write_config(tmp_path / "base", method="prealign", seed=3, lr=0.5, words=9999, data_used="x")
+    cfg = parsed(f"--from_run {base} --method prealign+align --afp_steps 9")
+    assert cfg == Config(method="prealign+align", seed=3, lr=0.5, words=9999, afp_steps=9, from_run=str(base))
+    assert parsed(flags_of(cfg, tmp_path)) == cfg
+    assert parsed(f"--from_run {base} --seed 3 --words 9999 --adapt_to clone2").new_language == "clone2"
+
+
+def test_the_printed_flags_give_the_same_configuration(tmp_path):
+    for changes in (dict(), dict(method="prealign+forget", preset="small"), dict(afp_mcl_symmetric=False),
+                    SMALL | dict(method="prealign", languages="en,clone,reversed", code_switch_vanilla=True)):
+        cfg = Config(**changes)
+        again, modes = parse_args(flags_of(cfg, tmp_path).split())
+        assert again == cfg and modes.out == str(tmp_path)
+        assert "--out" not in flags_of(cfg, default_out(cfg))
+
+
+def test_names_of_run_folders():
+    assert str(default_out(Config())) == "runs/baseline-tiny-synthetic-s0"
+    assert str(default_out(Config(method="forget", adapt_to="reversed", text="x/mine.txt", seed=2))) == (
+        "runs/forget-to-reversed-tiny-mine-s2")
+    assert data_name(Config(data="data/multi30k/")) == "multi30k"
+
+
+def test_help_shows_every_flag_in_its_group_once(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    groups = ["experiment:", "data:", "model:", "training:", "PreAlign:", "active forgetting:",
+              "new language:", "AFP:", "evaluation:", "machine:"]
+    places = [text.index(f"\n{group}\n") for group in groups]
+    assert places == sorted(places)
+    for f in fields(Config):
+        assert text.count(f"\n  --{f.name}") >= 1 and f.metadata["help"].split()[0] in text, f.name
+    for group, flag in (("PreAlign:", "prealign_every"), ("AFP:", "afp_cross"), ("machine:", "compile")):
+        start = text.index(f"\n{group}\n")
+        end = min([place for place in places if place > start], default=len(text))
+        assert start < text.index(f"\n  --{flag}") < end
+
+
+def test_names_of_options_say_whose_they_are():
+    groups, group = {}, ""
+    for f in fields(Config):
+        group = f.metadata["group"] or group
+        groups.setdefault(group, []).append(f.name)
+    assert all(name.startswith("afp_") for name in groups["AFP"])
+    assert all(name.startswith("reset_") for name in groups["active forgetting"])
+    assert all(name.startswith(("prealign_", "code_switch", "dictionary")) for name in groups["PreAlign"])
+    assert set(NEUTRAL) == set(groups["evaluation"] + groups["machine"]) - {"dtype"}
+
+
+# --- config.json --------------------------------------------------------------------------------------------
+
+def test_a_config_that_lacks_a_newer_option_has_its_default(tmp_path):
+    older = {k: v for k, v in asdict(Config(lr=0.5)).items() if k not in ("embed_decay", "reset_optimizer")}
+    assert load_config(write_config(tmp_path, **older, data_used="x", dtype_used="float32")) == Config(lr=0.5)
+
+
+@pytest.mark.parametrize("content, words", [
+    (dict(align_steps=3), "options that are not known here (align_steps)"),
+    (dict(lr="fast"), "config.json is damaged: --lr 'fast' is not of type float"),
+    (dict(lr=-1.0), "config.json is damaged: --lr -1.0 is out of range"),
+])
+def test_a_config_that_cannot_be_used_is_named(tmp_path, content, words):
+    write_config(tmp_path, **content)
+    for line in (f"--from_run {tmp_path}", f"--eval_only --out {tmp_path}"):
+        with pytest.raises(UserError) as error:
+            parsed(line)
+        assert words in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def run_with(cache, out, **changes):
+    return Run(Config(**(SMALL | dict(method="baseline") | changes)), out, cache, quiet=True)
+
+
+def test_neutral_options_do_not_make_another_configuration(cache, tmp_path):
+    run_with(cache, tmp_path / "a").enter()
+    other = dict(log_every=50, accumulate=2, device="auto", eval_items=7, shots="0,3", generate_items=2,
+                 transfer_steps=1, compile=True)
+    assert set(other) == set(NEUTRAL)
+    run_with(cache, tmp_path / "a", **other).enter()                             # raises for another one
+    assert load_config(tmp_path / "a").log_every == 50
+    for changes in (dict(lr=0.1), dict(seed=1), dict(batch_size=2), dict(dtype="bfloat16"), dict(text="x")):
+        with pytest.raises(UserError, match=f"another configuration .*{next(iter(changes))} "):
+            run = run_with(cache, tmp_path / "a")
+            run.cfg = replace(run.cfg, **changes)
+            run.enter()
+
+
+def test_a_folder_without_a_newer_option_is_the_same_run_if_the_option_has_its_default(cache, tmp_path):
+    run = run_with(cache, tmp_path / "a")
+    run.enter()
+    older = {k: v for k, v in run.read("config.json").items() if k != "reset_blend"}
+    write_config(tmp_path / "a", **older)
+    run_with(cache, tmp_path / "a").enter()
+    write_config(tmp_path / "a", **older)
+    with pytest.raises(UserError, match="reset_blend 1.0 there, 0.5 here"):
+        run_with(cache, tmp_path / "a", reset_blend=0.5).enter()
+
+
+def test_other_data_is_another_configuration(cache, tmp_path):
+    run = run_with(cache, tmp_path / "a")
+    run.enter()
+    write_config(tmp_path / "a", **run.read("config.json") | dict(data_used="00000000"))
+    (tmp_path / "a" / "last.pt").write_bytes(b"not read")
+    for load_only in (False, True):
+        with pytest.raises(UserError, match="data_used 00000000 there"):
+            run_with(cache, tmp_path / "a").enter(load_only)
+
+
+def test_sample_and_eval_only_take_the_options_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = Config(method="prealign", steps=123, prealign_steps=9, seed=5, eval_items=9)
+    write_config(tmp_path / "a", **asdict(trained))
+    assert parse_args(["--sample", "x", "--out", "a"])[0] == trained
+    assert parse_args(["--sample", "", "--out", "a"])[0] == trained              # an empty text is a text
+    assert parsed("--eval_only --out a --eval_items 30 --log_every 7") == replace(
+        trained, eval_items=30, log_every=7)
+    assert parsed("--eval_only --out a --method prealign --steps 123") == trained
+    with pytest.raises(UserError, match="--steps 500: the run in a has --steps 123; leave out the flag"):
+        parsed("--sample x --out a --steps 500")
+    assert parsed("--out a --steps 500").steps == 500                            # training compares later
+    write_config(default_out(trained), **asdict(trained))                        # found by its default name
+    assert parsed("--sample x --method prealign --seed 5").steps == 123
+
+
+def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
+    command = flags(cache, tmp_path / "a", steps=6, prealign_steps=2)
+    assert train.main(command) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    capsys.readouterr()
+    assert train.main(["--sample", "Anna was", "--out", str(tmp_path / "a"), "--cache", str(cache)]) == 0
+    shown = capsys.readouterr().out
+    assert "Anna was" in shown and "clone: ⟨" in shown
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert train.main(["--eval_only", "--out", str(tmp_path / "a"), "--cache", str(cache)]) == 0
+    for part in (["--log_every", "50"], ["--accumulate", "2"], ["--eval_items", "9"], ["--device", "auto"]):
+        assert train.main([*command, *part]) == 0                                # the finished run is shown
+    assert train.main([*command, "--lr", "0.1"]) == 2
+    error = capsys.readouterr().err
+    assert "lr 0.003 there, 0.1 here" in error and "--fresh" in error
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("wrong, part", [
+    ("--metod prealign", "unknown flag --metod; did you mean --method?"),
+    ("--meth prealign", "unknown flag --meth; did you mean --method?"),
+    ("--batch-size 4", "did you mean --batch_size?"),
+    ("--batchsize=4", "unknown flag --batchsize; did you mean --batch_size?"),
+    ("--no-complie", "did you mean --no-compile?"),
+    ("--prealing_steps 4", "did you mean --prealign_steps?"),
+    ("-x", "unknown flag -x (--help"),
+    ("--method PreAlign", "did you mean prealign?"),
+    ("--method forget+prealign", "did you mean prealign+forget?"),
+    ("--method magic", "--method: invalid choice: 'magic' (choose from baseline, prealign"),
+    ("prealign", "prealign: use --method prealign"),
+    ("PreAlign+Forget", "use --method prealign+forget"),
+    ("something", "unexpected argument something"),
+    ("--reproduce everything", "invalid choice: 'everything'"),
+    ("--code_switch 1.5", "--code_switch 1.5 is out of range: 0 to 1"),
+    ("--lr 0", "--lr 0.0 is out of range"),
+    ("--lr nan", "--lr nan is out of range"),
+    ("--steps ten", "--steps: invalid int value: 'ten'"),
+    ("--seeds 0", "--seeds 0 is out of range"),
+    ("--languages en,klingon", "language 'klingon' is unknown"),
+    ("--languages en", "at least one other"),
+    ("--languages clone,en", "en first"),
+    ("--languages en,shuffled-1", "language 'shuffled-1' is unknown"),
+    ("--adapt_to klingon", "language 'klingon' is unknown"),
+    ("--adapt_to clone", "--adapt_to clone: a language of pretraining"),
+    ("--adapt_init subwords", "--adapt_init subwords: a made-up language"),
+    ("--adapt_to clone2 --adapt_tokens 1000 --context_len 999", "--context_len 999 needs more"),
+    ("--adapt_to clone2 --adapt_replay 0.9 --batch_size 1", "--adapt_replay 0.9 leaves the new language"),
+    ("--body_from x", "--body_from needs a new language: add --adapt_to"),
+    ("--afp_mcl_layer 5", "--afp_mcl_layer 5: the model has --n_layer 4 blocks"),
+    ("--afp_leave_out clone", "--afp_leave_out clone: some of the languages"),
+    ("--afp_leave_out xx", "--afp_leave_out xx: some of the languages"),
+    ("--n_head 3", "--n_head 3"),
+    ("--accumulate 99", "--accumulate 99 is more parts than --batch_size 8"),
+    ("--shots a", "--shots a: numbers separated by commas"),
+    ("--shots 0,51", "--shots 0,51: numbers separated by commas, up to 50"),
+    ("--method prealign --steps 10", "leaves nothing to pretrain on"),
+    ("--from_run no/such/run", "--from_run no/such/run: no/such/run/config.json is missing"),
+    ("--from_run base --method forget", "trained with --method baseline: only +align can be added"),
+    ("--from_run base --languages en,clone2", "which has --languages en,clone"),
+    ("--data no/such/folder", "no/such/folder is not a prepared folder"),
+    ("--data folder --vocab_size 300", "--vocab_size does not go with --data"),
+    ("--data folder --languages en,de", "--languages en,de: folder has en,clone"),
+    ("--text no/such/file.txt", "no/such/file.txt cannot be read"),
+    ("--report no/such/run", "summary.json is missing"),
+    ("--sample x --out none", "none holds no run: train first with python train.py --method baseline"),
+    ("--eval_only --method prealign", "train first with python train.py --method prealign"),
+    ("--sample x --out base", "base holds no checkpoint: train first with python train.py --method baseline"),
+    ("--from_run trained", "--from_run leaves nothing to do: add --method align, --adapt_to"),
+])
+def test_a_mistake_costs_one_line_and_exit_code_two(
+        cache, corpus, tmp_path, monkeypatch, capsys, wrong, part):
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path / "base", **SMALL)
+    write_config(tmp_path / "trained", **SMALL)
+    (tmp_path / "folder").symlink_to(corpus.folder)
+    before = sorted(tmp_path.iterdir())
+    assert train.main([*wrong.split(), "--cache", str(cache)]) == 2
+    assert part in one_line(capsys)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("flag", ["--pretrain_steps", "--list", "--tau", "--learning_rate", "--", "-"])
+def test_nothing_is_suggested_that_is_not_similar(flag, capsys):
+    assert train.main([flag, "1"]) == 2
+    assert "did you mean" not in one_line(capsys)
+
+
+def test_likeness_of_flags_is_that_of_their_least_similar_words():
+    assert likeness("--n_layer", "--nlayer") == 1
+    assert likeness("--reset_every", "--reset_ever") == pytest.approx(8 / 9)
+    assert likeness("--steps", "--afp_steps") == 0 and likeness("--afp_steps", "--prealign_steps") < 0.5
+
+
+def test_every_option_has_limits_or_choices_that_its_default_keeps():
+    for f in fields(Config):
+        limits = f.metadata["low"] is not None and f.metadata["high"] is not None
+        assert f.type in (bool, str) or limits, f.name
+        assert len(f.metadata["help"]) < 140 and f.metadata["help"][-1] != ".", f.name
+    assert Config(steps=MANY).steps == MANY

@@ -1,0 +1,247 @@
+"""What every stage draws: spies on text, batches, dictionaries, gradient clips and weights of a small run."""
+import numpy as np
+import pytest
+import torch
+
+import train
+from data.corpus import Dictionary
+from data.lab.options import Config
+from data.lab.run import Run
+from test_train import SMALL, run_recipe, same_weights
+
+
+@pytest.fixture
+def make(cache, tmp_path):
+    """A run that is set up and not trained, by its options."""
+    def made(**options):
+        name = f"run{len(list(tmp_path.iterdir()))}"
+        run = Run(Config(**(SMALL | dict(method="prealign") | options)), tmp_path / name, cache, quiet=True)
+        run.enter()
+        return run
+    return made
+
+
+def parts_of(losses):
+    """The names of the values of all parts of one step."""
+    return [name for _, values, _ in losses for name in values]
+
+
+# --- streams of random numbers ------------------------------------------------------------------------------
+
+@pytest.fixture
+def generators(monkeypatch):
+    """The seeds of all generators that are made."""
+    seeds, make_generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: (seeds.append(seed), make_generator(seed))[1])
+    return seeds
+
+
+def test_every_stage_draws_from_streams_of_its_own(make, generators):
+    run = make(method="prealign+align", afp_samples=40, afp_word_weight=1.0, afp_rows=2, afp_batch=4,
+               context_len=64, code_switch=0.5)
+    exercises, samples = run.corpus.exercises(), run.training_samples()
+    steps = dict(words=lambda: train.align_words(run, 3), text=lambda: train.pretrain(run, 3),
+                 sentences=lambda: train.align_sentences(run, samples, 3),
+                 instruct=lambda: train.answer_items(run, run.model, exercises, train.INSTRUCT, 3))
+    used = {}
+    for name, step in steps.items():
+        generators.clear()
+        list(step())
+        used[name] = {seed[1:] for seed in generators if seed[0] == 0 and len(seed) == 3}
+    found = [stream for streams in used.values() for stream, _ in streams if stream != train.ALIGN_WORDS]
+    assert len(found) == len(set(found)) and all(used.values())
+    assert all(step == 3 for streams in used.values() for stream, step in streams if stream != train.ALIGN_WORDS)
+    # batches of words come from one stream, at another place of it in every stage
+    places = [step for streams in used.values() for stream, step in streams if stream == train.ALIGN_WORDS]
+    assert len(places) == len(set(places)) == 2
+
+
+def test_every_step_and_every_seed_has_another_batch(make):
+    run = make(method="baseline")
+    batches = [train.text_rows(run, train.TEXT, step, 4)[0] for step in range(5)]
+    batches += [train.text_rows(run, train.ALIGN_TEXT, 0, 4)[0], train.text_rows(make(
+        method="baseline", seed=1), train.TEXT, 0, 4)[0]]
+    assert len({batch.tobytes() for batch in batches}) == len(batches)
+    assert np.array_equal(batches[2], train.text_rows(run, train.TEXT, 2, 4)[0])
+
+
+# --- dictionaries -------------------------------------------------------------------------------------------
+
+def test_the_shuffled_dictionary_serves_alignment_and_switching_and_the_right_one_serves_measures(
+        make, monkeypatch):
+    run, seen = make(dictionary="shuffled"), []
+    right = {word: translations for word, translations in run.dictionary.entries}
+    assert all(translations != right[word] for word, translations in run.train_dictionary.entries)
+    monkeypatch.setattr(train, "code_switch", lambda *a: (seen.append(a[3]), (a[0][:, :-1], a[0][:, 1:]))[1])
+    list(train.pretrain(run, 1))
+    assert seen == [run.train_dictionary.table]
+    monkeypatch.setattr(train, "word_alignment_loss", lambda model, words, mask, concept, states: (
+        seen.append((words, mask, concept)), torch.zeros(()))[1])
+    list(train.align_words(run, 0))
+    words, mask, concept = seen[-1]
+    pairs = {}
+    for row, real, number in zip(words, mask, concept.tolist()):
+        pairs.setdefault(number, []).append(tuple(row[real].tolist()))
+    for word, *translations in pairs.values():
+        assert translations == run.train_dictionary.table[word] != right[word]
+
+
+def test_the_gold_dictionary_is_the_one_that_is_measured(make):
+    run = make()
+    assert run.train_dictionary is run.dictionary and run.held_out is None
+
+
+def test_words_held_out_are_neither_switched_nor_aligned(make):
+    run = make(dictionary_coverage=0.5)
+    held_out = {word for word, _ in run.held_out.entries}
+    assert held_out and not held_out & run.train_dictionary.table.keys()
+    assert len(held_out) + len(run.train_dictionary) == len(run.corpus.dictionary())
+
+
+def test_without_prealign_nothing_is_switched(make, monkeypatch):
+    monkeypatch.setattr(train, "code_switch", lambda *a: pytest.fail("switched"))
+    for method in ("baseline", "forget", "align"):
+        assert parts_of(train.pretrain(make(method=method), 0)) == ["lm"]
+
+
+# --- code-switching and the alignment kept up ---------------------------------------------------------------
+
+def test_only_english_rows_are_switched_with_the_asked_probability(make, monkeypatch):
+    run, seen = make(code_switch=0.3, clone_share=0.5), []
+    monkeypatch.setattr(train, "code_switch", lambda rows, starts, switchable, table, ratio, rng, vanilla: (
+        seen.append((rows, starts, switchable, ratio, vanilla)), (rows[:, :-1], rows[:, 1:]))[1])
+    for step in range(3):
+        list(train.pretrain(run, step))
+    for rows, starts, switchable, ratio, vanilla in seen:
+        assert np.array_equal(switchable, rows[:, 0] < run.corpus.base_vocab) and not switchable.all()
+        assert np.array_equal(starts, run.corpus.starts_word(rows)) and (ratio, vanilla) == (0.3, False)
+
+
+def test_alignment_is_kept_up_at_its_interval_and_with_its_weight(make):
+    run = make(prealign_every=3, prealign_weight=0.25)
+    has = [parts_of(train.pretrain(run, step)) for step in range(7)]
+    assert [("prealign" in parts) for parts in has] == [True, False, False, True, False, False, True]
+    (loss, values, tokens), = [part for part in train.pretrain(run, 0) if "prealign" in part[1]]
+    assert loss.item() == pytest.approx(0.25 * values["prealign"].item()) and tokens == 0
+    assert not any("prealign" in parts_of(train.pretrain(make(prealign_every=0), step)) for step in range(6))
+    assert not any("prealign" in parts_of(train.pretrain(make(prealign_steps=0), step)) for step in range(6))
+
+
+def test_the_first_stage_adds_its_two_losses_with_alpha(make):
+    run = make(prealign_weight=0.25, prealign_rows=2)
+    words, text = train.align_words(run, 0)
+    assert words[0].item() == pytest.approx(0.25 * words[1]["prealign"].item())
+    assert text[0].item() == text[1]["lm"].item() and text[2] == 2 * run.cfg.context_len
+    assert parts_of(train.align_words(make(prealign_rows=0), 0)) == ["prealign"]
+
+
+# --- gradient clip, rates, groups ---------------------------------------------------------------------------
+
+def test_the_gradient_is_clipped_at_reset_clip_in_pretraining_with_resets_only(cache, tmp_path, monkeypatch):
+    clips, clip = [], torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda p, c: (clips.append(c), clip(p, c))[1])
+    options = dict(method="forget", adapt_to="none", clip=0.9, reset_clip=0.4, reset_every=4)
+    run_recipe(cache, tmp_path / "a", **options)
+    assert set(clips) == {0.4}
+    clips.clear()
+    run_recipe(cache, tmp_path / "b", **(options | dict(reset_every=0)))
+    assert set(clips) == {0.9}
+    clips.clear()
+    run_recipe(cache, tmp_path / "c", **(options | dict(adapt_to="clone2", adapt_steps=2, instruct_steps=0)))
+    assert clips[-2:] == [0.9, 0.9] and clips[0] == 0.4
+
+
+def test_rates_and_decay_of_the_groups(make):
+    run = make(embed_lr=2.0, weight_decay=0.3)
+    groups = {g["name"]: (g["peak_lr"], g["weight_decay"]) for g in train.param_groups(run, 0.1)}
+    assert groups == dict(body=(0.1, 0.3), norms=(0.1, 0.0), embed=(0.2, 0.0), head=(0.2, 0.0))
+    groups = {g["name"]: g["weight_decay"] for g in train.param_groups(make(embed_decay=True), 0.1)}
+    assert groups == dict(body=0.1, norms=0.0, embed=0.1, head=0.1)
+
+
+def test_the_rate_of_a_stage_rises_for_a_twentieth_of_its_steps_and_falls_to_a_tenth(cache, tmp_path):
+    run = run_recipe(cache, tmp_path / "a", method="baseline", steps=40, log_every=1, lr=0.01)
+    rates = [row["lr"] for row in run.rows()]
+    assert rates[0] == pytest.approx(0.005) and rates[1] == pytest.approx(0.01)
+    assert rates[-1] == pytest.approx(0.001, abs=2e-5) and sorted(rates[1:], reverse=True) == rates[1:]
+
+
+# --- AFP ----------------------------------------------------------------------------------------------------
+
+def test_plain_text_has_the_asked_share_of_other_languages(make):
+    run = make(method="align", afp_samples=40)
+    for share in (0.0, 0.25, 1.0):
+        languages = np.concatenate([train.text_rows(run, train.SENTENCE_TEXT, step, 8, share)[1]
+                                    for step in range(25)])
+        assert languages.mean() == pytest.approx(share, abs=0.01)
+    seen = []
+    def text_rows(run, stream, step, n, clone_share=None, real=train.text_rows):
+        seen.append((stream, n, clone_share))
+        return real(run, stream, step, n, clone_share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "text_rows", text_rows)
+        run = make(method="align", afp_samples=40, afp_rows=3, afp_clone_share=0.7)
+        list(train.align_sentences(run, run.training_samples(), 0))
+    assert seen == [(train.SENTENCE_TEXT, 3, 0.7)]
+
+
+def test_losses_of_afp_have_their_weights(make):
+    run = make(method="align", afp_samples=40, afp_batch=6, afp_mcl_weight=0.5, afp_cit_weight=2.5, afp_rows=2,
+               context_len=64)
+    parts = list(train.align_sentences(run, run.training_samples(), 0))
+    weights = {name: (loss / value).item() for loss, values, _ in parts for name, value in values.items()}
+    assert weights == pytest.approx(dict(afp_mcl=0.5, afp_cit=2.5, lm=1.0))
+
+
+# --- no test data in training -------------------------------------------------------------------------------
+
+def test_no_stage_reads_items_of_the_test_or_validation_split(cache, tmp_path, monkeypatch):
+    from data.corpus import Corpus
+    asked, items = [], Corpus.items
+    monkeypatch.setattr(Corpus, "items", lambda self, task, split, *a, **k: (
+        asked.append((task, split)), items(self, task, split, *a, **k))[1])
+    run = run_recipe(cache, tmp_path / "a", method="prealign+forget+align", adapt_steps=2, adapt_tokens=3000,
+                     afp_steps=2, afp_samples=40, instruct_steps=2, reset_every=4, transfer_steps=2)
+    # the picture of sentences before the stage shows test sentences and trains nothing
+    assert {split for task, split in asked if task != "translate"} == {"train"}
+    asked.clear()
+    train.fine_tuned(run, "nli")
+    assert asked == [("nli", "train")]
+
+
+def test_the_dictionary_of_the_control_is_another_permutation_for_another_seed():
+    whole = Dictionary([((i,), [(100 + i,)]) for i in range(50)])
+    assert whole.shuffled(0).entries != whole.shuffled(1).entries
+
+
+def test_a_part_of_a_sparse_loss_is_divided_by_the_targets_of_the_whole_batch(make):
+    run = make(method="baseline", accumulate=2)
+    inputs = np.arange(24).reshape(4, 6) % 20
+    targets = np.full((4, 6), -100)
+    targets[0, 1], targets[3, 2:5] = 7, [8, 9, 10]
+    for sparse in (False, True):
+        losses = [loss.item() for loss, _, _ in train.lm_parts(run, run.model, inputs, targets, sparse)]
+        assert len(losses) == 2
+        logits = run.model.logits(torch.from_numpy(inputs)).log_softmax(dim=-1)
+        chosen = [-logits[0, 1, 7], *(-logits[3, 2 + i, 8 + i] for i in range(3))]
+        assert losses[0] == pytest.approx(chosen[0].item() / 4, rel=1e-5)
+        assert losses[1] == pytest.approx(sum(c.item() for c in chosen[1:]) / 4, rel=1e-5)
+
+
+def test_transfer_is_learned_from_english_items_with_loss_on_the_answer(make):
+    run = make(method="baseline", context_len=64)
+    item, seen = run.corpus.items("nli", "train", 1)[0], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "lm_parts", lambda run, model, *rows: seen.append((model, *rows)))
+        train.answer_items(run, "a copy", [item], train.TRANSFER, 0)
+    (model, inputs, targets), = seen
+    assert model == "a copy" and len(inputs) == 32 and inputs.max() < run.corpus.base_vocab
+    for target in targets:
+        assert run.corpus.decode(target[target != -100]) == item.candidates[item.answer]
+
+
+def test_options_of_one_method_do_not_touch_another(cache, tmp_path):
+    plain = run_recipe(cache, tmp_path / "plain", method="baseline")
+    other = run_recipe(cache, tmp_path / "other", method="baseline", code_switch=0.9, prealign_every=1,
+                       reset_every=4, afp_steps=3)
+    assert same_weights(plain, other)

@@ -1,0 +1,646 @@
+"""Tables, pictures, claims and studies, on handmade summaries and logs."""
+import hashlib
+import json
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from data.files import UserError
+from data.folder import FORMAT
+from data.lab import claims, plots, studies, tables
+from data.lab.options import STUDIES, parse_args
+
+# Top-level keys of summary.json that hold results; data/README.md explains them.
+KEYS = set("""
+perplexity perplexity_n perplexity_per_word bits_per_byte perplexity_in_other_order self_similarity
+foreign_mass_in_english knowledge knowledge_n knowledge_mixed knowledge_told_in_clone
+knowledge_told_in_both tasks tasks_average families_average instructed_average chance transfer transfer_n
+probe word_cosine word_retrieval held_out_word_retrieval sentences sentences_embedding bli bli_middle
+afp_states adapt recovery translation summary_rouge1 answer_language answer_right
+""".split())
+
+
+def cells_of(text):
+    """The rows of the tables in a text: -> list of lists of cells, without the rules below the heads."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in text.splitlines() if line.startswith("|")]
+    return [row for row in rows if set("".join(row)) - set("-:")]
+
+
+def run(clone_perplexity, knowledge=0.5):
+    return {"preset": "tiny", "data": "synthetic", "languages": ["en", "clone"], "minutes": 1.5,
+            "perplexity": {"en": 5.0, "clone": clone_perplexity},
+            "knowledge": {"en": 0.9, "clone": knowledge}}
+
+
+WORLD = run(4.0, 0.75) | {
+    "perplexity_n": {"en": 19200, "clone": 19000},
+    "knowledge_n": {"en": 256}, "chance": {"knowledge": 0.125, "nli": 1 / 3, "cause": 0.5},
+    "knowledge_mixed": {"en-clone": 0.2, "clone-en": 0.8},
+    "transfer": {"nli": {"en": 0.7, "clone": 0.6}},
+    "tasks": {
+        "nli": {"lexical": {"en": {"0": {"accuracy": 0.5, "n": 200}, "5": {"accuracy": 0.55, "n": 200}},
+                            "clone": {"0": {"accuracy": 0.4, "n": 200}, "5": {"accuracy": 0.45, "n": 200}}}},
+        "cause": {"contextual": {"en": {"0": {"accuracy": 0.6, "n": 100}},
+                                 "clone": {"0": {"accuracy": 0.3, "n": 90}}}}},
+    "translation": {"en-clone": {"0": 12.34, "1": 20.0}, "clone-en": {"0": 50.0}},
+    "word_cosine": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "word_retrieval": 0.25,
+    "sentences": {"clone": {"from_english": 0.9, "to_english": 0.8, "n": 300, "chance": 1 / 300}}}
+
+REAL = {
+    "preset": "tiny", "data": "three", "languages": ["en", "de"], "minutes": 2.0,
+    "chance": {"scene": 0.25, "same": 0.5},
+    "perplexity_per_word": {"en": 60.0, "de": 500.0}, "transfer": {"scene": {"en": 0.9, "de": 0.5}},
+    "transfer_n": {"scene": {"en": 1000, "de": 900}}, "probe": {"scene": {"en": 0.8, "de": 0.3}},
+    "tasks": {"same": {"text": {"de": {"0": {"accuracy": 0.7, "n": 800}}}}},
+    "sentences": {"de": {"from_english": 0.01, "to_english": 0.02, "centred_from_english": 0.3,
+                         "centred_to_english": 0.4, "n": 1000, "chance": 0.001}},
+    "bli": {"de": {"p1": 0.1, "p5": 0.2, "n": 345, "chance": 0.0004}},
+    "baselines": {
+        "tasks": {"scene": {"de": {"naive_bayes": 0.28, "naive_bayes_dictionary": 0.77,
+                                   "naive_bayes_own": 0.81}},
+                  "same": {"de": {"majority": 0.53, "overlap": 0.57, "overlap_learned": 0.84}}},
+        "retrieval": {"de": {"trigrams": {"to_english": 0.329, "from_english": 0.326},
+                             "dictionary": {"to_english": 0.721, "from_english": 0.708}, "n": 1000}}}}
+
+
+# --- numbers by path ----------------------------------------------------------------------------------------
+
+def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
+    paths = ("minutes", "perplexity.en", "word_cosine.0", "word_cosine.middle",        # of 4 blocks
+             "perplexity.de", "transfer.who.en", "minutes.en", "log nothing")
+    assert [tables.value(WORLD, path) for path in paths] == [1.5, 5.0, 0.1, 0.3, None, None, None, None]
+    assert tables.value(WORLD, "log perplexity.en") == pytest.approx(math.log(5))
+
+
+def test_a_list_that_is_too_short_has_no_such_number():
+    summary = {"recovery": [{"rise": 0.5}, {"rise": 0.6, "excess": 0.1}], "word_cosine": []}
+    assert tables.value(summary, "recovery.1.rise") == 0.6
+    assert tables.value(summary, "recovery.2.rise") is tables.value(summary, "recovery.3.rise") is None
+    assert tables.value(summary, "recovery.0.excess") is tables.value(summary, "word_cosine.middle") is None
+
+
+def test_new_is_the_language_attached_after_pretraining():
+    summary = {"perplexity": {"en": 2.0, "clone2": 7.0}, "adapt": {"clone2": {"perplexity": {"50": 9.0}}}}
+    assert tables.value(summary, "perplexity.new") == 7.0
+    assert tables.value(summary, "adapt.new.perplexity.50") == 9.0
+    assert tables.value({"perplexity": {"en": 2.0}}, "perplexity.new") is None
+
+
+@pytest.mark.parametrize("path, words", [
+    ("perplexity.clone", "perplexity (clone) ↓"), ("word_retrieval", "word retrieval ↑"),
+    ("knowledge.new", "facts seen only in English (new) ↑"),
+    ("knowledge_mixed.clone-en", "facts seen only in English, answered in English (clone) ↑"),
+    ("knowledge_mixed.en-clone", "facts seen only in English, asked in English (clone) ↑"),
+    ("tasks.nli.lexical.shuffled-4.0.accuracy", "nli, lexical (shuffled-4) ↑"),
+    ("tasks.nli.lexical.en.5.accuracy", "nli, lexical, 5 examples (en) ↑"),
+    ("tasks.same.text.de.0.accuracy", "same picture (de) ↑"),
+    ("tasks.xnli.text.de.1.per_token", "xnli, 1 example (de) ↑"),
+    ("translation.en-clone.0", "BLEU from English (clone) ↑"),
+    ("translation.clone-en.0", "BLEU into English (clone) ↑"),
+    ("sentences.de.alignment", "distance of translations (de) ↓"),
+])
+def test_every_number_has_a_name_with_its_language_and_direction(path, words):
+    assert tables.heading(path) == words
+
+
+def test_a_path_without_a_line_in_the_list_has_no_measure():
+    for path in ("perplexity", "tasks.nli.lexical.en.0.n", "minutes", "perplexity.en.0"):
+        assert tables.find(path) is None
+
+
+def test_the_numbers_of_items_and_of_chance_are_those_of_the_same_task_and_language():
+    measure, language = tables.find("tasks.nli.lexical.clone.5.accuracy")
+    assert (measure.n, measure.chance, language) == ("tasks.nli.lexical.{}.5.n", "chance.nli", "clone")
+    measure, _ = tables.find("transfer.nli.clone")
+    assert tables.items([WORLD], measure, ["clone"]) == "200"              # those of the task itself
+    measure, _ = tables.find("transfer.scene.de")
+    assert tables.items([REAL], measure, ["de"]) == "900"
+    assert tables.items([REAL], measure, ["en", "de"]) == "900–1,000"
+
+
+def test_the_list_of_measures_is_well_formed():
+    paths = [measure.path for measure in tables.MEASURES]
+    words = [(measure.words, measure.group) for measure in tables.MEASURES]
+    assert len(set(paths)) == len(paths) and len(set(words)) == len(words)
+    for measure in tables.MEASURES:
+        assert measure.better in ("↑", "↓") and 0 <= measure.digits <= 5
+        assert {path.split(".")[0] for path in f"{measure.path} {measure.n} {measure.chance}".split()} <= KEYS
+        assert measure.path.count("*") == len(set(re.findall(r"{\d}", measure.words)))
+        for other in [*measure.n.split(), measure.chance]:
+            assert other.count("*") <= measure.path.count("*"), measure
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+def test_a_table_is_markdown_whose_columns_stand_under_each_other():
+    lines = tables.table(["run", "loss"], [["a long name", 1], ["b", "2.345"]]).splitlines()
+    assert lines == ["| run         |  loss |",
+                     "|-------------|------:|",
+                     "| a long name |     1 |",
+                     "| b           | 2.345 |"]
+
+
+def test_mean_and_sample_deviation_over_seeds():
+    summaries = [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}]
+    assert tables.spread(summaries, "x", 2) == "2.00 ± 1.00"
+    assert tables.spread(summaries[:1], "x", 1) == "1.0" and tables.spread(summaries, "y", 2) == ""
+    assert tables.spread([*summaries, {}], "x", 2) == ""                   # a seed lacks it
+
+
+def test_the_table_of_a_run_has_measures_as_rows_and_languages_as_columns():
+    text = tables.show(WORLD)
+    rows = cells_of(text)
+    assert rows[0] == ["measure", "en", "clone", "chance", "n"]
+    assert ["perplexity ↓", "5.000", "4.000", "", "19,000–19,200"] in rows
+    assert ["facts seen only in English ↑", "0.900", "0.750", "0.125", "256"] in rows
+    assert ["facts seen only in English, answered in English ↑", "", "0.800", "0.125", "256"] in rows
+    assert ["nli, fine-tuned on English ↑", "0.700", "0.600", "0.333", "200"] in rows
+    assert ["sentences found from English ↑", "", "0.900", "0.003", "300"] in rows
+    assert ["nli, lexical ↑", "0.500", "0.400", "0.333", "200"] in rows
+    assert ["nli, lexical, 5 examples ↑", "0.550", "0.450", "0.333", "200"] in rows
+    assert ["cause, contextual ↑", "0.600", "0.300", "0.500", "90–100"] in rows
+    assert ["BLEU from English ↑", "", "12.3", "", ""] in rows
+    assert ["BLEU from English, 1 example ↑", "", "20.0", "", ""] in rows
+    assert ["BLEU into English ↑", "", "50.0", "", ""] in rows
+    assert not any(row[0].startswith("word retrieval") for row in rows)   # it has no language
+    heads = [row[0] for row in rows if row[1:3] == ["en", "clone"]]
+    assert heads == ["measure", "tasks", "generated text", "states of words and sentences"]
+    assert [row[0] for row in rows].index("tasks") < 12                    # the first table is short
+    assert text.split("\n\n")[len(heads)].startswith("↑ higher is better")     # not a row of the table above
+    assert text.endswith("word cosine, level 0 to 5: 0.10 0.20 0.30 0.40 0.50 0.60\n"
+                         "word retrieval ↑: 0.2500\nminutes: 1.5")
+
+
+def test_tasks_are_shown_in_the_order_of_the_summary():
+    names = ["question", "nli", "cause", "paraphrase", "ending", "coreference"]
+    tasks = {name: {"lexical": {"en": {"0": {"accuracy": 0.5}}}} for name in names}
+    rows = [row[0] for row in cells_of(tables.show(run(3.0) | {"tasks": tasks}))]
+    assert [row.split(",")[0] for row in rows if "lexical" in row] == names
+
+
+def test_a_run_shows_how_a_new_language_was_learned():
+    perplexity = {str(step): 100.0 / step for step in range(10, 120, 10)}
+    text = tables.show(WORLD | {"adapt": {"clone2": {"perplexity": perplexity}}})
+    assert ("perplexity of clone2 while adapting: 10.00 (step 10), 3.33 (step 30), 2.00 (step 50), "
+            "1.43 (step 70), 1.11 (step 90), 0.91 (step 110)") in text
+    short = tables.show(WORLD | {"adapt": {"clone2": {"perplexity": {"10": 3.0}}}})
+    assert "while adapting: 3.00 (step 10)\n" in short
+
+
+def test_a_run_on_a_prepared_folder_is_shown_with_baselines_that_need_no_model():
+    rows = cells_of(tables.show(REAL))
+    assert rows[0][:5] == ["measure", "language", "n", "chance", "this run"]
+    assert rows[0][5:] == [f"model-free: {name}" for name in tables.MODEL_FREE]
+    assert ["perplexity per word ↓", "de", "", "", "500.0"] + [""] * 5 in rows
+    german = {row[0]: row[2:] for row in rows if row[1] == "de"}
+    scene = ["", "0.280", "0.770", "", "0.810"]
+    assert german["scene, fine-tuned on English ↑"] == ["900", "0.250", "0.500", *scene]
+    assert german["scene, linear probe trained on English ↑"] == ["900", "0.250", "0.300", *scene]
+    assert german["same picture ↑"] == ["800", "0.500", "0.700", "0.530", "0.570", "", "0.840", ""]
+    assert german["sentences found to English, centred ↑"] == [
+        "1,000", "0.001", "0.400", "", "0.329", "0.721", "", ""]
+    assert german["sentences found from English ↑"] == [
+        "1,000", "0.001", "0.010", "", "0.326", "0.708", "", ""]
+    assert not any(row[0].startswith("perplexity ↓") or row[1] == "clone" for row in rows)
+
+
+def test_a_folder_without_tasks_and_pairs_has_a_table_too():
+    bare = {key: REAL[key] for key in ("languages", "minutes", "perplexity_per_word")}
+    assert "perplexity per word" in tables.show(bare) and "perplexity per word" in tables.show(
+        bare | {"baselines": {"tasks": {}, "retrieval": {}}})
+
+
+def test_the_table_of_a_study_has_systems_as_rows():
+    columns = [("perplexity_per_word.de", 0), ("perplexity_per_word.new", 0), ("transfer.scene.de", 2),
+               ("sentences.de.centred_to_english", 3)]
+    other = REAL | {"perplexity_per_word": {"en": 60.0, "de": 520.0}, "transfer": {}}
+    rows = cells_of(tables.systems_table({"joint": [REAL, REAL | {"perplexity_per_word": {"de": 502.0}}],
+                                          "prealign": [other]}, columns))
+    assert rows == [
+        ["system", "perplexity per word (de) ↓", "scene, fine-tuned on English (de) ↑",
+         "sentences found to English, centred (de) ↑"],
+        ["joint", "501 ± 1", "0.50 ± 0.00", "0.400 ± 0.000"], ["prealign", "520", "", "0.400"],
+        ["model-free: shared spelling", "", "0.28", "0.329"], ["model-free: dictionary", "", "0.77", "0.721"],
+        ["model-free: counts in the language", "", "0.81", ""], ["chance", "", "0.25", "0.001"],
+        ["n", "", "900", "1,000"]]
+
+
+def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
+    cfg = SimpleNamespace(method="prealign", preset="tiny", batch_size=8, context_len=128,
+                          stages={"align words": 300, "pretrain": 1850})
+    streams = {("en", "train"): range(2000), ("clone", "train"): range(300)}
+    corpus = SimpleNamespace(streams=streams, base_vocab=1280)
+    summary = dict(parameters=1400000, device="cpu", dtype="float32", languages=["en", "clone"],
+                   tokens=2048000)
+    assert tables.plan(cfg, summary, "runs/x", corpus, None, 2) == (
+        "prealign, preset tiny: 1,400,000 parameters; cpu, 2 threads, float32\n"
+        "tokens: en 2,000, clone 300; 1,280 per vocabulary; dictionary: 0 words\n"
+        "steps: align words 300, pretrain 1,850; 2,048,000 tokens of text in rows of 8 x 128; writes runs/x/")
+    assert "dictionary: 3 words" in tables.plan(cfg, summary, "runs/x", corpus, "abc", 2)
+
+
+LOG = [{"stage": "align words", "step": 10, "word_cosine": [0.9, 0.9, 0.9]},
+       {"stage": "pretrain", "step": 100, "val": {"en": 3.0, "clone": 5.0}, "word_cosine": [0.5, 0.1, 0.2]},
+       {"stage": "pretrain", "step": 200, "val": {"en": 2.0, "clone": 4.0}, "word_cosine": [0.7, 0.1, 0.2]}]
+
+
+def save(folder, summary, log=LOG):
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log), encoding="utf-8")
+    return folder
+
+
+def test_runs_are_compared_with_measures_as_rows_in_text_and_picture(tmp_path):
+    folders = [save(tmp_path / "one", run(7.0)), save(tmp_path / "two", run(8.0) | {"word_retrieval": 0.5})]
+    text = tables.compare(folders, tmp_path / "a" / "b")
+    rows = cells_of(text)
+    assert rows == [
+        ["measure", "language", "n", "chance", "one", "two"],
+        ["perplexity ↓", "en", "", "", "5.000", "5.000"],
+        ["perplexity ↓", "clone", "", "", "7.000", "8.000"],
+        ["facts seen only in English ↑", "en", "", "", "0.900", "0.900"],
+        ["facts seen only in English ↑", "clone", "", "", "0.500", "0.500"],
+        ["word retrieval ↑", "", "", "", "", "0.500"]]
+    out = tmp_path / "a" / "b"
+    written = (out / "report.md").read_text(encoding="utf-8")
+    assert text == f"{written.strip()}\n\nwritten to {out}/report.md, curves to {out}/report.svg"
+    assert "\n\n↑ higher is better" in written
+    assert len(lines_of((out / "report.svg").read_text(encoding="utf-8"))) == 6
+
+
+def test_runs_in_different_languages_share_one_table(tmp_path):
+    text = tables.compare([save(tmp_path / "world", WORLD), save(tmp_path / "real", REAL)], tmp_path)
+    rows = {tuple(row[:2]): row[2:] for row in cells_of(text)}
+    assert rows["perplexity ↓", "clone"][:4] == ["19,000", "", "4.000", ""]
+    assert rows["same picture ↑", "de"] == ["800", "0.500", "", "0.700", "0.530", "0.570", "", "0.840", ""]
+    assert rows["facts seen only in English ↑", "clone"][:3] == ["256", "0.125", "0.750"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    folders = [save(tmp_path / seed / "joint", run(3.0)) for seed in ("s0", "s1")]
+    head = cells_of(tables.compare(folders, tmp_path))[0]
+    assert head[4:] == [str(folder) for folder in folders]
+
+
+def test_a_folder_without_results_is_refused_with_its_name(tmp_path):
+    with pytest.raises(UserError, match=r"nothing/summary\.json is missing"):
+        tables.compare([tmp_path / "nothing"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+def lines_of(svg):
+    """Every curve: (dashed, list of points)."""
+    space = "{http://www.w3.org/2000/svg}"
+    return [("stroke-dasharray" in line.attrib,
+             [tuple(map(float, xy.split(","))) for xy in line.get("points").split()])
+            for line in ElementTree.fromstring(svg).iter(f"{space}polyline")]
+
+
+def test_curves_show_english_clone_and_cosine_of_every_run():
+    svg = plots.curves([("one", LOG), ("two", LOG)])
+    lines = lines_of(svg)
+    assert [dashed for dashed, _ in lines] == [False, True, False, True, False, False]
+    # two rows of pretraining; that of the alignment stage is left out
+    assert all(len(points) == 2 for _, points in lines)
+    english, clone, *_, cosine = (points for _, points in lines)
+    assert english[0][1] < english[1][1] and clone[0][1] < clone[1][1]      # losses fall: y counts from above
+    assert cosine[0][1] > cosine[1][1] and english[0][1] > clone[0][1]
+    # the lowest loss of all is at the bottom, the highest at the top
+    assert english[1] == (460.0, 300.0) and clone[0] == (260.0, 40.0)
+    assert cosine[0][0] == 540 + 200 and cosine[0][1] == pytest.approx(40 + 260 * (1 - 0.5 / 0.7), abs=0.1)
+    assert svg.count(plots.COLOURS[0]) == svg.count(plots.COLOURS[1]) == 4  # three curves, and the legend
+
+
+def test_the_cosine_is_that_of_the_middle_level():
+    log = [{"stage": "pretrain", "step": 1, "word_cosine": [0.0, 0.2, 1.0, 0.4, 0.6, 0.8]}]    # 4 blocks
+    (_, [point]), = lines_of(plots.curves([("one", log)]))
+    assert point[1] == 40
+
+
+def test_resets_and_a_new_language_have_charts_of_their_own():
+    log = [row | {"lm": 2.0 + i} for i, row in enumerate(LOG)]
+    log += [{"stage": "adapt", "step": s, "lm": 9.0, "val": {"en": 9.0, "clone": 9.0, "clone2": 5.0 - s / 10}}
+            for s in (10, 20, 30)]
+    lines = lines_of(plots.curves([("one", log)]))
+    assert [len(points) for _, points in lines] == [2, 2, 2, 2, 3]          # en, clone, cosine, training, new
+    *_, training, new = (points for _, points in lines)
+    assert training[0][1] > training[1][1] and new[0][1] < new[-1][1]
+    assert min(y for _, y in training) > 340                                # in the second row of charts
+
+
+def test_curves_of_a_run_without_rows_are_still_an_svg():
+    assert lines_of(plots.curves([("empty", [])])) == []
+
+
+def test_curves_of_a_run_whose_name_holds_markup_are_still_an_svg():
+    assert len(lines_of(plots.curves([("a&b <c>", LOG)]))) == 3
+
+
+def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_variance():
+    states = {"en": np.array([[0.0, 0, 3], [9, 0, 3]]), "a<b": np.array([[0.0, 1, 3], [9, 1, 3]])}
+    plane, share = plots.principal_plane(np.concatenate(list(states.values())))
+    assert np.allclose(np.abs(plane), [[4.5, 0.5]] * 4) and share == pytest.approx(1)
+    axes = np.eye(3) * [2, 1, 1]
+    _, share = plots.principal_plane(np.concatenate((axes, -axes)))
+    assert share == pytest.approx(10 / 12)                     # variances 8, 2 and 2
+    svg = plots.scatter(states, 2, "mean")
+    ElementTree.fromstring(svg)
+    assert svg.count("<line") == 2 and svg.count('r="3"') == 4 and "a&lt;b" in svg
+    assert "level 2, mean tokens<" in svg and ">100% of the variance<" in svg
+    assert "level 1, last token<" in plots.scatter(states, 1, "last")
+    places = re.findall(r'cx="([0-9.]+)" cy="([0-9.]+)" r="3"', svg)
+    (left, up), (right, down), *_ = [(float(x), float(y)) for x, y in places]
+    assert abs(right - left) == pytest.approx(380, abs=0.2) and abs(up - down) < 1     # one scale for both
+    lines = re.findall(r'<line x1="([0-9.]+)" y1="([0-9.]+)" x2="([0-9.]+)" y2="([0-9.]+)"', svg)
+    assert [(*a, *b) for a, b in zip(places[:2], places[2:])] == lines      # a sentence and its translation
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("differences, direction, margin, verdict", [
+    ([0.1, 0.2, 0.3], "higher", 0.05, "reproduced"),
+    ([-0.1, -0.2, -0.3], "lower", 0.05, "reproduced"),
+    ([0.125, 0.125], "higher", 0.125, "reproduced"),                # the margin itself is enough
+    ([0.03, 0.04, 0.05], "higher", 0.1, "same direction"),          # every seed, but less than the margin
+    ([0.3, 0.3, -0.01], "higher", 0.05, "same direction"),          # mean 0.197, standard error 0.103
+    ([0.1, -0.1, 0.03], "higher", 0.05, "no difference"),           # mean 0.01, standard error 0.058
+    ([0.06, 0.0, 0.0], "higher", 0.05, "no difference"),            # mean 0.02, standard error 0.02
+    ([0.01, 0.01, 0.01], "higher", 0.1, "no difference"),           # no spread, below a quarter of the margin
+    ([-0.01, -0.01, -0.01], "higher", 0.1, "no difference"),
+    ([0.03, 0.03, 0.03], "higher", 0.1, "same direction"),          # above a quarter
+    ([0.0, 0.0, 0.0], "higher", 0.0, "no difference"),
+    ([-0.1, -0.2, -0.3], "higher", 0.05, "opposite"),
+    ([0.1, 0.2, 0.3], "lower", 0.05, "opposite"),
+    ([0.01, 0.02, 0.0], "not higher", 0.02, "reproduced"),
+    ([-0.5, -0.5, -0.5], "not higher", 0.02, "reproduced"),
+    ([0.02, 0.02, 0.02], "not higher", 0.02, "opposite"),
+    ([0.03, 0.02, 0.04], "not higher", 0.02, "opposite"),
+    ([0.2], "higher", 0.05, "reproduced"),                          # one seed has no spread
+    ([-0.2], "higher", 0.05, "opposite"),
+    ([0.1, math.nan], "higher", 0.05, "not measured"),
+    ([math.nan], "not higher", 0.05, "not measured"),
+])
+def test_the_verdict_follows_the_rule(differences, direction, margin, verdict):
+    assert claims.judge(differences, direction, margin) == verdict
+
+
+def test_a_claim_may_compare_differences_of_systems_and_of_numbers():
+    summaries = {"a": [run(8.0, 0.7), run(9.0)], "b": [run(3.0, 0.4), run(5.0)]}
+    assert claims.measured(summaries, "a - b", "perplexity.clone").tolist() == [5, 4]
+    assert claims.measured(summaries, "a", "perplexity.clone - perplexity.en").tolist() == [3, 4]
+    assert np.isnan(claims.measured(summaries, "a", "perplexity.nowhere")).all()
+    assert np.isnan(claims.measured(summaries, "no such system", "perplexity.en")).all()
+    claim = studies.CLAIMS[0]._replace(system="a", against="b", number="perplexity.clone")
+    assert claims.differences(summaries, claim).tolist() == [5, 4]
+    assert claims.differences(summaries, claim._replace(against="")).tolist() == [8, 9]
+
+
+def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
+    summaries = {name: [run(math.e ** 3), run(math.e ** 4)] for name in studies.SYSTEMS["prealign"]}
+    # one nat lower in each seed, knowledge the same
+    summaries["prealign"] = [run(math.e ** 2, 0.5), run(math.e ** 3, 0.5)]
+    summaries["skyline"] = [run(math.e ** 1), run(math.e ** 2)]             # two nats lower
+    text = claims.verdicts("prealign", summaries)
+    rows = [row for row in cells_of(text) if re.match(r"P\d", row[0])]
+    assert len(rows) == sum(claim.study == "prealign" for claim in studies.CLAIMS)
+    assert ["P1 perplexity of the clone is lower than under joint training (log ratio)",
+            "prealign", "joint", "≤ -0.05", "-1.000 ± 0.000", "reproduced"] in rows
+    assert ["P1 English perplexity rises by less than 2 % (log ratio)",
+            "prealign", "joint", "< 0.02", "+0.000 ± 0.000", "reproduced"] in rows
+    assert ["P3 facts seen only in English are known in the clone",
+            "prealign", "joint", "≥ 0.05", "+0.000 ± 0.000", "no difference"] in rows
+    # no transfer, no cosine, no held-out words above
+    missing = [row for row in rows if row[0][:2] in ("P2", "P6", "P7") or "English text" in row[0]]
+    assert all(row[-2:] == ["", "not measured"] for row in missing) and len(missing) == 6
+    assert len(missing) == text.count("not measured")
+    assert "that prealign closes: 0.50" in text and text.startswith("Mean ± sd over 2 seeds.")
+    del summaries["vanilla"]                                                # a part of the study
+    rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", summaries))}
+    assert rows["P5 input-only code-switching is as good as vanilla: facts seen only in English"] == [
+        "published", "vanilla", "≥ 0", "", "not measured"]
+
+
+def test_a_study_with_too_few_resets_still_has_a_report():
+    summary = run(3.0) | {"recovery": [{"rise": 0.5, "excess": 0.1}] * 2}
+    text = claims.verdicts("forget", {"forgetting": [summary], "standard": [run(3.0)]})
+    rows = {row[0]: row for row in cells_of(text)}
+    assert rows["F6 training loss rises at the fourth reset (nats)"][-1] == "not measured"
+    assert rows["F3 English perplexity rises by less than 5 % in pretraining (log ratio)"][-2:] == [
+        "+0.000", "reproduced"]
+
+
+def adapted(*perplexities, language="clone2"):
+    found = {str(10 * i + 10): p for i, p in enumerate(perplexities)}
+    return run(3.0) | {"adapt": {language: {"perplexity": found}}}
+
+
+def test_updates_needed_are_a_share_of_those_of_the_other_run():
+    # the last of each is of other rows
+    assert claims.updates_needed(adapted(9, 5, 4, 3, 0), adapted(20, 10, 7, 5, 9)) == 0.5
+    assert claims.updates_needed(adapted(9, 8, 7, 6, 0), adapted(20, 10, 7, 5, 9)) == math.inf
+    same = adapted(*range(20, 8, -1))
+    assert claims.updates_needed(same, same) == 1                          # 110 of 110
+
+
+def test_updates_needed_of_a_run_with_a_single_row_are_not_measured():
+    several = adapted(9, 5, 4)
+    for ours, theirs in ((adapted(9), several), (several, adapted(9)), (run(3.0), several)):
+        assert math.isnan(claims.updates_needed(ours, theirs))
+
+
+def test_systems_under_the_same_condition_stand_side_by_side():
+    summaries = {"BA": [run(8.0), run(2.0)], "BA, far": [run(9.0)], "BAD": [run(1.0)], "BA, x": [run(1.0)],
+                 "AFA": [run(4.0), run(1.0)], "AFA, far": [run(3.0)], "AFAD": [run(1.0)]}
+    columns = [("perplexity.clone", 1), ("perplexity.new", 1)]
+    text, pairs = claims.side_by_side(summaries, "BA", "AFA", columns)
+    assert cells_of(text) == [
+        ["adapted with", "perplexity (clone) ↓: BA", "AFA", "ratio",
+         "perplexity (new) ↓: BA", "AFA", "ratio"],
+        ["default", "5.0 ± 4.2", "2.5 ± 2.1", "0.50", "", "", ""], ["far", "9.0", "3.0", "0.33", "", "", ""]]
+    assert pairs == [("BA", "AFA"), ("BA, far", "AFA, far")]
+
+
+def test_pairs_of_systems_have_a_table_of_their_own_and_the_updates_that_they_need():
+    summaries = {"standard": [run(3.0)], "BA": [adapted(20, 10, 7, 5, 9)], "AFA": [adapted(9, 5, 4, 3, 2)],
+                 "BA, reversed": [adapted(9, language="reversed")],
+                 "AFA, reversed": [adapted(9, language="reversed")]}
+    text = claims.verdicts("forget", summaries)
+    assert "Updates until AFA is where BA ends" in text and ": 0.50 (BA), nan (BA, reversed)\n" in text
+    names = [row[0] for row in cells_of(text)]
+    assert names[:5] == ["system", "standard", "adapted with", "default", "reversed"]
+
+
+def test_the_report_of_a_study_is_written_with_the_numbers_behind_it(tmp_path):
+    more = {"seed": 1, "tasks": {"nli": {"lexical": {"en": {"0": {"accuracy": 0.5}}}}}, "minutes": 3.0,
+            "knowledge_n": {"en": 256}, "word_cosine": [0.123456, 0.2, 0.3], "parameters": 1234567}
+    summaries = {name: [run(math.e ** 3 + 1 / 3) | more | {"seed": 0}, run(math.e ** 3 + 1 / 3) | more]
+                 for name in studies.SYSTEMS["prealign"]}
+    summaries["skyline"] = [run(2.0), run(2.0)]
+    shown = claims.conclude("prealign", summaries, tmp_path / "runs")
+    report_text = (tmp_path / "runs" / "report-prealign-tiny-synthetic.md").read_text(encoding="utf-8")
+    kept = json.loads((tmp_path / "runs" / "report-prealign-tiny-synthetic.json").read_text(encoding="utf-8"))
+    assert report_text in shown and report_text == claims.verdicts("prealign", kept)
+    name = f"{tmp_path}/runs/report-prealign-tiny-synthetic"
+    assert shown.endswith(f"written to {name}.md; the numbers behind it to {name}.json")
+    # no tasks, minutes and parameters: the report does not read them
+    assert kept["joint"][1] == {
+        "preset": "tiny", "data": "synthetic", "languages": ["en", "clone"], "seed": 1,
+        "perplexity": {"en": 5.0, "clone": 20.419}, "knowledge": {"en": 0.9, "clone": 0.5},
+        "knowledge_n": {"en": 256}, "word_cosine": [0.12346, 0.2, 0.3]}
+
+
+def test_the_numbers_behind_a_report_are_of_the_language_that_was_attached(tmp_path):
+    summary = adapted(9, 5, 4) | {"perplexity": {"en": 5.0, "clone": 3.0, "clone2": 7.0, "reversed": 8.0},
+                                  "recovery": [{"step": 3, "rise": 0.5}]}
+    claims.conclude("forget", {"AFA": [summary], "BA": [summary], "standard": [run(3.0)]}, tmp_path)
+    kept, = json.loads((tmp_path / "report-forget-tiny-synthetic.json").read_text(encoding="utf-8"))["AFA"]
+    assert kept["perplexity"] == {"en": 5.0, "clone": 3.0, "clone2": 7.0}
+    assert kept["adapt"] == summary["adapt"] and kept["recovery"] == summary["recovery"]
+
+
+def test_the_report_of_real_languages_has_rows_for_what_needs_no_model(tmp_path):
+    text = claims.conclude("real", {"joint": [REAL, REAL]}, tmp_path)
+    rows = {row[0]: row for row in cells_of(text)}
+    at = rows["system"].index("sentences found to English, centred (de) ↑")
+    assert rows["model-free: shared spelling"][at] == "0.329" and rows["chance"][at] == "0.001"
+    assert rows["n"][at] == "1,000" and (tmp_path / "report-real-tiny-three.md").exists()
+
+
+def test_the_headlines_are_judged_on_the_committed_numbers():
+    rows = cells_of(claims.headlines(claims.committed()))[1:]
+    assert len(rows) == sum(claim.headline != "" for claim in studies.CLAIMS) == 27
+    assert rows[0] == ["P1", "perplexity of the clone is lower than under joint training", "↓", "joint",
+                       "5.12 ± 0.25", "prealign", "3.74 ± 0.34", "3", "reproduced"]
+    assert {row[-1] for row in rows} == {"reproduced", "no difference", "opposite"}
+
+
+# --- the lists of studies, systems and claims ---------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["claims.tsv", "systems.tsv", "columns.tsv", "tables.tsv"])
+def test_every_line_of_a_list_has_all_columns_and_none_is_there_twice(name):
+    text = (Path(tables.__file__).parent / name).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert text.endswith("\n") and {line.count("\t") for line in lines} == {lines[0].count("\t")}
+    assert len(set(lines)) == len(lines)
+    assert all(cell == cell.strip() for cell in "\t".join(lines).split("\t"))
+
+
+def test_every_claim_compares_systems_of_its_study_by_a_number_that_tables_know():
+    assert len(studies.CLAIMS) == 139 and {claim.study for claim in studies.CLAIMS} == set(STUDIES)
+    for claim in studies.CLAIMS:
+        named = set(claim.system.split(" - ")) | set(claim.against.split(" - ")) - {""}
+        assert named <= studies.SYSTEMS[claim.study].keys(), claim
+        assert claim.direction in ("higher", "lower", "not higher") and 0 <= claim.margin <= 1
+        for part in claim.number.split(" - "):
+            assert tables.find(part.removeprefix("log ")), claim
+        assert claim.headline in ("", "0", "1", "2", "3") and (claim.against or not claim.headline)
+    compared = [claim[:2] + claim[3:6] for claim in studies.CLAIMS]
+    assert len(set(compared)) == len(compared)
+
+
+def test_every_column_of_a_study_is_a_number_that_tables_know():
+    assert list(studies.COLUMNS) == list(studies.SYSTEMS) == list(STUDIES)
+    for by_table in studies.COLUMNS.values():
+        assert list(by_table)[0] == "main"
+        for _, columns in by_table.values():
+            assert all(tables.find(path) and digits >= 0 for path, digits in columns)
+
+
+def test_every_system_comes_after_the_runs_that_it_starts_from_and_is_a_configuration():
+    for study, systems in studies.SYSTEMS.items():
+        seen = ["data"] if study == "real" else []
+        for name, options in systems.items():
+            needed = re.findall(r"{(.+?)}", options)
+            assert set(needed) <= set(seen), name
+            if not needed:
+                parse_args(studies.arguments(options, {}))
+            seen.append(name)
+
+
+def test_options_are_split_before_paths_are_filled_in():
+    places = {"data": "my set", "tuned BA": "runs/a b"}
+    assert studies.arguments('--data {data}-disjoint --body_from "{tuned BA}" --shots 0,5', places) == [
+        "--data", "my set-disjoint", "--body_from", "runs/a b", "--shots", "0,5"]
+
+
+def train(found):
+    """Take the runs of a study one by one, each as if it was trained: -> {folder: (name, Config)}."""
+    runs = {}
+    for name, cfg, out in found:
+        out.mkdir(parents=True)
+        (out / "config.json").write_text(json.dumps(asdict(cfg)), encoding="utf-8")
+        assert str(out) not in runs
+        runs[str(out)] = name, cfg
+    return runs
+
+
+def test_the_systems_of_a_study_are_runs_of_the_given_size_with_their_own_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg, modes = parse_args(["--reproduce", "prealign", "--steps", "700", "--seed", "9"])
+    runs = train(studies.systems_of("prealign", 2, cfg, modes.given))
+    assert len(runs) == 2 * len(studies.SYSTEMS["prealign"])
+    assert {cfg.seed for _, cfg in runs.values()} == {0, 1}
+    name, system = runs["runs/prealign-tiny-s1/dictionary-75-"]
+    assert name == "dictionary 75 %" and (system.method, system.steps, system.seed) == ("prealign", 700, 1)
+    assert system.dictionary_coverage == 0.75 and system.transfer_steps == 0
+    _, skyline = runs["runs/prealign-tiny-s0/skyline"]
+    assert skyline.clone_share == 0.5 and skyline.steps == 1260            # 700 * 0.9 English, twice
+    for name, system in runs.values():
+        assert name == "skyline" or (system.steps, system.clone_share) == (700, 0.1)
+
+
+def test_a_system_that_starts_from_a_run_has_its_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg, modes = parse_args(["--reproduce", "forget", "--steps", "700"])
+    runs = train(studies.systems_of("forget", 1, cfg, modes.given))
+    _, system = runs["runs/forget-tiny-s0/assembled-AFA"]
+    assert system.from_run == "runs/forget-tiny-s0/forgetting"
+    assert system.body_from == "runs/forget-tiny-s0/tuned-forgetting"
+    assert (system.method, system.steps) == ("forget", 700)
+    assert (system.adapt_to, system.adapt_rows) == ("clone2", "all")
+
+
+def prepared(folder, disjoint=False):
+    """The files of a prepared folder that options and studies read."""
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    tokens = {f"{name}.{split}": 5000 for name in ("en", "de", "cs") for split in ("train", "val", "test")}
+    for name in tokens:
+        (folder / f"{name}.bin").write_bytes(bytes(2 * 5000))
+    (folder / "meta.json").write_text(json.dumps(dict(
+        format=FORMAT, languages=["en", "de"], new=["cs"], base_vocab=330, disjoint=disjoint, dtype="uint16",
+        tokenizer=hashlib.sha256(b"{}").hexdigest(), spaces={}, words={}, bytes={}, tokens=tokens,
+        word_order={})), encoding="utf-8")
+
+
+def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared(tmp_path / "my set")
+    cfg, modes = parse_args(["--reproduce", "real", "--data", "my set", "--steps", "7", "--context_len", "64",
+                             "--prealign_rows", "0"])
+    with pytest.raises(UserError, match="my set-disjoint is not a prepared folder"):
+        next(studies.systems_of("real", 1, cfg, modes.given))              # before anything is trained
+    prepared(tmp_path / "my set-disjoint", disjoint=True)
+    runs = train(studies.systems_of("real", 2, cfg, modes.given))
+    assert len(runs) == 2 * len(studies.SYSTEMS["real"])
+    assert {(cfg.data, cfg.steps) for _, cfg in runs.values()} == {("my set", 7), ("my set-disjoint", 2000)}
+    assert {(cfg.context_len, cfg.vocab_size) for _, cfg in runs.values()} == {(64, 330)}
+    assert {cfg.languages for _, cfg in runs.values()} == {"en,de"}
+    assert {cfg.seed for _, cfg in runs.values()} == {0, 1}
+    assert {cfg.new_language for _, cfg in runs.values()} == {"", "cs"}
+    assert "runs/real-tiny-my set-s1/AFA-1000-captions" in runs
+
+
+def test_a_study_of_the_world_takes_no_prepared_folder():
+    with pytest.raises(UserError, match="takes no prepared folder"):
+        next(studies.systems_of("forget", 1, SimpleNamespace(data="x"), {}))
