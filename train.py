@@ -332,6 +332,10 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
     if cfg.from_run and not cfg.stages:
         raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
+    most = run.corpus.most_test_items()
+    if cfg.eval_items > most > 0:
+        raise UserError(f"--eval_items {cfg.eval_items}: {run.corpus.folder} has at most {most} test items "
+                        "of a task and difficulty")
     with run.lock():
         if fresh:
             run.clear()

@@ -8,6 +8,7 @@ A batch is a pure function of its random generator: the step number is the whole
 import itertools
 import json
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ class Corpus:
                 continue
             path, dtype = self.folder / f"{name}.{split}.bin", self.meta["dtype"]
             # an empty file cannot be mapped
-            self.streams[name, split] = np.memmap(path, dtype, "r") if n else np.zeros(0, np.int64)
+            self.streams[name, split] = np.memmap(path, dtype, "r", shape=n) if n else np.zeros(0, np.int64)
 
     def add_language(self, name, n_tokens):
         """Add a language that tokenizer and pretraining have not met, with n_tokens of training text.
@@ -355,6 +356,12 @@ class Corpus:
     def difficulties(self, task):
         """The difficulties of a task in the order of its test file; [""] where items have none."""
         return list(dict.fromkeys(item.difficulty for item in self._all_items(task, "test")))
+
+    def most_test_items(self):
+        """The largest number of test items of one difficulty that any task has: -> int."""
+        counts = [Counter(item.difficulty for item in self._all_items(task, "test"))
+                  for task in self.task_names()]
+        return max((n for by_difficulty in counts for n in by_difficulty.values()), default=0)
 
     def exercises(self):
         """English training items of all tasks.  Raises UserError if there are none."""

@@ -53,7 +53,7 @@ def file_digest(path):
 def read_meta(folder):
     """Read and check meta.json of a folder: -> dict.
 
-    Raises UserError if the folder was not prepared, has another format, a file of the wrong length, or a
+    Raises UserError if the folder was not prepared, has another format, a file that is too short, or a
     tokenizer.json that is not its own.
     """
     folder = Path(folder)
@@ -77,7 +77,7 @@ def read_meta(folder):
                         "prepare the folder again")
     for name, n in meta["tokens"].items():
         path = folder / f"{name}.bin"
-        if not path.exists() or path.stat().st_size != n * np.dtype(meta["dtype"]).itemsize:
+        if not path.exists() or path.stat().st_size < n * np.dtype(meta["dtype"]).itemsize:
             raise UserError(f"{path} does not hold the {n} tokens that meta.json states: prepare the folder "
                             "again")
     return meta

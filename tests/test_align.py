@@ -198,7 +198,7 @@ def test_drawn_languages_have_english_as_the_pivot_and_cross_as_often_as_told():
 
 
 def test_the_three_draws_of_languages_are_independent():
-    """Each of the eight cases has its probability: partner 2 or 3, asked in English or not, crossed or not."""
+    """Each of eight cases has its probability: partner 2 or 3, asked in English or not, crossed or not."""
     n, cross = 8000, 0.25
     partner, asked, answered = draw_languages(np.random.default_rng(1), [2, 3], n, cross)
     for which, english, crossed in itertools.product((2, 3), (True, False), (True, False)):

@@ -167,8 +167,9 @@ def test_languages_left_out_are_met_in_plain_text_alone(cache, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("wrong, part", [
-    (["--afp_leave_out", "klingon"], "--afp_leave_out klingon: some of the languages"),
-    (["--afp_leave_out", "clone"], "not all of them (clone)"), (["--afp_leave_out", "en"], "other than English"),
+    (["--afp_leave_out", "klingon"], "--afp_leave_out klingon: leave out some of clone"),
+    (["--afp_leave_out", "clone"], "leave out some of clone, not all"),
+    (["--afp_leave_out", "en"], "--afp_leave_out en: leave out some of clone"),
     (["--afp_mcl_layer", "5"], "--afp_mcl_layer 5: the model has --n_layer 4"),
     (["--method", "align+forget"], "invalid choice"), (["--afp_cross", "1.1"], "--afp_cross 1.1 is out of range")])
 def test_a_mistake_costs_one_line(capsys, wrong, part):

@@ -4,9 +4,11 @@ import doctest
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 from data import folder as folders
 from data.corpus import Corpus, Dictionary, languages_of_rows
@@ -365,3 +367,98 @@ def test_a_language_added_later_does_not_change_the_identity_of_the_data(corpus,
     english = before.encode(STORY)
     assert np.array_equal(before.encode(STORY, "shuffled-4"), permute_words(english, *before.classes, 4) + 1600)
     assert before.decode(before.encode("Anna had the ball.", "shuffled-4")) == "⟨the ball Anna had.⟩"
+
+
+# --- numbers that are rounded, cut or counted ---------------------------------------------------------------
+
+def test_the_share_of_a_split_is_rounded_to_the_nearest_word():
+    assert [len(numbered(10).split(share, seed=0)[0]) for share in (0.79, 0.71, 0.05)] == [8, 7, 2]
+
+
+@pytest.mark.parametrize("change", [dict(seed=7), dict(tokenizer="0"), dict(disjoint=False),
+                                    dict(languages=["en", "clone", "reversed"])])
+def test_the_identity_of_the_data_depends_on_seed_tokenizer_and_languages(corpus, change):
+    other = Corpus(corpus.folder)
+    before = other.digest
+    other.meta = other.meta | change
+    other.disjoint = other.meta["disjoint"]
+    assert other.digest != before == corpus.digest
+
+
+def test_test_text_is_evaluated_where_there_is_any_and_validation_text_elsewhere(corpus, tmp_path):
+    folder = tmp_path / "c"
+    assert by_hand(corpus, folder, "uint16", np.arange(300), np.arange(50)).test_split == "val"
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta["tokens"]["en.test"] = 20
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    np.arange(20).astype("uint16").tofile(folder / "en.test.bin")
+    assert Corpus(folder).test_split == "test"
+
+
+def test_documents_are_those_of_the_first_tokens(corpus):
+    first, second = corpus.encode("Anna saw Tom."), corpus.encode("It was a ball.")
+    copy = Corpus(corpus.folder)
+    copy.streams["clone", "val"] = np.concatenate((first, second, first)) + 400
+    texts = copy.documents("clone", "val", len(first) + len(second))
+    assert [text.replace("<|doc|>", "").strip() for text in texts] == ["Anna saw Tom.", "It was a ball."]
+
+
+@pytest.fixture
+def pairs(corpus, tmp_path):
+    """A folder of English and two languages, with sentence pairs and a dictionary by hand."""
+    folder = shutil.copytree(corpus.folder, tmp_path / "pairs")
+    (folder / "tasks" / "translate.test.jsonl").unlink(missing_ok=True)
+    lines = dict(clone=["a\tone", "a\ttwo", "b\tthree", "c\tfour"], reversed=["d\tfive", "a\tsix", "e\tseven"])
+    for name, some in lines.items():
+        (folder / f"pairs.{name}.test.tsv").write_text("\n".join(some) + "\n", encoding="utf-8")
+        (folder / f"dictionary.{name}.tsv").write_text("the\tthe\nwas\twas\nthe\tthe\n", encoding="utf-8")
+    return Corpus(folder, ["en", "clone", "reversed"])
+
+
+def test_parallel_sentences_take_turns_keep_the_first_translation_and_end_at_n(pairs):
+    assert pairs.parallel(["clone", "reversed"], "test", 4) == [
+        dict(en="a", clone="one", reversed="six"), dict(en="d", reversed="five"), dict(en="b", clone="three"),
+        dict(en="e", reversed="seven")]
+    assert pairs.parallel(["clone", "reversed"], "test", 1) == [dict(en="a", clone="one")]
+
+
+def test_sentences_to_translate_into_a_language_are_its_own(pairs):
+    assert [item.prompt for item in pairs.items("translate", "test", 9, language="reversed")] == [
+        dict(en="d", reversed="five"), dict(en="a", reversed="six"), dict(en="e", reversed="seven")]
+    assert len(pairs.items("translate", "test", 9)) == 5
+
+
+def test_a_translation_that_is_listed_twice_is_held_once(pairs):
+    entries = dict(pairs.dictionary().entries)
+    assert len(entries) == 2
+    for word, translations in entries.items():
+        assert translations == [tuple(t + 400 for t in word), tuple(t + 800 for t in word)]
+
+
+def test_the_first_half_of_a_sentence_has_the_word_in_the_middle(corpus):
+    item = corpus._continuation(dict(en="Anna saw Tom.", clone="Anna had the ball."))
+    assert (item.prompt, item.candidates) == (
+        dict(en="Anna saw", clone="Anna had"), dict(en=["Tom."], clone=["the ball."]))
+
+
+# --- what a folder is written from --------------------------------------------------------------------------
+
+def test_wide_marks_end_a_sentence_and_a_wide_comma_does_not():
+    marks = [pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0] for mark in "。？！，"]
+    table = SimpleNamespace(get_vocab_size=lambda: 4, get_vocab=lambda: {mark: i for i, mark in enumerate(marks)})
+    assert folders.token_classes(table)[1].tolist() == [True, True, True, False]
+
+
+def test_raw_lines_are_learned_and_packed_as_they_stand_inside_a_line(corpus):
+    learned = folders.train_tokenizer(["xyz\nxyz\nxyz"] * 5, 264).get_vocab()
+    assert "Ġxyz" in learned and "xyz" not in learned and learned["<|doc|>"] == 0
+    packed = folders.pack(["Anna saw\nTom.", "Yes."], corpus.tokenizer)
+    expected = [0, *corpus.tokenizer.encode(" Anna saw\n Tom.").ids, 0, *corpus.tokenizer.encode(" Yes.").ids]
+    assert packed.tolist() == expected
+
+
+def test_a_stream_is_counted_in_documents_words_bytes_and_tokens(tmp_path):
+    batches = [(["é", "ab"], np.arange(5), 2), (["漢字"], np.arange(3), 1)]
+    assert folders.write_stream(tmp_path / "x.bin", batches, "uint16") == dict(
+        documents=3, words=3, bytes=10, tokens=8)
+    assert np.fromfile(tmp_path / "x.bin", "uint16").tolist() == [0, 1, 2, 3, 4, 0, 1, 2]

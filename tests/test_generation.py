@@ -7,6 +7,7 @@ import pytest
 
 from data import tasks
 from data.corpus import Corpus
+from data.folder import SPLITS
 from data.lab import generation
 from data.lab.generation import Identifier, bleu, rouge_1, split_words, token_share
 from data.tasks import ANSWER, TRANSLATE
@@ -59,14 +60,15 @@ def test_rouge_1_of_hand_worked_cases():
     assert rouge_1(split("a b c"), split("a b c")) == 1.0
     assert rouge_1(split("a a b"), split("a c")) == pytest.approx(2 * 1 / (3 + 2))
     assert rouge_1(split("a a a"), split("a a c d e")) == pytest.approx(2 * 2 / (3 + 5))
-    assert rouge_1(split("a b", "x", "z"), split("b a", "y", "x y z")) == pytest.approx((1 + 0 + 2 / 4) / 3)
+    assert rouge_1(split("a b", "x", "z"), split("b a", "y", "w x y z")) == pytest.approx((1 + 0 + 2 / 5) / 3)
     assert rouge_1([[]], split("a")) == 0.0 and rouge_1([[]], [[]]) == 0.0
 
 
 def test_words_are_token_tuples_so_another_language_has_none_in_common(clones):
     english, clone = (clones.encode("Anna saw a strawberry.", name, separator=False)
                       for name in ("en", "clone"))
-    (one, two), [other] = split_words(clones, [english, english[:1]], "en"), split_words(clones, [clone], "clone")
+    [one, two] = split_words(clones, [english, english[:1]], "en")
+    [other] = split_words(clones, [clone], "clone")
     assert [w for word in one for w in word] == english.tolist() and two == one[:1]
     assert len(one) == len(other) == 5                         # the full stop is one
     assert not set(one) & set(other)
@@ -135,11 +137,10 @@ def test_the_share_of_a_clone_counts_tokens(clones):
 class Writer:
     """Takes the place of model.generate: writes the answer of a prompt's question, changed by `change`.
 
-    corpus, kinds: (task, form) of the questions that it knows
     `asked` keeps (number of prompts, most new tokens, longest prompt), `prompts` all prompts.
     """
 
-    def __init__(self, corpus, change=lambda answer: answer, lag=0):
+    def __init__(self, corpus, change=lambda answer: answer):
         self.change, self.answers, self.asked, self.prompts = change, {}, [], []
         for task in ("translate", "summary", "coreference", "question"):
             for other in corpus.languages[1:]:
@@ -210,49 +211,57 @@ def test_an_answer_is_right_to_the_last_token_and_may_be_in_the_language_without
     assert 0 < found["summary_rouge1"]["en-clone"] < 1 and 0 < found["translation"]["en-clone"]["0"] < 100
 
 
-def test_half_of_the_answers_are_right(clones, write):
-    [*answers] = {clones.items(task, "test", 3, "lexical")[i].candidates_in("en")[
-        clones.items(task, "test", 3, "lexical")[i].answer] for task in ("coreference", "question") for i in range(3)}
-    wrong = clones.encode("Tom.", "en", separator=False).tolist()
-    right = clones.encode(answers[0], "en", separator=False).tolist()
+def translations(corpus, context_len, ks, seed=0):
+    """Three items in every direction: -> list of (direction, language, k, outputs, references)."""
+    kinds = [("translate", None)]
+    return list(generation.every_direction(model(context_len), corpus, kinds, ks, 3, seed, TRANSLATE))
+
+
+def questions(corpus, split, n):
+    items = [corpus.items(task, split, n, "lexical") for task in ("coreference", "question")]
+    return items[0] + items[1]
+
+
+def test_some_of_the_answers_are_right(clones, write):
+    answers = [item.candidates[item.answer] for item in questions(clones, "test", 3)]
+    wrong, right = (clones.encode(text, "en", separator=False).tolist() for text in ("Tom.", answers[0]))
     write(Writer(clones, lambda answer: answer if answer[:len(right)] == right else wrong))
     found = generation.evaluate_generation(model(400), clones, 6, 0)["answer_right"]["clone-en"]["0"]
-    items = [item for task in ("coreference", "question") for item in clones.items(task, "test", 3, "lexical")]
-    assert found == np.mean([item.candidates[item.answer] == answers[0] for item in items]) and 0 < found < 1
+    assert found == answers.count(answers[0]) / 6 and 0 < found < 1
 
 
 def test_prompts_ask_in_one_language_for_the_other_after_validation_examples(clones, write):
     writer = write(Writer(clones))
-    dev = clones.items("translate", "val", 50)
-    found = list(generation.every_direction(model(400), clones, [("translate", None)], (0, 2), 3, 0, TRANSLATE))
-    assert [(direction, language, k) for direction, language, k, *_ in found[:4]] == [
+    dev, items = clones.items("translate", "val", 50), clones.items("translate", "test", 3)
+    found = translations(clones, 400, (0, 2))
+    assert [tuple(some[:3]) for some in found[:4]] == [
         ("en-clone", "clone", 0), ("en-clone", "clone", 2), ("clone-en", "en", 0), ("clone-en", "en", 2)]
-    for direction, _, k, outputs, references in found:
-        assert outputs == references and len(outputs) == 3     # in the order of the items, not of their length
-    items = clones.items("translate", "test", 3)
+    for _, _, _, outputs, references in found:
+        assert outputs == references and len(outputs) == 3     # in the order of the items, not by length
     for item, reference in zip(items, found[0][4]):
         assert clones.decode(reference) == "⟨" + item.candidates[0].removesuffix(".") + "⟩"
+    assert {prompt[0] for prompt in writer.prompts[:6]} == {0}             # the English separator
     shown = {clones.decode(prompt) for prompt in writer.prompts[3:6]}
     for text in shown:                                         # English questions, answers of the clone
         assert text.count("Translate into clone:") == 3 and text.count("⟨") == 2
         assert sum(item.prompt in text for item in dev) == 2
         assert sum(text.endswith(f"{item.prompt} Translate into clone:") for item in items) == 1
-    assert len({text[:text.rindex(":", 0, -1)].rsplit("\n", 1)[0] for text in shown}) == 3      # each item its own
-    first = [tuple(map(tuple, writer.prompts))]
+    assert len({text.rsplit("\n", 1)[0] for text in shown}) == 3          # each item has its own examples
+    first = list(writer.prompts)
     writer.prompts.clear()
-    list(generation.every_direction(model(400), clones, [("translate", None)], (0, 2), 3, 1, TRANSLATE))
-    assert tuple(map(tuple, writer.prompts)) not in first      # another seed, other examples
+    translations(clones, 400, (0, 2), seed=1)
+    assert writer.prompts != first
 
 
 def test_items_and_examples_are_shared_evenly_by_the_kinds_of_questions(clones, write):
     writer = write(Writer(clones))
     found = next(generation.every_direction(model(400), clones, generation.ONE_ANSWER, (1,), 6, 0))
-    assert len(found[3]) == 6
-    questions = [item for task in ("coreference", "question") for item in clones.items(task, "test", 3, "lexical")]
-    answers = [item.candidates[item.answer].removesuffix(".") for item in questions]
+    answers = [item.candidates[item.answer].removesuffix(".") for item in questions(clones, "test", 3)]
     assert [clones.decode(tokens) for tokens in found[4]] == [f"⟨{answer}⟩" for answer in answers]
-    dev = {item.prompt for task in ("coreference", "question") for item in clones.items(task, "val", 99, "lexical")}
-    for prompt in writer.prompts:
+    everything = next(generation.every_direction(model(400), clones, generation.ONE_ANSWER, (0,), 60, 0))
+    assert len(everything[3]) == len(questions(clones, "test", 99)) == 16  # lexical ones alone
+    dev = {item.prompt for item in questions(clones, "val", 99)}
+    for prompt in writer.prompts[:6]:
         assert sum(text in clones.decode(prompt) for text in dev) == 1
 
 
@@ -265,14 +274,11 @@ def test_prompts_that_do_not_fit_into_the_context_are_not_measured(clones, write
 
 def test_a_prompt_may_fill_the_context_to_the_last_token(clones, write):
     writer = write(Writer(clones))
-    kinds = [("translate", None)]
-    list(generation.every_direction(model(400), clones, kinds, (0,), 3, 0, TRANSLATE))
-    need = max(new + longest for _, new, longest in writer.asked[:1])
-    answers = [len(reference) for *_, references in [next(
-        generation.every_direction(model(400), clones, kinds, (0,), 3, 0, TRANSLATE))] for reference in references]
-    assert writer.asked[0][1] == max(answers) + 4
-    assert next(generation.every_direction(model(need), clones, kinds, (0,), 3, 0, TRANSLATE))[0] == "en-clone"
-    others = list(generation.every_direction(model(need - 1), clones, kinds, (0,), 3, 0, TRANSLATE))
+    references = translations(clones, 400, (0,))[0][4]
+    _, new, longest = writer.asked[0]
+    assert new == max(map(len, references)) + 4
+    assert translations(clones, longest + new, (0,))[0][0] == "en-clone"
+    others = translations(clones, longest + new - 1, (0,))
     assert "en-clone" not in {direction for direction, *_ in others}
 
 
@@ -301,7 +307,7 @@ def test_real_languages_are_measured_by_their_translations(real, write):
 
 
 def test_the_language_of_real_words_is_told_by_the_words_even_if_languages_share_no_token(tmp_path, write):
-    path = build(tmp_path / "apart", ["en", "de"], True, ("train", "val", "test"), dict(en=str, de=german), {}, [])
+    path = build(tmp_path / "apart", ["en", "de"], True, SPLITS, dict(en=str, de=german), {}, [])
     corpus = Corpus(path)
     V = corpus.base_vocab
     write(Writer(corpus, lambda answer: [token % V for token in answer]))  # German words with English ids
@@ -311,10 +317,9 @@ def test_the_language_of_real_words_is_told_by_the_words_even_if_languages_share
 
 
 def test_the_model_itself_writes_greedily_until_a_sentence_ends(clones):
-    found = generation.continuations(tiny(clones, 200), clones, clones.items("question", "test", 3, "lexical"), [],
-                                     "en", "clone", 0, 0)
-    again = generation.continuations(tiny(clones, 200), clones, clones.items("question", "test", 3, "lexical"), [],
-                                     "en", "clone", 0, 0, batch_size=1)
+    items = clones.items("question", "test", 3, "lexical")
+    found, again = (generation.continuations(tiny(clones, 200), clones, items, [], "en", "clone", 0, 0,
+                                             batch_size=size) for size in (128, 1))
     assert found == again and len(found[0]) == 3
     assert all(not set(output) & clones.sentence_ends() for output in found[0])
 
@@ -326,5 +331,6 @@ def test_samples_continue_a_prompt_in_every_language(clones):
         prompts.extend(rows)
         return [clones.encode("red dog.", name, separator=False).tolist() for name in clones.languages]
     shown = generation.samples(clones, "Anna saw the", write)
-    assert shown == "en: Anna saw the red dog.\nclone: ⟨Anna saw the red dog.⟩\nreversed: ⟨the saw Anna dog red.⟩"
+    assert shown.splitlines() == ["en: Anna saw the red dog.", "clone: ⟨Anna saw the red dog.⟩",
+                                  "reversed: ⟨the saw Anna dog red.⟩"]
     assert prompts == [clones.encode("Anna saw the", name).tolist() for name in clones.languages]

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from data.lab.options import PRESETS
 from model import (GPT, IGNORE, Block, ModelConfig, RMSNorm, attend, choose_dtype, generate, lm_loss,
                    lr_multiplier, rotary_table, rotate)
 
@@ -544,10 +545,7 @@ def test_generating_leaves_the_prompts_alone_and_keeps_no_graph():
     assert prompts == [[1, 2], [3]] and all(p.grad is None for p in model.parameters())
 
 
-# --- whole runs ---------------------------------------------------------------------------------------------
-
-from data.lab.options import PRESETS  # noqa: E402
-
+# --- presets ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_have_the_number_of_parameters_of_the_formula(name):

@@ -210,6 +210,20 @@ def test_a_part_of_a_word_at_the_start_of_a_row_has_a_draw_but_is_never_switched
         assert (inputs[row, columns] == 100).all() == (inputs[row, columns] == 100).any() == switched
 
 
+def test_translations_are_chosen_by_the_second_draw_of_a_word_whatever_its_length():
+    rows, starts = random_rows()
+    rng = np.random.default_rng(9)
+    words = starts.copy()
+    words[:, 0] = True                                             # also a part of a word
+    _, choice = rng.random(words.sum()), rng.random(words.sum())
+    number = np.cumsum(words).reshape(words.shape) - 1             # of the word that a token belongs to
+    table = {(i,): [(100 + k,) for k in range(7)] for i in range(50)}
+    inputs, _ = code_switch(rows, starts, np.ones(20, bool), table, 1.0, np.random.default_rng(9))
+    switched = inputs >= 100
+    assert switched.sum() > 100
+    assert np.array_equal(inputs[switched], 100 + np.floor(7 * choice[number[:, :-1]][switched]))
+
+
 def test_translations_of_every_length_keep_the_words_around_them():
     text, starts = [7, 1, 2, 3, 8, 1, 2, 3, 9, 9, 9], "11001100111"
     for length in range(1, 6):

@@ -315,7 +315,7 @@ def test_a_folder_without_dictionary_pairs_and_tasks_still_trains(tmp_path):
 @pytest.mark.parametrize("wrong, part", [
     (["--text", "mine.txt"], "--text does not go with --data"),
     (["--vocab_size", "500"], "--vocab_size does not go with --data"),
-    (["--languages", "en,es"], "languages en,es: "), (["--languages", "de,en"], "has en,de; take en"),
+    (["--languages", "en,es"], "languages en,es: "), (["--languages", "de,en"], "en first"),
     (["--languages", "en,cs"], "has en,de"),
     (["--adapt_to", "fr"], "no new language fr"),
     (["--adapt_to", "de"], "--adapt_to de: a language of pretraining"),
@@ -339,7 +339,7 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
         return text
 
     assert "is not a prepared folder" in error("--data", str(tmp_path / "none"))
-    assert "--adapt_init subwords: a made-up language" in error("--adapt_init", "subwords")
+    assert "--adapt_init subwords needs --data" in error("--adapt_init", "subwords")
     bare = tmp_path / "bare"
     write(bare, source(new=(), languages=["en", "de"], paired=[], given={}, items=[]), vocab_size=330)
     assert "has no dictionary" in error("--data", str(bare), "--method", "prealign")

@@ -245,3 +245,79 @@ def test_options_of_one_method_do_not_touch_another(cache, tmp_path):
     other = run_recipe(cache, tmp_path / "other", method="baseline", code_switch=0.9, prealign_every=1,
                        reset_every=4, afp_steps=3)
     assert same_weights(plain, other)
+
+
+# --- rates, rows of the log and clips of whole recipes ------------------------------------------------------
+
+def test_a_new_language_and_its_replay_draw_from_streams_of_their_own(make, generators):
+    run = make(method="baseline", adapt_to="clone2", adapt_replay=0.5)
+    run.corpus.add_language("clone2", 5000)
+    generators.clear()
+    train.adapt(run, 3)                                        # the rows are drawn before the model reads them
+    assert sorted(generators) == sorted([(0, train.ADAPT, 3), (0, train.REPLAY, 3)])
+
+
+def test_every_stage_has_its_own_peak_rates(make, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(train, "fit", lambda run, model, stage, losses, groups, *_, **__: seen.update(
+        {stage: {g["name"]: g["peak_lr"] for g in groups}}))
+    run = make(method="prealign+forget+align", adapt_steps=2, adapt_tokens=3000, afp_samples=40, instruct_steps=2,
+               lr=0.3, embed_lr=2.0, prealign_lr=0.05, adapt_lr=0.07, afp_lr=0.09)
+    train.recipe(run)
+    def rates(lr):
+        return pytest.approx(dict(body=lr, norms=lr, embed=2 * lr, head=2 * lr))
+    assert seen == {"align words": rates(0.05), "pretrain": rates(0.3), "adapt": dict(embed=0.07, head=0.07),
+                    "align sentences": rates(0.09), "instruct": pytest.approx(dict(body=0.1, norms=0.1))}
+
+
+def test_the_log_measures_the_right_dictionary_in_the_control(cache, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train.measures, "probe", lambda model, corpus, dictionary, *_: (
+        seen.append(dictionary), {})[1])
+    run = run_recipe(cache, tmp_path / "a", dictionary="shuffled")
+    assert len(seen) == 5 and all(dictionary is run.dictionary for dictionary in seen)
+
+
+def test_a_new_language_is_logged_every_ten_steps_at_least(cache, tmp_path):
+    run = run_recipe(cache, tmp_path / "a", method="baseline", steps=4, adapt_to="clone2", adapt_steps=25,
+                     adapt_tokens=3000, instruct_steps=0, log_every=50)
+    assert [(row["stage"], row["step"]) for row in run.rows()] == [
+        ("pretrain", 4), ("adapt", 10), ("adapt", 20), ("adapt", 25)]
+
+
+def test_the_clipped_gradient_is_that_of_the_parameters_that_learn(cache, tmp_path, monkeypatch):
+    sizes, clip = [], torch.nn.utils.clip_grad_norm_
+    def clipped(parameters, limit):
+        parameters = list(parameters)
+        sizes.append(sum(p.numel() for p in parameters))
+        return clip(parameters, limit)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
+    run = run_recipe(cache, tmp_path / "a", method="baseline", steps=2, adapt_to="none", instruct_steps=2)
+    whole = sum(p.numel() for p in run.model.parameters())
+    tables = run.model.embed.weight.numel() + run.model.head.weight.numel()
+    assert sizes == [whole, whole, whole - tables, whole - tables]
+
+
+def test_transfer_trains_a_copy_and_the_copy_learns(make):
+    run = make(method="baseline", context_len=64, transfer_steps=2)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    tuned = train.fine_tuned(run, "nli").state_dict()
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name]) and not torch.equal(value, tuned[name]), name
+
+
+def test_the_control_learns_no_held_out_word_and_no_held_out_translation(make):
+    run = make(dictionary="shuffled", dictionary_coverage=0.5)
+    for side in (0, 1):
+        assert (sorted(entry[side] for entry in run.train_dictionary.entries)
+                == sorted(entry[side] for entry in run.dictionary.entries))
+
+
+def test_every_step_is_preceded_by_its_own_number_in_the_schedule_of_resets(make, monkeypatch):
+    run, seen = make(method="forget", adapt_to="none", steps=6, reset_every=2, reset_until=1.0), []
+    monkeypatch.setattr(train.Forgetting, "before", lambda self, step, model, optimizer: seen.append(
+        ("before", step, model is run.model)))
+    monkeypatch.setattr(train, "pretrain", lambda run, step, real=train.pretrain: (
+        seen.append(("rows", step, True)), real(run, step))[1])
+    train.recipe(run)
+    assert seen == [(what, step, True) for step in range(6) for what in ("before", "rows")]

@@ -212,3 +212,57 @@ def test_languages_of_items_are_those_in_which_all_are_available(corpus):
     both, one = Item("x", "", dict(en="a", clone="b"), ["c"], 0), Item("x", "", dict(en="a"), ["c"], 0)
     assert tasks.languages_of(corpus, [both]) == [0, 1] and tasks.languages_of(corpus, [both, one]) == [0]
     assert tasks.languages_of(corpus, []) == []
+
+
+# --- long texts, wanted positions, demonstrations with a phrase ---------------------------------------------
+
+def test_a_text_whose_candidates_alone_are_too_long_keeps_one_shared_token_and_loses_its_end():
+    rows, shared, cut = tasks.fit_rows([np.arange(7), np.array([0, 1, 9, 8, 7, 6, 5, 4])], 2, 4)
+    assert [row.tolist() for row in rows] == [[1, 2, 3, 4], [1, 9, 8, 7]] and (shared, cut) == (1, True)
+
+
+def test_a_cut_prompt_without_demonstrations_has_lost_none(corpus, world):
+    items = world.items("nli", "test", 3, "lexical")
+    found = score(corpus, items, "en", lambda tokens, wanted: np.zeros(wanted.shape), limit=5)
+    assert set(found) == {"accuracy", "per_token", "n"}
+
+
+def test_exactly_the_tokens_behind_the_shared_ones_are_wanted(corpus, world):
+    item, = world.items("ending", "test", 1, "lexical")
+    rows, start = candidate_rows(corpus, item, "en")
+    found = {}
+    def log_probs(tokens, wanted):
+        for row, where in zip(tokens, wanted):
+            found[tuple(row[1:][where])] = np.flatnonzero(where)[0]
+        return np.zeros(wanted.shape)
+    score(corpus, [item], "en", log_probs)
+    assert found == {tuple(row[start:]): start - 1 for row in rows}
+
+
+@pytest.mark.parametrize("form", [tasks.ANSWER, tasks.TRANSLATE, tasks.EQUALS])
+def test_demonstrations_have_the_form_of_the_question(corpus, form):
+    item, solved = (Item("nli", "lexical", text, ("yes", "no"), 1) for text in ("It was wet?", "It was dry?"))
+    asked, _ = tasks.format_example(corpus, item, "en", "clone", form)
+    parts = [corpus.separator("en"), *tasks.format_example(corpus, solved, "en", "clone", form), asked]
+    found = tasks.format_prompt(corpus, item, "en", "clone", (solved,), form)
+    assert np.array_equal(found, np.concatenate(parts))
+
+
+def test_demonstrations_stand_before_an_item_with_an_instruction_too(corpus):
+    item, solved = (Item("nli", "lexical", text, ("yes", "no"), 1) for text in ("It was wet?", "It was dry?"))
+    rows, start = candidate_rows(corpus, item, "clone", (solved,), instruction="en")
+    expected = tasks.format_prompt(corpus, item, "clone", "clone", (solved,), instruction="en")
+    assert np.array_equal(rows[0][:start], expected)
+    assert [corpus.decode(rows[0]).count(word) for word in ("dry?", "wet?", "Answer in")] == [1, 1, 2]
+
+
+def test_the_answer_of_an_example_is_its_right_candidate_in_the_language_of_the_answer(corpus):
+    item = Item("x", "", dict(en="a", clone="b"), dict(en=["c", "d"], clone=["e", "f"]), 1)
+    for language, wanted in (("en", "d"), ("clone", "f")):
+        _, answer = tasks.format_example(corpus, item, "en", language)
+        assert np.array_equal(answer[:-1], corpus.encode(wanted, language, separator=False))
+
+
+def test_a_sentence_that_goes_on_is_compared_whole():
+    item = Item(tasks.GO_ON, "", dict(en="The cat", de="Die Katze"), dict(en=["sat."], de=["saß."]), 0)
+    assert (item.sentence("en"), item.sentence("de")) == ("The cat sat.", "Die Katze saß.")

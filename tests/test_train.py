@@ -2,6 +2,7 @@
 mistakes."""
 import json
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from data.files import UserError
 from data.lab import tables
 from data.lab.options import Config, NEUTRAL, data_name, flags_of, parse_args
 from data.lab.run import Run
+from data.lab.runs import load_checkpoint, reading
 from model import lr_multiplier
 from train import recipe
 
@@ -248,7 +250,7 @@ def test_the_printed_flags_give_the_same_configuration(tmp_path):
 
 @pytest.mark.parametrize("wrong, part", [
     (["--metod", "prealign"], "did you mean --method?"),
-    (["--meth", "prealign"], "did you mean --method?"),
+    (["--meth", "prealign"], "unknown argument --meth"),
     (["--method", "PreAlign"], "did you mean prealign?"),
     (["prealign"], "use --method prealign"),
     (["--method", "magic"], "invalid choice: 'magic'"),
@@ -265,6 +267,7 @@ def test_the_printed_flags_give_the_same_configuration(tmp_path):
     (["--report", "no/such/run"], "summary.json is missing"),
     (["--accumulate", "99"], "more parts"),
     (["--shots", "a"], "numbers separated by commas"),
+    (["--eval_items", "2000", "--vocab_size", "400", "--steps", "1"], "--eval_items 2000: "),
 ])
 def test_a_mistake_costs_one_line_and_exit_code_two(cache, tmp_path, capsys, wrong, part):
     try:
@@ -289,3 +292,47 @@ def test_the_text_of_a_user_becomes_english(cache, tmp_path):
     assert data_name(cfg) == "mine"
     summary = train.train(cfg, tmp_path / "run", cache, quiet=True)
     assert summary["data"] == "mine" and "knowledge" in summary
+
+
+# --- what a checkpoint and a folder keep --------------------------------------------------------------------
+
+def test_seconds_of_training_add_up_over_rows_and_stops(cache, tmp_path):
+    run_recipe(cache, tmp_path / "a", stop_after=("pretrain", 4))
+    stopped = load_checkpoint(tmp_path / "a" / "last.pt")["seconds"]
+    run = Run(Config(**(SMALL | dict(method="prealign"))), tmp_path / "a", cache, quiet=True)
+    run.enter()
+    assert run.seconds == stopped > 0
+    recipe(run)
+    last, before = (load_checkpoint(tmp_path / "a" / name)["seconds"] for name in ("last.pt", "previous.pt"))
+    assert last == run.seconds > before > stopped
+
+
+def test_a_run_keeps_the_number_type_of_its_folder_unless_it_is_fresh(cache, tmp_path):
+    cfg = Config(**(SMALL | dict(dtype="auto")))
+    best = Run(cfg, tmp_path / "none", cache, quiet=True).dtype
+    other = "float32" if best == "bfloat16" else "bfloat16"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text(json.dumps(dict(dtype_used=other)), encoding="utf-8")
+    assert Run(cfg, tmp_path / "a", cache, quiet=True).dtype == other
+    assert Run(cfg, tmp_path / "a", cache, quiet=True, fresh=True).dtype == best
+
+
+def test_fresh_removes_every_file_of_a_run_and_nothing_else(cache, tmp_path):
+    run = run_recipe(cache, tmp_path / "a", method="baseline", steps=8)
+    for name in ("samples.txt", "sentences.svg", "sentences-before.svg", "summary.json", "mine.txt"):
+        (run.out / name).write_text("x", encoding="utf-8")
+    run.clear()
+    assert [path.name for path in run.out.iterdir() if path.is_file() and path.name != "lock"] == ["mine.txt"]
+
+
+def test_the_log_of_a_run_without_a_checkpoint_starts_empty(cache, tmp_path):
+    run = Run(Config(**(SMALL | dict(method="baseline"))), tmp_path / "a", cache, quiet=True)
+    run.out.mkdir()
+    (run.out / "log.jsonl").write_text('{"stage": "pretrain", "step": 4}\n', encoding="utf-8")
+    run.enter()
+    assert run.rows() == []
+
+
+def test_a_report_on_results_without_numbers_is_a_mistake_of_the_user():
+    with pytest.raises(UserError, match="mine: damaged results"), reading("mine"):
+        warnings.warn("Mean of empty slice", RuntimeWarning)

@@ -358,7 +358,7 @@ def in_context(model, corpus, n_items, ks, seed, level):
                 found = {name: by_k for name, by_k in found.items() if by_k}
                 result.setdefault(task, {})[difficulty or "text"] = found
     found = dict(tasks=result, tasks_average={}, families_average={})
-    if set(FAMILIES) <= set(result):
+    if {*FAMILIES, *dict(WITHIN_REACH)} <= set(result):
         within_reach = [result[task][difficulty] for task, difficulty in WITHIN_REACH]
         families = [result[task]["lexical"] for task in FAMILIES]
         for name in corpus.languages:

@@ -36,32 +36,63 @@ class Run(RunFolder):
         self.cfg, self.quiet, self.languages = cfg, quiet or not self.writer, cfg.languages.split(",")
         self.checkpoint, self.seconds, self.stop, self.load_only = None, 0.0, 0, False
         self.dtype = self._dtype(fresh)
-        self.corpus = open_corpus(cfg, cache)
+        self.corpus = self._open_corpus(cache)
         self.corpus.check(cfg.context_len + 1)
         self.digest = self.corpus.digest
-        self.dictionary, self.held_out, self.train_dictionary = dictionaries(self.corpus, cfg)
+        self.dictionary = self.held_out = self.train_dictionary = None
+        if whole := self.corpus.dictionary():
+            self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
+            wrong = cfg.dictionary == "shuffled"
+            self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
+        elif "prealign" in cfg.methods or cfg.aligns_sentences and cfg.afp_word_weight:
+            raise UserError(f"--method {cfg.method} --afp_word_weight {cfg.afp_word_weight}: {cfg.data} has "
+                            "no dictionary; prepare it with --dictionary or --pairs")
         config = ModelConfig(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
         self.model = GPT(config).initialise(cfg.seed).to(self.device)
         if cfg.from_run and (fresh or not self.has_checkpoint()):
-            self.model.load_state_dict(weights_of("--from_run", cfg.from_run, "pretrain", self.model,
-                                                  self.digest, cfg.pretrain_steps))
-        self.tuned_body = None
-        if cfg.body_from:
-            self.tuned_body = weights_of("--body_from", cfg.body_from, "instruct", self.model, self.digest,
-                                         names=("body.", "final_norm."))
+            self.model.load_state_dict(self._weights_of("from_run", "pretrain"))
+        self.tuned_body = self._weights_of("body_from", "instruct") if cfg.body_from else None
         self.lm_loss = torch.compile(lm_loss) if cfg.compile else lm_loss
         for block in self.model.body if cfg.compile else ():   # one compilation serves all blocks and stages
             block.compile()
 
+    def _open_corpus(self, cache):
+        """The data: -> Corpus.  The built-in world is generated below `cache` if it is not there."""
+        cfg, names = self.cfg, self.languages
+        if cfg.data:
+            return Corpus(cfg.data, names)
+        folder = build.load(cache, cfg.seed, names, cfg.words, cfg.clone_share, cfg.vocab_size, cfg.text)
+        if cfg.new_language:
+            build.add_language(folder, cfg.new_language, cfg.adapt_tokens)
+        return Corpus(folder)
+
     def _dtype(self, fresh):
         """The number type: the option, else that of the run in the folder or of from_run, else the best."""
-        folders = [] if fresh else [self]
-        if self.cfg.from_run:
-            folders.append(RunFolder(self.cfg.from_run))
-        used = [(folder.read("config.json") or {}).get("dtype_used") for folder in folders]
         if self.cfg.dtype != "auto":
             return self.cfg.dtype
-        return next(filter(None, used), None) or choose_dtype(self.device)
+        folders = [RunFolder(self.cfg.from_run)] if self.cfg.from_run else []
+        for folder in folders if fresh else [self, *folders]:
+            if used := (folder.read("config.json") or {}).get("dtype_used"):
+                return used
+        return choose_dtype(self.device)
+
+    def _weights_of(self, flag, stage):
+        """The weights of the finished run that a flag names.  Raises UserError if they do not fit here."""
+        run = RunFolder(getattr(self.cfg, flag))
+        where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
+        if state["stage"] != stage or flag == "from_run" and state["step"] != self.cfg.pretrain_steps:
+            how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
+            raise UserError(f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
+                            f"give a finished run {how[flag]}")
+        if (run.read("config.json") or {}).get("data_used", self.digest) != self.digest:
+            raise UserError(f"{where}: it was trained on other data than there is now; train it again")
+        names = ("body.", "final_norm.") if flag == "body_from" else ""          # all names begin with ""
+        shapes, needed = ({name: p.shape for name, p in weights.items() if name.startswith(names)}
+                          for weights in (state["model"], self.model.state_dict()))
+        if shapes != needed:
+            raise UserError(f"{where}: its model has another shape; give this run the same data, --n_layer, "
+                            "--d_model and so on")
+        return state["model"]
 
     # --- the folder -----------------------------------------------------------------------------------------
 
@@ -83,10 +114,9 @@ class Run(RunFolder):
             asdict(self.cfg) | dict(data_used=self.digest, dtype_used=self.dtype), indent=1))
 
     def enter(self, load_only=False):
-        """Create the run in the folder, or load its last checkpoint.
+        """Create the run in the folder, or load its last checkpoint.  load_only: change no file.
 
-        load_only: change nothing in the folder.  Raises UserError for another configuration, for damaged
-        checkpoints, and with load_only if there is no checkpoint
+        Raises UserError if the folder holds another configuration or no checkpoint that can be used.
         """
         self.load_only = load_only
         if load_only and not self.has_checkpoint():
@@ -108,24 +138,19 @@ class Run(RunFolder):
 
     # --- resuming -------------------------------------------------------------------------------------------
 
-    def _stages_after(self, stage):
-        """How many stages after this one the checkpoint is; negative if it is before, or if there is none."""
-        stages = list(self.cfg.stages)
-        return stages.index(self.checkpoint["stage"]) - stages.index(stage) if self.checkpoint else -1
-
     def is_done(self, stage):
         """Whether the checkpoint is of a later stage."""
-        return self._stages_after(stage) > 0
+        return self.has_started(stage) and self.checkpoint["stage"] != stage
 
     def has_started(self, stage):
         """Whether the checkpoint is of this stage or of a later one."""
-        return self._stages_after(stage) >= 0
+        stages = list(self.cfg.stages)
+        return bool(self.checkpoint) and stages.index(self.checkpoint["stage"]) >= stages.index(stage)
 
     def restore(self, stage, model, optimizer):
-        """Load weights and optimizer state if the checkpoint is of this stage.
+        """Load weights and optimizer state if the checkpoint is of this stage, else return (0, {}).
 
-        -> (step to continue with, sums of the values since the last log row), (0, {}) for a new stage
-        Raises UserError if the checkpoint is of another model.
+        -> (step to continue with, sums of the values since the last log row)
         """
         checkpoint = self.checkpoint
         if not checkpoint or checkpoint["stage"] != stage:
@@ -151,8 +176,6 @@ class Run(RunFolder):
             raise UserError(f"{self.out} is not finished: resume with python train.py "
                             f"{flags_of(self.cfg, self.out)}")
 
-    # --- AFP ------------------------------------------------------------------------------------------------
-
     def aligned_languages(self):
         """Indices of the languages that AFP aligns with English."""
         left_out = self.cfg.afp_leave_out.split(",")
@@ -162,8 +185,6 @@ class Run(RunFolder):
         """The samples that AFP learns from.  Raises UserError if the folder has too few."""
         languages = [self.corpus.languages[i] for i in self.aligned_languages()]
         return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages)
-
-    # --- computing ------------------------------------------------------------------------------------------
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
@@ -178,59 +199,3 @@ class Run(RunFolder):
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()                       # the copy need not be waited for
         return tensor.to(self.device, non_blocking=True)
-
-
-def open_corpus(cfg, cache):
-    """The data of a run: -> Corpus.  The built-in world is generated below `cache` if it is not there."""
-    languages = cfg.languages.split(",")
-    if cfg.data:
-        return Corpus(cfg.data, languages)
-    folder = build.load(cache, cfg.seed, languages, cfg.words, cfg.clone_share, cfg.vocab_size, cfg.text)
-    if cfg.new_language:
-        build.add_language(folder, cfg.new_language, cfg.adapt_tokens)
-    return Corpus(folder)
-
-
-def dictionaries(corpus, cfg):
-    """-> (Dictionary to train with, Dictionary held out or None, Dictionary of PreAlign).
-
-    All are None if the data has no dictionary.  Raises UserError if the method needs one.
-    """
-    whole = corpus.dictionary()
-    if whole is None:
-        late = cfg.aligns_sentences and cfg.afp_word_weight
-        if late or "prealign" in cfg.methods:
-            flags = f"--method {cfg.method}" + (f" --afp_word_weight {cfg.afp_word_weight}" if late else "")
-            raise UserError(f"{flags}: {corpus.folder} has no dictionary; prepare it with --dictionary or "
-                            "--pairs")
-        return None, None, None
-    train, held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
-    return train, held_out, train.shuffled(cfg.seed) if cfg.dictionary == "shuffled" else train
-
-
-def weights_of(flag, folder, stage, model, digest, steps=None, names=""):
-    """The weights of another run whose last stage is finished.  Raises UserError, which names the flag.
-
-    steps:  the number of steps of that stage, if it is known
-    model:  the model that they must fit, in the parameters whose names begin with `names`
-    digest: of the data that the run must have been trained on
-    """
-    run = RunFolder(folder)
-    try:
-        state = load_checkpoint(run.out / "last.pt", next(model.parameters()).device)
-    except UserError as error:
-        raise UserError(f"{flag}: {error}; give the folder of a finished run") from None
-    if state["stage"] != stage or state["step"] != (steps or state["step"]):
-        wanted = dict(pretrain="without align and with --adapt_to none", instruct="with --instruct_steps")
-        raise UserError(f"{flag} {folder}: its last checkpoint is step {state['step']} of "
-                        f"{state['stage']:.60}; give a finished run {wanted[stage]}")
-    if (run.read("config.json") or {}).get("data_used", digest) != digest:
-        raise UserError(f"{flag} {folder}: it was trained on other data than there is now; train it again")
-
-    def shapes(weights):
-        return {name: p.shape for name, p in weights.items() if name.startswith(names)}
-
-    if shapes(state["model"]) != shapes(model.state_dict()):
-        raise UserError(f"{flag} {folder}: its model has another shape; give this run the same data, "
-                        "--n_layer, --d_model and so on")
-    return state["model"]

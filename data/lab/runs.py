@@ -9,7 +9,6 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import warnings
 import zipfile
 from contextlib import contextmanager, nullcontext
@@ -43,11 +42,9 @@ class RunFolder:
             with replaced(self.out / name) as temporary:
                 temporary.write_text(content, encoding="utf-8")
 
-    @contextmanager
     def lock(self):
         """Create the folder and keep other processes out of it.  Raises UserError if one is using it."""
-        with locked(self.out / "lock") if self.writer else nullcontext():
-            yield
+        return locked(self.out / "lock") if self.writer else nullcontext()
 
     def clear(self):
         """Delete the files of the run."""
@@ -60,19 +57,18 @@ class RunFolder:
     def last(self):
         """The newest intact checkpoint, None if there is no file.  Raises UserError if all are damaged."""
         problem = None
-        for path in (self.out / name for name in CHECKPOINTS):
+        for path in (self.out / name for name in CHECKPOINTS if (self.out / name).exists()):
             try:
-                checkpoint = load_checkpoint(path) if path.exists() else None
-                if checkpoint and checkpoint["log_size"] > self.log_size():
+                checkpoint = load_checkpoint(path)
+                if checkpoint["log_size"] > self.log_size():
                     raise UserError(f"{self.out}/log.jsonl is shorter than when {path.name} was written")
             except UserError as error:
                 problem = problem or error
                 continue
-            if checkpoint and problem:
+            if problem:
                 print(f"{problem}: resuming from {path.name}, step {checkpoint['step']} of "
                       f"{checkpoint['stage']}", file=sys.stderr)
-            if checkpoint:
-                return checkpoint
+            return checkpoint
         if problem:
             raise UserError(f"{problem}: train again with --fresh")
         return None
@@ -81,9 +77,9 @@ class RunFolder:
         """Write a checkpoint.  state: the keys of CONTENT but for log_size."""
         if not self.writer:
             return
-        with replaced(self.out / "last.pt", before=self.out / "previous.pt") as temporary:
-            with open(temporary, "wb") as file:
-                torch.save(dict(version=CHECKPOINT_VERSION, log_size=self.log_size()) | state, file)
+        last, previous = (self.out / name for name in CHECKPOINTS)
+        with replaced(last, before=previous) as temporary, open(temporary, "wb") as file:
+            torch.save(dict(version=CHECKPOINT_VERSION, log_size=self.log_size()) | state, file)
 
     def log_size(self):
         log = self.out / "log.jsonl"
@@ -118,10 +114,16 @@ class RunFolder:
 
 
 def load_checkpoint(path, device="cpu"):
-    """Read a checkpoint: -> dict.  Raises UserError for anything but an intact checkpoint of this version."""
+    """Read a checkpoint: -> dict.  Raises UserError for anything but an intact checkpoint of this version.
+
+    torch.load compares no checksums, and runs a pickle if the file is not a zip file.
+    """
     problem = "is damaged, or is not a checkpoint of a run"
     try:
-        if is_intact(path):
+        with zipfile.ZipFile(path) as file:
+            # attributes have no checksum, and torch.load leaves a tensor empty that is marked as a folder
+            intact = file.testzip() is None and not any(entry.external_attr for entry in file.infolist())
+        if intact:
             checkpoint = torch.load(path, map_location=device, weights_only=True)     # this runs no code
             version = checkpoint["version"]
             if version != CHECKPOINT_VERSION:
@@ -135,18 +137,6 @@ def load_checkpoint(path, device="cpu"):
     raise UserError(f"{path} {problem}")
 
 
-def is_intact(path):
-    """Whether a file is a zip file as torch.save writes it, and all its checksums are right.
-
-    torch.load does not compare the checksums, and for a file that is not a zip file it runs a pickle.
-    """
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        # attributes have no checksum, and torch.load leaves a tensor empty whose entry is marked as a folder
-        return file.testzip() is None and not any(entry.external_attr for entry in file.infolist())
-
-
 # --- commands -----------------------------------------------------------------------------------------------
 
 class Interrupted(KeyboardInterrupt):
@@ -156,9 +146,6 @@ class Interrupted(KeyboardInterrupt):
 @contextmanager
 def on_signals(act):
     """Call act(number) on Ctrl-C and on SIGTERM, which schedulers send."""
-    if threading.current_thread() is not threading.main_thread():      # only the main thread may set handlers
-        yield
-        return
     before = {s: signal.signal(s, lambda number, _: act(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -202,9 +189,7 @@ def reading(results):
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)     # numpy warns of means of nothing and of nan
             yield
-    except UserError as error:
-        raise UserError(f"{results}: {error}") from error
-    except OSError:
+    except (UserError, OSError):
         raise
     except Exception as error:
         raise UserError(f"{results}: damaged results ({type(error).__name__}: {error}); --eval_only writes "
@@ -216,6 +201,4 @@ def device_of(name):
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
-    if name == "auto":
-        name = "cuda" if has_gpu else "cpu"
-    return torch.device(name)
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")

@@ -33,10 +33,6 @@ def word_lists(text):
     return {key: entry.split() for key, [entry] in table(text).items()}
 
 
-def split_each(entries, separator):
-    return [entry.split(separator) for entry in entries]
-
-
 def sides(pair):
     """Split "big large/small little" into two sides, each a tuple of words."""
     return tuple(tuple(side.split()) for side in pair.split("/"))
@@ -127,14 +123,11 @@ noise: * let go of the cup > there were sharp pieces | * hit the window > the gl
 | * lost the key > * was locked out
 humor: * made a funny face > the people laughed; phone: the battery was empty > the phone stopped
 cage: * left the cage open > the bird flew off; sweet: * added sugar > the tea tasted sweet""").items():
-    EVENTS += [(topic, *event) for event in split_each(events, " > ")]
+    EVENTS += [(topic, *event.split(" > ")) for event in events]
 
 
 def fair(event, other, clue):
-    """Decide whether only the meaning tells an event from another one.  clue: 1 is the cause, 2 the effect.
-
-    Another topic makes the other one implausible; its length and subject must not give it away.
-    """
+    """Decide whether only the meaning tells an event from another.  clue: 1 is the cause, 2 the effect."""
     same_subject = ("*" in event[clue]) == ("*" in other[clue])
     length, other_length = len(event[3 - clue].split()), len(other[3 - clue].split())
     return event[0] != other[0] and same_subject and abs(length - other_length) < 2
@@ -151,7 +144,6 @@ fed: had food | was hungry; feared: was timid | was cruel; taught: knew the song
 PROPERTIES = [WORDS["colours"], [f"in the {place}" for place in WORDS["places"]],
               *([x, y] for [x], [y] in OPPOSITES["plain"])]
 
-# The pools that slots are drawn from.
 POOLS = {**CLASSES, **ACTIONS, **OPPOSITES, **WORDS, "she": FEMALE, "he": MALE, "people": FEMALE + MALE,
          "portable": PORTABLE, "openers": OPENERS}
 
@@ -159,7 +151,6 @@ POOLS = {**CLASSES, **ACTIONS, **OPPOSITES, **WORDS, "she": FEMALE, "he": MALE, 
 # --- stories and facts --------------------------------------------------------------------------------------
 
 # Stories tell all that questions ask for, but in other sentences: no prompt of a test item stands in a story.
-
 STORY = table("""
 open: {opener}{Anna} [was in/went to/came to] the {hall}. | {Anna} walked to the {hall} {slowly}.
 join: {Ben} was [there too/in the {hall} as well]. | there {she} met {Ben}.
@@ -220,7 +211,8 @@ MIX = {"en": dict(story=.46, facts=.20, exercises=.34), "clone": dict(story=.72,
 LABELS = {"nli": ["yes", "no", "maybe"], "paraphrase": ["yes", "no"]}
 # task difficulty: prompt > right candidate > wrong candidate ...  Every question has its mirror image, by a
 # bracket or because slots could be exchanged: each word is right as often as it is wrong.
-QUESTIONS = {tuple(key.split()): split_each(forms, " > ") for key, forms in table("""
+QUESTIONS = {}
+for key, forms in table("""
 nli lexical: {Anna} saw a [{robin}/{robin}/{bird}]. it was a [{bird}/{fish}/{robin}]? > [yes/no/maybe]
 | {Anna} saw a [{robin}/{fish}/{bird}]. it was a [{bird}/{robin}/{robin}]? > [yes/no/maybe]
 | {Anna} had a {big} {hat}. it was [{large}/{small}/{old}]? > [yes/no/maybe]
@@ -265,7 +257,8 @@ summary contextual: \
 {Anna} {found} the {hat}. > {Ben} {found} the {hat}. > {Anna} {found} the {kite}. > {Ben} {found} the {kite}.
 translate contextual: {Anna} put the {red} {hat} in the {box}. | {Anna} saw the {big} {hat} in the {hall}.
 | the {old} {hat} was in the {park}. | {Anna} met the {baker} and {Ben} in the {park}.
-| the {baker} gave the {blue} {hat} to {Ben}. | {Anna} and {Ben} had a {red} {kite}.""").items()}
+| the {baker} gave the {blue} {hat} to {Ben}. | {Anna} and {Ben} had a {red} {kite}.""").items():
+    QUESTIONS[tuple(key.split())] = [form.split(" > ") for form in forms]
 # Lexical questions come more often: a tiny model learns words long before it learns to look things up.
 OFTEN = {"nli": 6, "paraphrase": 4, "cause": 3, "ending": 3, "coreference": 3, "question": 3}
 EXERCISES = []

@@ -2,12 +2,10 @@
 
   Scene   the words of one text: a slot of a template is drawn when it is first named
   World   stories, facts and exercises (documents), task items, and single sentences
-
-Only English is generated.  build.py makes the other languages from it, token by token.
 """
 import re
 import zlib
-from dataclasses import dataclass
+from collections import namedtuple
 from itertools import chain
 from random import Random
 
@@ -19,8 +17,6 @@ from data.world.lexicon import (ASIDES, CLASSES, CONTRASTS, ENDINGS, EVENT_PAIRS
 ARTICLE = re.compile(r"\b([Aa]) (?:((?:%s)\b)|(?=[aeiou]))" % "|".join(UNCOUNTABLE))
 FIRST_LETTER = re.compile(r"(?:^|[.?] )[a-z]")
 
-
-# --- drawing words ------------------------------------------------------------------------------------------
 
 def generator(*name):
     """Return a random generator that its name determines.  (hash() would differ from process to process.)"""
@@ -47,10 +43,7 @@ def polish(text):
 
 
 class Scene(dict):
-    """The words that fill the slots of templates.
-
-    A slot is drawn when it is first named and then stays the same: this is the state of a story.
-    """
+    """The words in the slots of templates: each is drawn when first named, and stays in a whole story."""
 
     def __init__(self, pools, r, known=()):
         super().__init__(known)
@@ -64,14 +57,10 @@ class Scene(dict):
 
     def different(self, pool, n=2):
         """Draw n different members of a pool."""
-        random, size = self.r.random, len(pool)
         while True:         # after a tie all are drawn again: otherwise rare words would more often be second
-            drawn = [pool[int(random() * size)] for _ in range(n)]       # pick, inlined for speed
+            drawn = [pick(self.r, pool) for _ in range(n)]
             if len(set(drawn)) == n:
                 return drawn
-
-    def one_of(self, kind):
-        return pick(self.r, self.pools[kind])
 
     def related(self, pairs):
         """Draw a word, its synonym, its opposite and an unrelated word."""
@@ -99,14 +88,14 @@ SLOTS = {
     "thanked got_help gave_help": lambda s: pick(s.r, REASONS),
     "baker bakery pilot airport": lambda s: chain(*s.different(list(JOBS.items()))),
     "bird fish": lambda s: s.different(list(CLASSES)),
-    "robin": lambda s: [s.one_of(s["bird"])],
+    "robin": lambda s: [pick(s.r, s.pools[s["bird"]])],
     "ate drove": lambda s: pick(s.r, CONTRASTS),
-    "pear van": lambda s: [s.one_of(s["ate"]), s.one_of(s["drove"])],
+    "pear van": lambda s: [pick(s.r, s.pools[s[verb]]) for verb in ("ate", "drove")],
     "big large small old": lambda s: s.related(s.pools["thing"]),
     "happy glad sad rich": lambda s: s.related(s.pools["person"]),
     "found discovered lost raised": lambda s: s.related(s.pools["verb"]),
     "wet dry long short": lambda s: chain(*(s.r.sample(kind, 2) for kind in s.r.sample(PROPERTIES, 2))),
-    "plum ripe dog hungry": lambda s: chain(*((s.one_of(kind), pick(s.r, FITTING[kind]))
+    "plum ripe dog hungry": lambda s: chain(*((pick(s.r, s.pools[kind]), pick(s.r, FITTING[kind]))
                                               for kind in s.different(list(FITTING)))),
     "cause so so2": lambda s: s.event(1),
     "effect because because2": lambda s: s.event(2)}
@@ -115,15 +104,7 @@ for group, source in SLOTS.items():
     GROUP_OF |= dict.fromkeys(group.split(), (group.split(), source))
 
 
-# --- the world ----------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that is true of a person.  told: "en", "clone" or "both", the languages that tell it."""
-    person: str
-    relation: str
-    value: str
-    told: str
+Fact = namedtuple("Fact", "person relation value told")       # told: "en", "clone" or "both", who tells it
 
 
 def split_of(text):
@@ -148,16 +129,14 @@ class World:
     def documents(self, language, n_words, stream=0, stories=None):
         """Yield documents until they have n_words words.
 
-        language: "en"; under any other name what a clone of English tells: other facts, and no exercises
+        language: "en", or "clone": other facts, and no exercises
         stream:   number of the text; different streams tell the same facts in different documents
-        stories:  iterator over a user's own documents, told instead of those of the world; the text ends when
-                  they end
+        stories:  iterator over a user's documents, told instead of the stories; the text ends when they end
         """
-        role = "en" if language == "en" else "clone"
-        r, told = generator(self.seed, "documents", language, stream), dict.fromkeys(MIX[role], 0)
-        facts = [fact for fact in self.facts if fact.told in (role, "both")]
+        r, told = generator(self.seed, "documents", language, stream), dict.fromkeys(MIX[language], 0)
+        facts = [fact for fact in self.facts if fact.told in (language, "both")]
         while sum(told.values()) < n_words:
-            kind = min(told, key=lambda k: told[k] / MIX[role][k])      # the kind furthest behind its share
+            kind = min(told, key=lambda k: told[k] / MIX[language][k])  # the kind furthest behind its share
             if kind == "exercises":
                 text = self.exercises(r)
             elif kind == "facts":
@@ -192,9 +171,8 @@ class World:
         if r.random() < .3:
             person = pick(r, facts).person
             facts = [fact for fact in facts if fact.person == person]
-        chosen = r.sample(facts, min(len(facts), r.randint(3, 8)))
         sentences = []
-        for fact in chosen:
+        for fact in r.sample(facts, min(len(facts), r.randint(3, 8))):
             # The last statement is rare: most statements end with the value, as the question does.
             form = pick(r, STATEMENTS[fact.relation][:3 if r.random() < .9 else 4])
             sentences.append(form.format(p=fact.person, v=fact.value))
@@ -216,7 +194,7 @@ class World:
         return list(found)[:n]
 
     def question(self, r, task, difficulty, split):
-        """Draw a question of one split: -> prompt, right candidate, list of wrong candidates."""
+        """Draw a question of one split: -> prompt, right candidate, the others (but labels)."""
         while True:
             form, *candidate_forms = pick(r, QUESTIONS[task, difficulty])
             s = Scene(self.pools, r)
@@ -225,8 +203,6 @@ class World:
             # "On Monday" does not make another question: with and without it, a prompt is in the same split.
             if split_of(prompt.lower().removeprefix(s.get("opener", "").lower())) == split:
                 break
-        if task in LABELS:
-            candidates += [label for label in LABELS[task] if label not in candidates]
         if task == "translate":
             candidates = self.translations(r, form, s)
         return prompt, candidates[0], candidates[1:]
@@ -242,13 +218,13 @@ class World:
         return found
 
     def items(self, task, split, n, difficulty):
-        """Return the first n items of a split, or all.  Every answer is right equally often."""
+        """Return the first n items of a split.  Every answer is right equally often."""
         r, found = generator(self.seed, task, split, difficulty), {}
-        for _ in range(100 * n + 1000):
-            if len(found) >= n:
+        for _ in range(100 * n + 1000):                         # a small split may hold fewer
+            if len(found) == n:
                 break
             prompt, right, wrong = self.question(r, task, difficulty, split)
-            answer = len(found) % (len(wrong) + 1)
+            answer = len(found) % len(LABELS.get(task, [right, *wrong]))
             candidates = LABELS.get(task, [*wrong[:answer], right, *wrong[answer:]])
             if prompt not in found and candidates[answer] == right:
                 found[prompt] = Item(task, difficulty, prompt, candidates, answer)
