@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from data.files import UserError
 from data.folder import language_order, permute_words, read_meta, text_lines, token_classes
-from data.tasks import GO_ON, Item, pad
+from data.tasks import CONTINUATION, Item, pad
 
 # Names of languages in prompts: "Answer in German:".  Other languages are named by their code.
 NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",
@@ -404,7 +404,7 @@ class Corpus:
             halves[name] = space.join(units[:middle]), space.join(units[middle:])
         if not all(second for _, second in halves.values()):                     # a single word
             return translation(texts)
-        return Item(GO_ON, "", {name: first for name, (first, _) in halves.items()},
+        return Item(CONTINUATION, "", {name: first for name, (first, _) in halves.items()},
                     {name: [second] for name, (_, second) in halves.items()}, 0)
 
 

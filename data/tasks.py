@@ -22,7 +22,7 @@ WITHIN_REACH = tuple((task, "lexical") for task in ("cause", "ending", "corefere
 
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
-GO_ON = "go on"   # a task of real languages: the second half of a sentence
+CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Item:
 
     def sentence(self, language):
         """The text that MCL compares: the prompt, or the whole sentence if the answer continues it."""
-        return self.solved(language) if self.task == GO_ON else self.prompt_in(language)
+        return self.solved(language) if self.task == CONTINUATION else self.prompt_in(language)
 
 
 def languages_of(corpus, items):

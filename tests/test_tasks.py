@@ -264,5 +264,5 @@ def test_the_answer_of_an_example_is_its_right_candidate_in_the_language_of_the_
 
 
 def test_a_sentence_that_goes_on_is_compared_whole():
-    item = Item(tasks.GO_ON, "", dict(en="The cat", de="Die Katze"), dict(en=["sat."], de=["saß."]), 0)
+    item = Item(tasks.CONTINUATION, "", dict(en="The cat", de="Die Katze"), dict(en=["sat."], de=["saß."]), 0)
     assert (item.sentence("en"), item.sentence("de")) == ("The cat sat.", "Die Katze saß.")

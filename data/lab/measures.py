@@ -1,4 +1,4 @@
-"""Measures of a trained model: predictions on text and tasks, and the geometry of its states.
+"""Measures of a trained model: predictions on text and tasks, and the states of words and sentences.
 
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 
 from align import sentence_states
 from data.lab import generation
+from data.lab.geometry import (alignment, centred, logistic_regression, nearest, recall, retrieval,
+                               self_similarity, uniformity)
 from data.tasks import (FAMILIES, WITHIN_REACH, count_tokens, languages_of, pad, parallel_sentences, predict,
                         score)
 from prealign import word_states
@@ -111,55 +113,6 @@ def context_states(model, corpus, language, n_rows):
     whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                                 # (B, T)
     states = model.hidden(to_device(model, rows))[-1].float().cpu()                          # (B, T, D)
     return states[torch.from_numpy(whole)], torch.from_numpy(rows[whole])
-
-
-# --- geometry of states -------------------------------------------------------------------------------------
-
-def nearest(source, target):
-    """Index of the nearest target row of each source row by cosine: (N, D), (M, D) -> (N,)."""
-    return (F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).T).argmax(dim=1)
-
-
-def retrieval(source, target):
-    """Share of source rows whose nearest target row is their pair: (N, D), (N, D) -> P@1 in [0, 1]."""
-    return (nearest(source, target) == torch.arange(len(source))).float().mean().item()
-
-
-def alignment(source, target):
-    """Mean squared distance of pairs on the unit sphere; lower is closer [Wang & Isola 2020].
-
-    (N, D), (N, D) -> a number in [0, 4]
-    """
-    return (F.normalize(source, dim=-1) - F.normalize(target, dim=-1)).pow(2).sum(dim=-1).mean().item()
-
-
-def uniformity(states):
-    """log mean exp(-2 |x - y|²) over pairs of different rows on the unit sphere; lower is more spread.
-
-    (N, D) -> <= 0 [Wang & Isola 2020]
-    """
-    return torch.pdist(F.normalize(states, dim=-1)).pow(2).mul(-2).exp().mean().log().item()
-
-
-def self_similarity(states, types):
-    """Mean cosine between states of one word type in different contexts; lower is more contextual.
-
-    [Ethayarajh 2019]
-
-    states (N, D) of N occurrences, types (N,) ids.  Each type that occurs twice or more has the same weight.
-    """
-    z, means = F.normalize(states, dim=-1), []
-    for kind in torch.unique(types):
-        group = z[types == kind]                                                 # (n, D)
-        n = len(group)
-        if n > 1:                              # |sum|² = n + the sum over ordered pairs of different rows
-            means.append((group.sum(dim=0).pow(2).sum() - n) / (n * (n - 1)))
-    return torch.stack(means).mean().item()
-
-
-def centred(states):
-    """States less their mean, which removes what all sentences of a language share: (N, D) -> (N, D)."""
-    return states - states.mean(dim=0)
 
 
 # --- words and sentences ------------------------------------------------------------------------------------
@@ -404,11 +357,6 @@ def chance(corpus):
     return dict(chance=result)
 
 
-def recall(predicted, answers):
-    """Macro recall: the mean over classes of the share of their items that are right."""
-    return float(np.mean([(predicted[answers == c] == c).mean() for c in np.unique(answers)]))
-
-
 def classify(model, corpus, task, n_items):
     """Zero-shot transfer of a model that was fine-tuned on English items: -> {language: number}.
 
@@ -425,28 +373,6 @@ def classify(model, corpus, task, n_items):
         else:
             result[name] = float((predicted == answers).mean())
     return result
-
-
-def logistic_regression(features, answers):
-    """Fit a linear classifier with a little weight decay to convergence: no seed, no learning rate.
-
-    features (N, D), answers (N,) -> function (n, D) -> predicted classes (n,)
-    """
-    scale = features.std().clamp(min=1e-6)
-    weight = torch.zeros(features.shape[1] + 1, int(answers.max()) + 1, requires_grad=True)  # (D + 1, C)
-
-    def logits(features):
-        return features / scale @ weight[:-1] + weight[-1]                       # (n, C)
-
-    def closure():
-        solver.zero_grad()
-        loss = F.cross_entropy(logits(features), answers) + 1e-3 * weight[:-1].pow(2).sum()
-        loss.backward()
-        return loss
-
-    solver = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
-    solver.step(closure)
-    return lambda features: logits(features).argmax(dim=1)
 
 
 def prompt_states(model, corpus, items, language, level):

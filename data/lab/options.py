@@ -96,7 +96,7 @@ class Config:
     adapt_steps: int = option(100, "steps of training its rows", 1, MANY)
     adapt_replay: float = option(0.25, "share of the old languages in each batch", 0, 0.7)
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
-    adapt_rows: str = option("rows", "the new rows, head too, or all anew", choices=("rows", "head", "all"))
+    adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "first values of the new rows", choices=("noise", "mean", "subwords"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
