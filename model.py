@@ -41,35 +41,46 @@ class ModelConfig:
 
 
 def rotary_table(context_len, head_dim, base=10_000.0):
-    """Cosine and sine for each position and pair of channels, (T, head_dim / 2) each [Su et al. 2021]."""
+    """Cosine and signed sine for each position and channel, (T, head_dim) each [Su et al. 2021].
+
+    Channels i and i + head_dim / 2 are a pair with one angle.  The sine of the first of them is negative.
+    """
     frequency = base ** (-torch.arange(0, head_dim, 2).float() / head_dim)       # (head_dim / 2,)
     angle = torch.arange(context_len).float()[:, None] * frequency               # (T, head_dim / 2)
-    return angle.cos(), angle.sin()
+    return torch.cat((angle.cos(), angle.cos()), dim=-1), torch.cat((-angle.sin(), angle.sin()), dim=-1)
 
 
 def rotate(x, cos, sin):
     """Rotate each pair of channels by the angle of its position: x (B, H, T, head_dim) -> the same shape.
 
-    Channel i is paired with channel i + head_dim / 2.  cos and sin are the tables of rotary_table, of at
-    least T rows.
+    cos and sin are the tables of rotary_table, of at least T rows.
     """
-    T = x.shape[2]
-    left, right = x.chunk(2, dim=-1)                                  # (B, H, T, head_dim / 2) each
-    cos, sin = cos[:T].to(x.dtype), sin[:T].to(x.dtype)                          # (T, head_dim / 2) each
-    return torch.cat(
-        (left * cos - right * sin, right * cos + left * sin), dim=-1)            # (B, H, T, head_dim)
+    T, head_dim = x.shape[-2:]
+    other = x.roll(head_dim // 2, dims=-1)                     # for each channel, the other one of its pair
+    return x * cos[:T].to(x.dtype) + other * sin[:T].to(x.dtype)                 # (B, H, T, head_dim)
 
 
-def attend(q, k, v):
-    """Causal attention: q, k, v (B, H, T, D/H) -> (B, H, T, D/H)."""
+def attend(q, k, v, mask=None):
+    """Causal attention: q, k, v (B, H, T, D/H) -> (B, H, T, D/H).
+
+    mask: None, or (B, 1, T, T), added to the scores: 0 where a token is seen, else -inf
+    """
     T = q.shape[2]
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and T <= 256:
         # F.scaled_dot_product_attention is several times slower on short bfloat16 rows on a CPU.  The mask is
         # added rather than filled in, because an addition costs nothing in the backward pass.
-        mask = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)          # (T, T) -inf on later tokens
+        if mask is None:
+            mask = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)      # (T, T) -inf on later tokens
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)              # (B, H, T, T)
         return scores.add_(mask).softmax(dim=-1) @ v                             # (B, H, T, D/H)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)               # (B, H, T, D/H)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)   # (B, H, T, D/H)
+
+
+def mask_between(owner, dtype):
+    """The mask of attend with which a token sees no other text: owner (B, T) -> (B, 1, T, T)."""
+    T = owner.shape[1]
+    seen = (owner[:, :, None] == owner[:, None, :]).tril()                       # (B, T, T)
+    return torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, float("-inf"))[:, None]
 
 
 class RMSNorm(nn.Module):
@@ -98,15 +109,14 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(D, 4 * D, bias=False)
         self.feed_out = nn.Linear(4 * D, D, bias=False)
 
-    def forward(self, x, cos, sin):
-        """x (B, T, D), tables of rotary_table -> (B, T, D)."""
+    def forward(self, x, cos, sin, mask=None):
+        """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D)."""
         B, T, D = x.shape
         qkv = self.query_key_value(self.attention_norm(x))                                 # (B, T, 3D)
         q, k, v = qkv.view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        x = x + self.attention_out(attend(q, k, v).transpose(1, 2).reshape(B, T, D))       # (B, T, D)
-        return x + self.feed_out(
-            F.gelu(self.feed_in(self.feed_norm(x)), approximate="tanh"))                   # (B, T, D)
+        x = x + self.attention_out(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, D))  # (B, T, D)
+        return x + self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))                  # (B, T, D)
 
 
 class GPT(nn.Module):
@@ -139,18 +149,20 @@ class GPT(nn.Module):
             p.copy_(torch.randn(p.shape, generator=generator) * std)
         return self
 
-    def hidden(self, tokens, top=None):
+    def hidden(self, tokens, top=None, alone=None):
         """States of levels 0 ... L: tokens (B, T) -> list of L + 1 tensors (B, T, D).
 
-        top: the highest level that is needed; later blocks are not computed
+        top:   the highest level that is needed; later blocks are not computed
+        alone: (B, T) several texts share a row, and tokens with the same number belong together: a token sees
+               no other text.  Rotary positions act by differences, so they need not begin anew
         """
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):
             # otherwise the residual stream would stay in float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        levels = [x]
+        levels, mask = [x], None if alone is None else mask_between(alone, x.dtype)
         for block in self.body[:top]:
-            x = block(x, self.cos, self.sin)                                     # (B, T, D)
+            x = block(x, self.cos, self.sin, mask)                               # (B, T, D)
             levels.append(x)
         if len(levels) > len(self.body):
             levels[-1] = self.final_norm(x)

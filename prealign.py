@@ -12,6 +12,8 @@ Multilingual Alignment", EMNLP 2024, arXiv 2407.16222.  Its two ideas, in the or
 `python prealign.py` shows both on made-up data in a few seconds.
 `python train.py --method prealign` is the experiment.
 """
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,21 +28,38 @@ def word_states(model, words, mask):
     levels 1 ... L are the blocks, level L + 1 holds the rows of the output embedding.  With the last one the
     model also learns to write a translation where it could write the word.
     words holds token ids, padded on the right to the M tokens of the longest word; mask is true on real
-    tokens.  Keep both on the CPU, where sorting them needs no GPU synchronization.
+    tokens.  Keep both on the CPU, where they are laid out.
     differs from the paper: level 0 has no positions, because rotary positions act inside attention.
     """
-    lengths, pooled, order = mask.sum(dim=1), [], []
-    for m in lengths.unique().tolist():
-        # the n words of m tokens share a batch, so that no padding is computed
-        rows = (lengths == m).nonzero()[:, 0]                                    # (n,)
-        tokens = words[rows, :m].to(model.embed.weight.device, non_blocking=True)   # (n, m)
-        levels = model.hidden(tokens)                                            # L + 1 tensors (n, m, D)
-        levels.append(F.embedding(tokens, model.head.weight))
-        means = [level.float().mean(dim=1) for level in levels]                  # [PreAlign: pooling]
-        pooled.append(torch.stack(means))                                        # (K, n, D)
-        order.append(rows)
-    order = torch.cat(order).argsort().to(pooled[0].device, non_blocking=True)
-    return torch.cat(pooled, dim=1)[:, order]                                    # (K, N, D) as in `words`
+    tokens, owner, place = pack(words, mask, model.config.context_len)           # (R, T), (R, T), (N, M)
+    share = mask / mask.sum(dim=1, keepdim=True)                                 # (N, M) weights of the mean
+    tokens, owner, place, share = (
+        t.to(model.embed.weight.device, non_blocking=True) for t in (tokens, owner, place, share))
+    levels = model.hidden(tokens, alone=owner)                                   # L + 1 tensors (R, T, D)
+    levels.append(F.embedding(tokens, model.head.weight))
+    levels = torch.stack([level.float() for level in levels]).flatten(1, 2)      # (K, R T, D)
+    return (levels[:, place] * share[..., None]).sum(dim=2)                      # [PreAlign: pooling]
+
+
+def pack(words, mask, width):
+    """Lay words end to end in rows of `width` tokens, so that little padding is computed.
+
+    words (N, M), mask (N, M) -> tokens (R, width);
+    owner (R, width): the index of the word that a token belongs to, -1 for padding;
+    place (N, M): where the tokens of a word are in the flattened rows, 0 for padding
+    """
+    lengths, starts, end = mask.sum(dim=1), [], 0
+    for m in lengths.tolist():
+        if end % width + m > width:                            # the word would be cut: it begins the next row
+            end += width - end % width
+        starts.append(end)
+        end += m
+    place = torch.tensor(starts)[:, None] + torch.arange(words.shape[1])         # (N, M)
+    tokens = torch.zeros(math.ceil(end / width), width, dtype=torch.long)
+    owner = torch.full_like(tokens, -1)
+    tokens.view(-1)[place[mask]] = words[mask]
+    owner.view(-1)[place[mask]] = torch.arange(len(words)).repeat_interleave(lengths)
+    return tokens, owner, place * mask
 
 
 def word_alignment_loss(model, words, mask, concept, tau=0.1, states=word_states):

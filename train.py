@@ -29,7 +29,7 @@ from data.corpus import languages_of_rows
 from data.files import UserError
 from data.lab import claims, generation, measures, plots, studies, tables
 from data.lab.options import data_name, default_out, parse_args
-from data.lab.processes import Processes, init_distributed
+from data.lab.processes import Processes, init_distributed, keep_freed_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
@@ -176,7 +176,7 @@ def answer_items(run, model, items, stream, step):
     rng, width = np.random.default_rng((run.cfg.seed, stream, step)), run.cfg.context_len + 1
     chosen = [items[i] for i in rng.integers(0, len(items), 32)]
     questions, answers = tasks.question_and_answer(run.corpus, chosen, "en", width)
-    return lm_parts(run, model, *instruction_rows(questions, answers, width))
+    return lm_parts(run, model, *instruction_rows(questions, answers, width), sparse=True)
 
 
 def text_rows(run, stream, step, n, clone_share=None):
@@ -429,6 +429,7 @@ def command(argv):
 
 def main(argv=None):
     """-> the exit code: that of the command, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    keep_freed_memory()
     return exit_code(command, sys.argv[1:] if argv is None else argv)
 
 

@@ -146,12 +146,12 @@ def test_attention_of_rows_beyond_256_tokens_equals_that_of_shorter_ones_on_thei
 
 def test_the_rotary_table_has_the_angles_of_position_and_frequency():
     cos, sin = rotary_table(5, 8)
-    assert cos.shape == sin.shape == (5, 4)
+    assert cos.shape == sin.shape == (5, 8)
     for t in range(5):
         for i in range(4):
             angle = t * 10_000 ** (-2 * i / 8)                              # 1, 0.1, 0.01, 0.001 per position
-            assert cos[t, i].item() == pytest.approx(math.cos(angle), abs=1e-6)
-            assert sin[t, i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert cos[t, i].item() == cos[t, i + 4].item() == pytest.approx(math.cos(angle), abs=1e-6)
+            assert -sin[t, i].item() == sin[t, i + 4].item() == pytest.approx(math.sin(angle), abs=1e-6)
 
 
 def test_rotation_turns_channels_i_and_i_plus_half_counter_clockwise():
@@ -239,7 +239,7 @@ def block_by_hand(p, x, n_head):
         heads.append(torch.stack(rows))
     x = x + torch.cat(heads, dim=1) @ p["attention_out.weight"].T
     inner = norm_by_hand(x, p["feed_norm.weight"]) @ p["feed_in.weight"].T                           # (T, 4D)
-    gelu = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+    gelu = 0.5 * inner * (1 + torch.erf(inner / math.sqrt(2)))
     return x + gelu @ p["feed_out.weight"].T
 
 
@@ -292,6 +292,21 @@ def test_hidden_returns_one_level_more_than_there_are_blocks_and_norms_only_the_
     assert torch.equal(levels[1], model.body[0](levels[0], model.cos, model.sin))
     assert torch.equal(levels[2], model.final_norm(model.body[1](levels[1], model.cos, model.sin)))
     assert torch.equal(model.logits(tokens), levels[2] @ model.head.weight.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_texts_that_share_a_row_do_not_see_each_other(dtype):
+    model = loud_model()
+    one, other = torch.tensor([[3, 1, 4, 1]]), torch.tensor([[5, 9]])
+    row, alone = torch.cat((one, other, other), dim=1), torch.tensor([[7, 7, 7, 7, 2, 2, -1, -1]])
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        together, apart = model.hidden(row, alone=alone)[-1], [model.hidden(one)[-1], model.hidden(other)[-1]]
+        unmasked = model.hidden(row)[-1]
+    close = dict(atol=1e-5) if dtype == torch.float32 else dict(atol=0.1)
+    assert torch.allclose(together[:, :4], apart[0], **close)
+    assert torch.allclose(together[:, 4:6], apart[1], **close)
+    assert torch.allclose(together[:, 6:], apart[1], **close)
+    assert not torch.allclose(unmasked[:, 4:6], apart[1], **close)
 
 
 def test_levels_and_scores_may_be_asked_for_in_part():

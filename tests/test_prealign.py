@@ -7,7 +7,7 @@ import torch
 
 import prealign
 from model import GPT, IGNORE, ModelConfig, contrastive_loss
-from prealign import code_switch, word_alignment_loss, word_states
+from prealign import code_switch, pack, word_alignment_loss, word_states
 
 FOREIGN = 100   # ids below are English
 
@@ -276,11 +276,43 @@ def test_words_keep_their_order_and_each_is_read_alone():
 
 def test_under_autocast_the_mean_over_tokens_is_taken_in_float32():
     model = small_model()
+    tokens, owner, _ = pack(WORDS[:1], MASK[:1], model.config.context_len)
     with torch.autocast("cpu", torch.bfloat16):
-        states, levels = word_states(model, WORDS[:1], MASK[:1]), model.hidden(WORDS[:1])
+        states, levels = word_states(model, WORDS[:1], MASK[:1]), model.hidden(tokens, alone=owner)
     assert states.dtype == torch.float32 and levels[1].dtype == torch.bfloat16
     for k, level in enumerate(levels):
-        assert torch.equal(states[k, 0], level[0].float().mean(dim=0))
+        exact = level[0, :len(WORDS[0])].float().mean(dim=0)
+        assert torch.allclose(states[k, 0], exact, rtol=1e-5, atol=1e-7)          # bfloat16 has 3 digits
+
+
+def test_words_are_laid_end_to_end_and_none_is_cut():
+    rng = np.random.default_rng(0)
+    for n in (1, 7, 60):
+        lengths = torch.from_numpy(rng.integers(1, 6, n))
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        words = torch.from_numpy(rng.integers(1, 90, mask.shape)) * mask
+        tokens, owner, place = pack(words, mask, 8)
+        assert tokens.shape == owner.shape and tokens.shape[1] == 8
+        assert len(tokens) <= 2 * math.ceil(lengths.sum() / 8)
+        for i, length in enumerate(lengths.tolist()):
+            first = place[i, 0].item()
+            assert place[i].tolist() == [first + j for j in range(length)] + [0] * (mask.shape[1] - length)
+            assert first // 8 == (first + length - 1) // 8                        # in one row
+            assert tokens.flatten()[first:first + length].tolist() == words[i, :length].tolist()
+            assert (owner == i).nonzero().tolist() == [[first // 8, first % 8 + j] for j in range(length)]
+        assert (owner == -1).sum() == owner.numel() - lengths.sum()
+
+
+def test_the_states_of_a_word_are_those_of_the_word_alone():
+    model, rng = small_model(), np.random.default_rng(0)
+    lengths = torch.from_numpy(rng.integers(1, 4, 40))                            # several rows of tokens
+    mask = torch.arange(3) < lengths[:, None]
+    words = torch.from_numpy(rng.integers(1, model.config.vocab_size, (40, 3))) * mask
+    states = word_states(model, words, mask)
+    for i, length in enumerate(lengths.tolist()):
+        levels = [*model.hidden(words[i:i + 1, :length]), model.head.weight[words[i:i + 1, :length]]]
+        alone = torch.stack([level[0].mean(dim=0) for level in levels])           # (K, D)
+        assert torch.allclose(states[:, i], alone, atol=1e-6)
 
 
 def test_word_alignment_is_the_contrastive_loss_of_the_states_of_words():

@@ -5,12 +5,28 @@ one, in another order.  (torch's DistributedDataParallel expects one forward and
 takes the mean.)  Every process holds all weights: 1.3 billion parameters and their AdamW state take 21 GB.
 """
 import atexit
+import ctypes
 import os
 from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+
+def keep_freed_memory():
+    """Keep the memory of freed tensors for the next ones; the results are the same.
+
+    By default, glibc returns large blocks to the system at once and gets them back as new pages, which the
+    system must clear: 12,000 pages in a step of the default run, a fifth of its time on a CPU.
+    """
+    mmap_threshold, trim_threshold, a_gigabyte = -3, -1, 2**30                   # the names in malloc.h
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, a_gigabyte)
+        libc.mallopt(trim_threshold, a_gigabyte)
+    except (OSError, AttributeError):                          # no glibc: another system, or musl
+        pass
 
 
 class Processes:
