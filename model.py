@@ -80,7 +80,8 @@ def mask_between(owner, dtype):
     """The mask of attend with which a token sees no other text: owner (B, T) -> (B, 1, T, T)."""
     T = owner.shape[1]
     seen = (owner[:, :, None] == owner[:, None, :]).tril()                       # (B, T, T)
-    return torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, float("-inf"))[:, None]
+    mask = torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, float("-inf"))
+    return mask[:, None]                                                         # (B, 1, T, T)
 
 
 class RMSNorm(nn.Module):

@@ -150,7 +150,7 @@ class Table(torch.nn.Module):
         self.levels, self.scores, self.seen = levels, torch.zeros(size) if scores is None else scores, []
         self.config = SimpleNamespace(context_len=context_len, n_layer=len(levels) - 1, vocab_size=size)
 
-    def hidden(self, tokens, top=None):
+    def hidden(self, tokens, top=None, alone=None):
         return [level[tokens] for level in self.levels][:None if top is None else top + 1]
 
     def logits(self, tokens, where=None):

@@ -232,7 +232,7 @@ def test_transfer_is_learned_from_english_items_with_loss_on_the_answer(make):
     run = make(method="baseline", context_len=64)
     item, seen = run.corpus.items("nli", "train", 1)[0], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "lm_parts", lambda run, model, *rows: seen.append((model, *rows)))
+        patch.setattr(train, "lm_parts", lambda run, model, *rows, sparse: seen.append((model, *rows)))
         train.answer_items(run, "a copy", [item], train.TRANSFER, 0)
     (model, inputs, targets), = seen
     assert model == "a copy" and len(inputs) == 32 and inputs.max() < run.corpus.base_vocab
