@@ -1,17 +1,19 @@
 """Judge the claims of a study by its runs.
 
-  judge      the rule for verdicts
+  judged     the claims of a study with their verdicts, by the rule in statistics.py
   verdicts   the report of a study: tables of its systems, and a row per claim
   conclude   write the report and the numbers that it shows
   headlines  the table of the README, from data/results; `python -m data.lab.claims` prints it
 """
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
+from data.lab.statistics import interval, judge, standard_error
 from data.lab.studies import CLAIMS, COLUMNS
-from data.lab.tables import CAPTION, find, heading, spread, systems_table, table, value
+from data.lab.tables import CAPTION, chance, find, heading, spread, systems_table, table, value
 
 # A report reads these in addition to its columns and claims.
 ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt", "recovery", "word_cosine")
@@ -19,44 +21,24 @@ ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt",
 
 # --- claims -------------------------------------------------------------------------------------------------
 
-def judge(differences, direction, margin):
-    """The verdict on a claim.  The rule was written before the runs.
-
-    differences: system less the other, one per seed (seeds are paired);  d: the same in the claimed direction
-
-    reproduced      d > 0 in every seed, and its mean is at least the margin
-    same direction  the mean is positive and neither of the others holds
-    no difference   |mean| is at most one standard error, or a quarter of the margin
-    opposite        the mean is below that
-    not measured    a seed has no number
-    A claim of "not higher" is reproduced if the mean difference is below the margin, else opposite.
-    """
-    d = np.array(differences, float)
-    if np.isnan(d).any():
-        return "not measured"
-    if direction == "not higher":
-        return "reproduced" if d.mean() < margin else "opposite"
-    if direction == "lower":
-        d = -d
-    error = d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else 0.0
-    if (d > 0).all() and d.mean() >= margin:
-        return "reproduced"
-    if abs(d.mean()) <= max(error, margin / 4):
-        return "no difference"
-    return "same direction" if d.mean() > 0 else "opposite"
+def terms(text):
+    """The terms of a sum, "a - b + c": -> [(1, "a"), (-1, "b"), (1, "c")]."""
+    first, *others = re.split(r" ([+-]) ", text)
+    return [(1, first)] + [(1 if sign == "+" else -1, part) for sign, part in zip(others[::2], others[1::2])]
 
 
 def measured(summaries, system, path):
     """A number of a system in every seed: -> (seeds,), nan where it was not measured.
 
-    "A - B", of systems or of numbers, is their difference.
+    Systems and numbers may be sums, "A - B".
     """
-    if " - " in system:
-        return np.subtract(*(measured(summaries, name, path) for name in system.split(" - ")))
-    if " - " in path:
-        return np.subtract(*(measured(summaries, system, part) for part in path.split(" - ")))
-    # an array of floats turns None into nan
-    return np.array([value(s, path) for s in summaries.get(system, [{}])], float)
+    total = 0.0
+    for system_sign, name in terms(system):
+        for sign, part in terms(path):
+            # an array of floats turns None into nan
+            found = np.array([value(s, part) for s in summaries.get(name, [{}])], float)
+            total = total + system_sign * sign * found
+    return total
 
 
 def differences(summaries, claim):
@@ -65,34 +47,76 @@ def differences(summaries, claim):
     return found - measured(summaries, claim.against, claim.number) if claim.against else found
 
 
+def limit(summaries, claim):
+    """"chance" or "ceiling" if the mean of every system lies within two standard errors of it, else ""."""
+    if not find(claim.number) or not claim.against:
+        return ""
+    measure, language = find(claim.number)
+    names = [name for _, name in terms(f"{claim.system} - {claim.against}")]
+    found = [measured(summaries, name, claim.number) for name in names]
+    if any(len(numbers) < 2 for numbers in found):
+        return ""
+    best = None                                                # what is better when lower has no best value
+    if measure.better == "↑":
+        best = 100 if measure.words.startswith("BLEU") else 1
+    random = chance(summaries.get(claim.against, []), measure, [language])
+    for name, bound in (("chance", random), ("ceiling", best)):
+        if bound is not None and all(abs(numbers.mean() - bound) <= 2 * standard_error(numbers)
+                                     for numbers in found):
+            return name
+    return ""
+
+
+def judged(study, summaries):
+    """The claims of a study with their verdicts: -> [(claim, differences (seeds,), p, verdict)]."""
+    claims = [claim for claim in CLAIMS if claim.study == study]
+    found = [differences(summaries, claim) for claim in claims]
+    results = judge(claims, found, [limit(summaries, claim) for claim in claims])
+    return [(claim, d, *result) for claim, d, result in zip(claims, found, results)]
+
+
+def cells(d, p):
+    """The mean difference, its 95 % interval, the number of seeds and p, as texts."""
+    if np.isnan(d).any():
+        return ["", "", "", ""]
+    if len(d) == 1:
+        return [f"{d[0]:+.3f}", "", "1", ""]
+    low, high = interval(d)
+    return [f"{d.mean():+.3f}", f"[{low:+.3f}, {high:+.3f}]", str(len(d)), "" if np.isnan(p) else f"{p:.3f}"]
+
+
 def claims_table(study, summaries):
-    """A row per claim of the study: what is claimed, the mean difference ± sd over seeds, the verdict."""
-    claimed = {"higher": "≥ {:g}", "lower": "≤ -{:g}", "not higher": "< {:g}"}
+    """A row per claim of the study: what is claimed, the difference, its interval, n, p, the verdict."""
     rows = []
-    for claim in CLAIMS:
-        if claim.study == study:
-            d = differences(summaries, claim)
-            verdict = judge(d, claim.direction, claim.margin)
-            text = "" if verdict == "not measured" else f"{d.mean():+.3f}"
-            if text and len(d) > 1:
-                text += f" ± {d.std(ddof=1):.3f}"
-            rows.append([f"{claim.claim} {claim.words}", claim.system, claim.against,
-                         claimed[claim.direction].format(claim.margin), text, verdict])
-    return table(["claim", "system", "against", "claimed", "difference", "verdict"], rows)
+    for claim, d, p, verdict in judged(study, summaries):
+        path = claim.number.removeprefix("log ")
+        measure = heading(path) if find(path) else ""          # a sum of numbers has no name
+        rows.append([f"{claim.claim} {claim.words}", measure, claim.system, claim.against,
+                     f"{claim.direction}, {claim.margin:g}", *cells(d, p), verdict])
+    return table(["claim", "measure", "system", "against", "claimed, margin", "difference", "95 % interval",
+                  "n", "p", "verdict"], rows)
 
 
 def headlines(results):
-    """The claims of the README with their numbers: {study: {system: summaries}} -> table."""
-    arrow, rows = {"higher": "↑", "lower": "↓", "not higher": "not ↑"}, []
-    for claim in CLAIMS:
-        if claim.headline:
-            found, path = results[claim.study], claim.number.removeprefix("log ")
-            verdict = judge(differences(found, claim), claim.direction, claim.margin)
-            row = [claim.claim, claim.words.removesuffix(" (log ratio)"), arrow[claim.direction]]
+    """The claims of the README with their numbers: {study: {system: summaries}} -> table.
+
+    Claims of the papers come first.
+    """
+    rows = []
+    for study, found in results.items():
+        for claim, d, p, verdict in judged(study, found):
+            if not claim.headline:
+                continue
+            digits, path = int(claim.headline), claim.number.removeprefix("log ")
+            row = [claim.claim, f"{claim.words.removesuffix(' (log ratio)')} {find(path)[0].better}"]
             for name in (claim.against, claim.system):
-                row += [name, spread(found[name], path, int(claim.headline))]
-            rows.append([*row, len(found[claim.system]), verdict])
-    return table(["", "claim", "", "against", "measured", "system", "measured", "n", "verdict"], rows)
+                row += [name, spread(found.get(name, [{}]), path, digits)]
+            difference, range_, n, _ = cells(d, p)
+            unit = ", log ratio" if claim.number.startswith("log ") else ""
+            rows.append([*row, f"{difference} {range_}{unit}", n, verdict])
+    rows.sort(key=lambda row: row[0] == "ours")
+    return table(["", "claim", "against", "measured", "system", "measured", "difference and 95 % interval",
+                  "n", "verdict"], rows)
 
 
 def committed(folder=Path(__file__).parent.parent / "results"):
@@ -160,11 +184,12 @@ def verdicts(study, summaries):
         a, b = pairs[0]
         texts += [paired, f"Updates until {b} is where {a} ends, as a share of its updates (median over "
                           f"seeds; inf: never; nan: not measured): {', '.join(shares)}"]
-    if {"skyline", "prealign", "joint"} <= summaries.keys():
-        skyline, prealign, joint = (
-            measured(summaries, name, "log perplexity.clone") for name in ("skyline", "prealign", "joint"))
-        texts.append("Share of the gap in clone loss between joint and skyline that prealign closes: "
-                     f"{np.mean((joint - prealign) / (joint - skyline)):.2f}")
+    if {"skyline", "published", "prealign", "joint"} <= summaries.keys():
+        gap, *closed = (measured(summaries, f"joint - {name}", "log perplexity.clone")
+                        for name in ("skyline", "published", "prealign"))
+        published, prealign = (np.mean(part / gap) for part in closed)
+        texts.append("Share of the gap in clone loss between joint and skyline that is closed: "
+                     f"published {published:.2f}, prealign {prealign:.2f}")
     return "\n\n".join([*texts, claims_table(study, summaries)]) + "\n"
 
 
@@ -173,7 +198,7 @@ def paths_of(study):
     paths = [path for _, columns in COLUMNS[study].values() for path, _ in columns]
     for claim in CLAIMS:
         if claim.study == study:
-            paths += [part.removeprefix("log ") for part in claim.number.split(" - ")]
+            paths += [part.removeprefix("log ") for _, part in terms(claim.number)]
     for path in list(paths):
         measure, language = find(path)
         paths += [other.format(language) for other in f"{measure.n} {measure.chance}".split()]

@@ -21,9 +21,11 @@ class Claim(NamedTuple):
 
     claim:           the number that we gave the paper's claim; "ours" and "tasks" are of no paper
     system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
-    number:          path for tables.value, or "A - B"
-    direction:       higher, lower or not higher
+    number:          path for tables.value, or a sum of paths such as "A - B"
+    direction:       higher or lower, by at least the margin; not higher, not lower or no difference: the
+                     difference is smaller than the margin
     headline:        digits in the README's table, empty if it is not there
+    exploratory:     "exploratory" if the line was written after the numbers that it names had been seen
     """
     study: str
     claim: str
@@ -34,9 +36,11 @@ class Claim(NamedTuple):
     direction: str
     margin: float
     headline: str
+    exploratory: str
 
 
-CLAIMS = [Claim(*texts, float(margin), headline) for *texts, margin, headline in read_tsv("claims.tsv")]
+CLAIMS = [Claim(*texts, float(margin), headline, exploratory)
+          for *texts, margin, headline, exploratory in read_tsv("claims.tsv")]
 SYSTEMS = {}                                                   # {study: {system: options}}
 for study, name, options, note in read_tsv("systems.tsv"):
     SYSTEMS.setdefault(study, {})[name] = options

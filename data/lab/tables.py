@@ -36,7 +36,7 @@ class Measure(NamedTuple):
     words:  name in plain English; {0}, {1} are the wildcards of the path
     path:   place in summary.json; {} is a language, * a wildcard, "new" the language attached last
     n:      paths of the number of test items, alternatives separated by spaces; may be empty
-    chance: path of the result of a random choice; may be empty
+    chance: result of a random choice, or its path; may be empty
     """
     group: str
     digits: int
@@ -159,6 +159,13 @@ def first(summaries, paths, languages=("",)):
     return None
 
 
+def chance(summaries, measure, languages=("",)):
+    """The result of a random choice, None if it is not known."""
+    if re.fullmatch(r"[\d.]+", measure.chance):
+        return float(measure.chance)
+    return first(summaries, measure.chance, languages)
+
+
 def items(summaries, measure, languages=("",)):
     """The number of test items as text, a range if languages differ."""
     found = {first(summaries, measure.n, [language]) for language in languages} - {None}
@@ -187,9 +194,9 @@ def show(summary):
     for measure in measured([summary]):
         cells = [number(value(summary, measure.path.format(name)), measure.digits) for name in languages]
         if "{}" in measure.path and any(cells):
-            chance = number(first([summary], measure.chance, languages), 3)
+            random = number(chance([summary], measure, languages), 3)
             tables.setdefault(measure.group, []).append(
-                [f"{measure.words} {measure.better}", *cells, chance, items([summary], measure, languages)])
+                [f"{measure.words} {measure.better}", *cells, random, items([summary], measure, languages)])
     texts = [table([group, *languages, "chance", "n"], rows) for group, rows in tables.items()]
     return "\n\n".join([*texts, CAPTION]) + closing(summary)
 
@@ -206,7 +213,7 @@ def by_language(runs):
                      for summary in [*summaries, *baselines.values()]]
             if any(cells[:len(summaries)]):
                 rows.append([f"{measure.words} {measure.better}", name, items(summaries, measure, [name]),
-                             number(first(summaries, measure.chance, [name]), 3), *cells])
+                             number(chance(summaries, measure, [name]), 3), *cells])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]
     return table(["measure", "language", "n", "chance", *heads], rows)
 
@@ -221,7 +228,7 @@ def systems_table(systems, columns):
     lines |= {f"model-free: {name}": [spread([found], path, digits) for path, digits in columns]
               for name, found in baselines.items()}
     found = [find(path) for path, _ in columns]
-    lines["chance"] = [number(first(known, measure.chance, [language]), digits)
+    lines["chance"] = [number(chance(known, measure, [language]), digits)
                        for (measure, language), (_, digits) in zip(found, columns)]
     lines["n"] = [items(known, measure, [language]) for measure, language in found]
     rows = [[name, *(line[i] for i in kept)] for name, line in lines.items()]
