@@ -108,8 +108,8 @@ def word_alignment(run, step, weight):
 def pretrain(run, step):
     """Next-token prediction on the mixture of languages.  PreAlign code-switches the English input.
 
-    differs from the paper: every `prealign_every` steps the alignment loss is added, because the rows of the
-    head drift apart within a hundred steps, and then the model cannot name a fact in the other language.
+    Ours: every `prealign_every` steps the alignment loss is added, because the rows of the head drift apart
+    within a hundred steps, and then the model cannot name a fact in the other language.
     """
     cfg, uses_words = run.cfg, "prealign" in run.cfg.methods
     rows, languages = text_rows(run, TEXT, step, cfg.batch_size)                 # (B, T + 1), (B,)
@@ -117,7 +117,7 @@ def pretrain(run, step):
     if uses_words and cfg.code_switch:
         rng = np.random.default_rng((cfg.seed, SWITCH, step))
         inputs, targets = code_switch(
-            rows, run.corpus.starts_word(rows), languages == 0, run.train_dictionary.table,
+            rows, run.corpus.starts_word(rows), languages == 0, run.switch_table,
             cfg.code_switch, rng, cfg.code_switch_vanilla)
     yield from lm_parts(run, run.model, inputs, targets)
     if uses_words and cfg.prealign_steps and cfg.prealign_every and step % cfg.prealign_every == 0:

@@ -363,6 +363,12 @@ class Corpus:
                   for task in self.task_names()]
         return max((n for by_difficulty in counts for n in by_difficulty.values()), default=0)
 
+    def values(self):
+        """The words that answer knowledge questions: -> set of tuples of token ids."""
+        items = self.items("knowledge", "test", self.most_test_items())
+        texts = {text for item in items for text in item.candidates_in("en")}
+        return {self.word(text.rstrip("."), "en") for text in texts}
+
     def exercises(self):
         """English training items of all tasks.  Raises UserError if there are none."""
         found = self.items("exercise", "train", 6000)

@@ -91,13 +91,13 @@ def test_a_prepared_folder_sets_languages_shares_and_steps(corpus, tmp_path):
     assert cfg.languages == ",".join(corpus.languages) and cfg.vocab_size == corpus.base_vocab
     assert cfg.clone_share == round(1 - tokens[0] / sum(tokens), 3)
     assert cfg.steps == min(max(round(5 * sum(tokens) / (8 * 16)), 1000), 4000)
-    assert (cfg.eval_items, cfg.adapt_steps, cfg.prealign_weight, cfg.adapt_to) == (1000, 300, 0.2, "")
+    assert (cfg.eval_items, cfg.adapt_steps, cfg.adapt_to) == (1000, 300, "")
     assert parsed(f"--data {corpus.folder} --method forget").adapt_to == "none"  # it has no new language
     assert parsed(f"--data {corpus.folder} --context_len 128 --batch_size 4096").steps == 1000
     assert parsed(f"--data {corpus.folder} --context_len 8 --batch_size 1").steps == 4000
     assert parsed(f"--data {corpus.folder} --context_len 8 --batch_size 1 --preset small").steps == 5000
-    two = parsed(f"--data {corpus.folder} --languages en,reversed --steps 7 --prealign_weight 0.5")
-    assert two.languages == "en,reversed" and two.steps == 7 and two.prealign_weight == 0.5
+    two = parsed(f"--data {corpus.folder} --languages en,reversed --steps 7 --prealign_weight 0.25")
+    assert two.languages == "en,reversed" and two.steps == 7 and two.prealign_weight == 0.25
     assert parsed(flags_of(two, tmp_path)) == two
 
 

@@ -74,7 +74,7 @@ def test_the_shuffled_dictionary_serves_alignment_and_switching_and_the_right_on
     assert all(translations != right[word] for word, translations in run.train_dictionary.entries)
     monkeypatch.setattr(train, "code_switch", lambda *a: (seen.append(a[3]), (a[0][:, :-1], a[0][:, 1:]))[1])
     list(train.pretrain(run, 1))
-    assert seen == [run.train_dictionary.table]
+    assert seen == [run.train_dictionary.table] == [run.switch_table]
     monkeypatch.setattr(train, "word_alignment_loss", lambda model, words, mask, concept, states: (
         seen.append((words, mask, concept)), torch.zeros(()))[1])
     list(train.align_words(run, 0))
@@ -89,6 +89,16 @@ def test_the_shuffled_dictionary_serves_alignment_and_switching_and_the_right_on
 def test_the_gold_dictionary_is_the_one_that_is_measured(make):
     run = make()
     assert run.train_dictionary is run.dictionary and run.held_out is None
+
+
+def test_words_that_answer_questions_may_be_left_as_they_are(make):
+    run = make(code_switch_values=False)
+    whole, left = run.train_dictionary.table, run.switch_table
+    assert left.items() < whole.items()
+    items = run.corpus.items("knowledge", "test", 1000)
+    answers = {candidate.rstrip(".") for item in items for candidate in item.candidates_in("en")}
+    assert {run.corpus.decode(word).strip() for word in whole.keys() - left.keys()} == answers
+    assert make().switch_table == whole                        # they are switched by default
 
 
 def test_words_held_out_are_neither_switched_nor_aligned(make):

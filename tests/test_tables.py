@@ -399,7 +399,7 @@ def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
     # no transfer, no cosine, no held-out words above: these claims are listed without numbers
     assert rows["P2 zero-shot transfer of nli to the clone improves"][-5:] == ["", "", "", "", "not measured"]
     assert rows["P2 zero-shot transfer of paraphrase to the clone improves"][-1] == "not measured"
-    assert "closed: published 0.50, prealign 0.00" in text and text.startswith("Mean ± sd over 3 seeds.")
+    assert "closed: published 0.50, kept 0.00" in text and text.startswith("Mean ± sd over 3 seeds.")
     del summaries["vanilla"]                                                # a part of the study
     rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", summaries))}
     assert rows["P5 input-only code-switching is better than vanilla: facts seen only in English"] == [

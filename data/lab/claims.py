@@ -184,12 +184,12 @@ def verdicts(study, summaries):
         a, b = pairs[0]
         texts += [paired, f"Updates until {b} is where {a} ends, as a share of its updates (median over "
                           f"seeds; inf: never; nan: not measured): {', '.join(shares)}"]
-    if {"skyline", "published", "prealign", "joint"} <= summaries.keys():
+    if {"skyline", "published", "kept", "joint"} <= summaries.keys():
         gap, *closed = (measured(summaries, f"joint - {name}", "log perplexity.clone")
-                        for name in ("skyline", "published", "prealign"))
-        published, prealign = (np.mean(part / gap) for part in closed)
+                        for name in ("skyline", "published", "kept"))
+        published, kept = (np.mean(part / gap) for part in closed)
         texts.append("Share of the gap in clone loss between joint and skyline that is closed: "
-                     f"published {published:.2f}, prealign {prealign:.2f}")
+                     f"published {published:.2f}, kept {kept:.2f}")
     return "\n\n".join([*texts, claims_table(study, summaries)]) + "\n"
 
 

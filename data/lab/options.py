@@ -18,11 +18,14 @@ MOST_SHOTS = 50                                      # items per task that are k
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
 PAPER = dict(n_head=16, context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4,
-             embed_lr=1.0, prealign_steps=5000, prealign_words=256, prealign_rows=64, prealign_weight=0.5,
-             prealign_lr=5e-4, prealign_every=0, code_switch=0.05, afp_steps=5000, afp_lr=1e-5)
+             embed_lr=1.0, prealign_steps=5000, prealign_words=256, prealign_rows=64, prealign_lr=5e-4,
+             afp_steps=5000, afp_lr=1e-5)
 # The last three have the shapes of the PreAlign configs.
 PRESETS = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
+    # the shape of tiny with ten times the text
+    "mini": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280, words=15_000_000,
+                 steps=20_000, reset_every=2000),
     "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
                   steps=5000, batch_size=64, lr=1e-3, prealign_steps=600, prealign_words=512,
                   prealign_rows=16, reset_every=500, afp_lr=7e-4),
@@ -30,9 +33,8 @@ PRESETS = {
     "400m": PAPER | dict(n_layer=24, d_model=1024, words=400_000_000, steps=40_000, reset_every=2700),
     "1.3b": PAPER | dict(n_layer=24, d_model=2048, words=800_000_000, steps=80_000, reset_every=5300),
 }
-# The values that a prepared folder sets.  Real words have no exact counterpart in the other language: their
-# alignment is never finished and keeps pulling, so it gets less weight.
-REAL = dict(eval_items=1000, adapt_steps=300, prealign_weight=0.2)
+# The values that a prepared folder sets.
+REAL = dict(eval_items=1000, adapt_steps=300)
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
 NEUTRAL = ("eval_items", "shots", "generate_items", "transfer_steps", "log_every", "accumulate", "device",
@@ -75,11 +77,12 @@ class Config:
     prealign_steps: int = option(300, "steps of word alignment; 0: no alignment", 0, MANY, group="PreAlign")
     prealign_words: int = option(128, "words per alignment batch, each other's negatives", 2, 2**24)
     prealign_rows: int = option(4, "sequences of text per alignment step, for the LM loss", 0, 2**20)
-    prealign_weight: float = option(1.0, "weight of the alignment loss (alpha); the LM loss has 1", 0, 1e6)
+    prealign_weight: float = option(0.5, "weight of the alignment loss (alpha); the LM loss has 1", 0, 1e6)
     prealign_lr: float = option(2e-3, "peak learning rate of word alignment", 1e-9, 1e3)
-    prealign_every: int = option(5, "pretraining steps between alignment batches (ours); 0: none", 0, MANY)
+    prealign_every: int = option(0, "pretraining steps between alignment batches (ours); 0: none", 0, MANY)
     code_switch: float = option(0.05, "probability that an English dictionary word is translated", 0, 1)
     code_switch_vanilla: bool = option(False, "ablation: replaced words are prediction targets, too")
+    code_switch_values: bool = option(True, "translate also words that answer knowledge questions")
     dictionary: str = option("gold", "shuffled: a control, all wrong", choices=("gold", "shuffled"))
     dictionary_coverage: float = option(1.0, "share of the dictionary; the rest is held out", 0.05, 1)
 

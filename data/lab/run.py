@@ -22,6 +22,7 @@ class Run(RunFolder):
     corpus, model:    the data and the model; a new language changes both
     dictionary:       words that training may use, None if the data has no dictionary; held_out: the others
     train_dictionary: the words that PreAlign learns; in the control they have wrong translations
+    switch_table:     {word: translations} of the words that code-switching may replace
     tuned_body:       weights of the body that --body_from names, or None
     checkpoint:       what enter() found, None for a new run; it never changes
     seconds, stop:    training time so far; the number of a signal that asked to stop, or 0
@@ -39,11 +40,14 @@ class Run(RunFolder):
         self.corpus = self._open_corpus(cache)
         self.corpus.check(cfg.context_len + 1)
         self.digest = self.corpus.digest
-        self.dictionary = self.held_out = self.train_dictionary = None
+        self.dictionary = self.held_out = self.train_dictionary = self.switch_table = None
         if whole := self.corpus.dictionary():
             self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
+            values = set() if cfg.code_switch_values else self.corpus.values()
+            self.switch_table = {word: translations for word, translations in self.train_dictionary.entries
+                                 if word not in values}
         elif "prealign" in cfg.methods or cfg.aligns_sentences and cfg.afp_word_weight:
             raise UserError(f"--method {cfg.method} --afp_word_weight {cfg.afp_word_weight}: {cfg.data} has "
                             "no dictionary; prepare it with --dictionary or --pairs")
