@@ -37,6 +37,7 @@ from model import IGNORE, generate, lm_loss, lr_multiplier
 from prealign import code_switch, word_alignment_loss, word_states
 
 WARMUP = 0.05   # share of a stage's steps with a rising learning rate
+RATES = {"align words": "prealign_lr", "adapt": "adapt_lr", "align sentences": "afp_lr"}   # others: lr
 
 # every stage draws from its own stream of random numbers: default_rng((seed, stream, step))
 (ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY, SENTENCES,
@@ -265,8 +266,9 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
         means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
         if not all(map(math.isfinite, means.values())):
-            raise UserError(f"{stage}: {means} is not finite by step {step + 1}; the last good state is in "
-                            f"{run.out}/last.pt: lower --lr and train with another --out")
+            rate = RATES.get(stage, "lr")
+            raise UserError(f"{stage}: {means} is not finite by step {step + 1}: lower --{rate} and train with "
+                            "another --out")
         if temporary:
             continue
         run.seconds += seconds
@@ -332,10 +334,15 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
     if cfg.from_run and not cfg.stages:
         raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
+    for flag in ("from_run", "body_from"):
+        source = getattr(cfg, flag)
+        if source and Path(source).resolve() == Path(out).resolve():
+            raise UserError(f"--{flag} {source} is the folder of this run: give another --out")
     most = run.corpus.most_test_items()
     if cfg.eval_items > most > 0:
         raise UserError(f"--eval_items {cfg.eval_items}: {run.corpus.folder} has at most {most} test items "
                         "of a task and difficulty")
+    run.check_data()
     with run.lock():
         if fresh:
             run.clear()
@@ -361,8 +368,6 @@ def train_and_evaluate(run):
                    parameters=sum(p.numel() for p in run.model.parameters()))
     if not run.quiet:
         print(tables.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
-    if "align sentences" in cfg.stages and not cfg.new_language:
-        run.training_samples()                                  # raises before training if there are too few
     with on_signals(lambda number: setattr(run, "stop", number)):
         recipe(run)
     if run.load_only:

@@ -1,5 +1,6 @@
 """What goes wrong on a machine: damaged files, a full disk, signals, two processes on one folder, kill -9."""
 import errno
+import json
 import math
 import os
 import pickle
@@ -19,7 +20,7 @@ import torch
 import train
 from data.corpus import Corpus
 from data.files import UserError, replaced, whole_folder
-from data.lab.options import Config
+from data.lab.options import Config, load_config
 from data.lab.run import Run
 from data.lab.runs import RunFolder, load_checkpoint
 from data.world import build as world
@@ -166,14 +167,43 @@ def test_moments_of_another_shape_are_refused(cache, run, capsys):
     assert "of another model than its config.json" in one_line(capsys)
 
 
-@pytest.mark.parametrize("flag, stage", [("from_run", "pretrain"), ("body_from", "instruct")])
-def test_a_run_of_another_shape_is_refused_before_anything_is_written(
-        cache, run, capsys, tmp_path, flag, stage):
-    torch.save(load_checkpoint(run / "last.pt") | dict(stage=stage), run / "last.pt")
-    other = flags(cache, tmp_path / "new", **SHORT | dict(adapt_to="clone2", d_model=64) | {flag: run})
+def finished(run, stage, **changes):
+    """Make the checkpoint of a run one of the last step of another stage."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8")) | changes
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    state = load_checkpoint(run / "last.pt")
+    torch.save(state | dict(stage=stage, step=load_config(run).stages[stage]), run / "last.pt")
+
+
+def test_a_body_of_another_shape_is_refused_before_anything_is_written(cache, run, capsys, tmp_path):
+    finished(run, "instruct", instruct_steps=5)
+    other = flags(cache, tmp_path / "new", **SHORT | dict(adapt_to="clone2", d_model=64, body_from=run))
     assert train.main(other) == 2
-    assert f"--{flag} {run}: its model has another shape" in one_line(capsys)
+    assert f"--body_from {run}: its model has another shape" in one_line(capsys)
     assert not (tmp_path / "new").exists()
+
+
+def test_an_unfinished_body_is_refused(cache, run, capsys, tmp_path):
+    finished(run, "instruct", instruct_steps=5)
+    torch.save(load_checkpoint(run / "last.pt") | dict(step=4), run / "last.pt")
+    assert train.main(flags(cache, tmp_path / "new", **SHORT | dict(adapt_to="clone2", body_from=run))) == 2
+    assert "its last checkpoint is step 4 of instruct; give a finished run" in one_line(capsys)
+
+
+def test_what_the_pretrained_run_has_fixed_is_refused(cache, run, capsys, tmp_path):
+    for change in (dict(d_model=64), dict(clone_share=0.5), dict(code_switch=0.9), dict(reset_every=3)):
+        assert train.main(flags(cache, tmp_path / "new", from_run=run, method="align", **change)) == 2
+        assert "--from_run takes data, model and pretraining from" in one_line(capsys)
+
+
+def test_fresh_deletes_nothing_that_is_still_needed(cache, run, capsys, tmp_path):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    fresh = ["--fresh", "--out", str(run), "--cache", str(cache)]
+    assert train.main(["--from_run", str(run), "--method", "align", *fresh]) == 2
+    assert "is the folder of this run" in one_line(capsys)
+    assert train.main(["--eval_only", *fresh]) == 2
+    assert "do not go together" in one_line(capsys)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_run_is_not_resumed_or_shown_on_other_data(cache, tmp_path, capsys):

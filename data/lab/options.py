@@ -14,6 +14,7 @@ from data.folder import language_order, read_meta
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
 STUDIES = ("prealign", "forget", "align", "real")
+SEEDS = 5                                            # of a study, see data/results/plan.md
 MOST_SHOTS = 50                                      # items per task that are kept for demonstrations
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
@@ -39,6 +40,13 @@ EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other p
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
 NEUTRAL = ("eval_items", "shots", "generate_items", "transfer_steps", "log_every", "accumulate", "device",
            "compile")
+
+# options that --from_run takes from the run, because its pretraining is over
+PRETRAINING = ("data", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
+               "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows", "prealign_weight",
+               "prealign_lr", "prealign_every", "code_switch", "code_switch_vanilla", "code_switch_values",
+               "reset_every", "reset_from", "reset_until", "reset_fraction", "reset_blend", "reset_optimizer",
+               "reset_clip")
 
 
 def option(default, help, low=None, high=None, choices=None, group=None):
@@ -248,7 +256,7 @@ def make_parser(description):
     add("--overfit", action="store_true", help="check: train on one batch until its loss is below 0.1")
     add("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
     add("--reproduce", choices=STUDIES, help="run the systems of a study over seeds and judge its claims")
-    add("--seeds", type=int, default=3, metavar="N", help="with --reproduce: number of seeds [3]")
+    add("--seeds", type=int, metavar="N", help=f"with --reproduce: number of seeds [{SEEDS}]")
     for f in fields(Config):
         if f.metadata["group"]:
             add = p.add_argument_group(f.metadata["group"]).add_argument
@@ -279,8 +287,7 @@ def parse_args(argv, description=""):
         if word.lower() in METHODS:
             hint = f": use --method {word.lower()}"
         parser.error(f"unknown argument {word:.60}{hint}")
-    if modes.seeds < 1:
-        raise UserError(f"--seeds {modes.seeds} is out of range: at least 1")
+    check_commands(modes)
     given = modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
     for f in fields(Config):
         if f.name in given:
@@ -292,6 +299,21 @@ def parse_args(argv, description=""):
         raise UserError(f"{out} holds no run: train first with python train.py "
                         f"{flags_of(resolve(given), out)}")
     return Config(**(asdict(load_config(out)) | given)), modes   # Run.check_config compares what is given
+
+
+def check_commands(modes):
+    """Raise UserError for commands that do not go together.  Sets the default of --seeds."""
+    commands = ["fresh", "eval_only", "sample", "overfit", "report", "reproduce"]
+    some = [f"--{name}" for name in commands if getattr(modes, name) not in (None, False)]
+    if len(some) > 1:
+        raise UserError(f"{' and '.join(some)} do not go together: give one of them")
+    if modes.seeds is not None and not modes.reproduce:
+        raise UserError("--seeds goes with --reproduce; a single run has --seed")
+    if modes.reproduce and (modes.out or "seed" in modes):
+        raise UserError("--reproduce trains the seeds 0, 1, ... into runs/: give --seeds, and no --seed or --out")
+    modes.seeds = SEEDS if modes.seeds is None else modes.seeds
+    if modes.seeds < 1:
+        raise UserError(f"--seeds {modes.seeds} is out of range: at least 1")
 
 
 def resolve(given):
@@ -307,10 +329,11 @@ def resolve(given):
     if before != wanted:
         raise UserError(f"--from_run {folder} was trained with --method {known['method']}: only +align can "
                         f"be added, not --method {given['method']}")
-    for name in ("data", "text", "languages", "words", "vocab_size", "seed"):
+    fixed = PRETRAINING + (("dictionary", "dictionary_coverage") if "prealign" in before else ())
+    for name in fixed:
         if given.get(name, known[name]) != known[name]:
-            raise UserError(f"--{name} {given[name]}: --from_run uses the data of {folder}, which has "
-                            f"--{name} {known[name] or '(none)'}")
+            raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from {folder}, "
+                            f"which has --{name} {known[name] if known[name] != '' else '(none)'}")
     return Config(**(known | given))
 
 

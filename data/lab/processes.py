@@ -43,7 +43,9 @@ class Processes:
         """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes."""
         def gathered(model, tokens, mask, *options):
             [rows] = self.rows(len(tokens))
-            return Gather.apply(states(model, tokens[rows], mask[rows], *options), rows, len(tokens))
+            some = rows if len(rows) else [0]                  # more processes than rows: one that is dropped
+            own = states(model, tokens[some], mask[some], *options)[..., :len(rows), :]
+            return Gather.apply(own, rows, len(tokens))
         return states if self.world_size == 1 else gathered
 
     def all_reduce_sum(self, tensors):

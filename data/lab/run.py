@@ -49,8 +49,8 @@ class Run(RunFolder):
             self.switch_table = {word: translations for word, translations in self.train_dictionary.entries
                                  if word not in values}
         elif "prealign" in cfg.methods or cfg.aligns_sentences and cfg.afp_word_weight:
-            raise UserError(f"--method {cfg.method} --afp_word_weight {cfg.afp_word_weight}: {cfg.data} has "
-                            "no dictionary; prepare it with --dictionary or --pairs")
+            flags = f"--method {cfg.method}" if "prealign" in cfg.methods else "--afp_word_weight"
+            raise UserError(f"{flags}: {cfg.data} has no dictionary; prepare it with --dictionary or --pairs")
         config = ModelConfig(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
         self.model = GPT(config).initialise(cfg.seed).to(self.device)
         if cfg.from_run and (fresh or not self.has_checkpoint()):
@@ -84,7 +84,8 @@ class Run(RunFolder):
         """The weights of the finished run that a flag names.  Raises UserError if they do not fit here."""
         run = RunFolder(getattr(self.cfg, flag))
         where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
-        if state["stage"] != stage or flag == "from_run" and state["step"] != self.cfg.pretrain_steps:
+        steps = load_config(run.out).stages
+        if state["stage"] != stage or state["step"] != steps.get(stage):
             how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
             raise UserError(f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
                             f"give a finished run {how[flag]}")
@@ -97,6 +98,17 @@ class Run(RunFolder):
             raise UserError(f"{where}: its model has another shape; give this run the same data, --n_layer, "
                             "--d_model and so on")
         return state["model"]
+
+    def check_data(self):
+        """Raise UserError, before anything is deleted or trained, if the folder lacks what a stage needs."""
+        cfg, corpus = self.cfg, self.corpus
+        if "adapt" in cfg.stages and cfg.new_language not in corpus.meta["new"]:
+            raise UserError(f"--adapt_to {cfg.new_language}: {corpus.folder} has the new languages "
+                            f"{', '.join(corpus.meta['new']) or '(none)'}: prepare it with --new")
+        if "align sentences" in cfg.stages and not cfg.new_language:
+            self.training_samples()
+        if "instruct" in cfg.stages:
+            corpus.exercises()
 
     # --- the folder -----------------------------------------------------------------------------------------
 

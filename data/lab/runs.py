@@ -165,8 +165,9 @@ def exit_code(command, argv):
         with on_signals(stop):
             return command(argv)
     except Interrupted as interruption:
-        print("\nstopped; what was trained is saved.  Resume with:\n"
-              f"  python train.py {shlex.join(map(str, argv))}", file=sys.stderr)
+        again = shlex.join(str(word) for word in argv if word != "--fresh")      # this would delete the run
+        print(f"\nstopped; what was trained is saved.  Resume with:\n  python train.py {again}",
+              file=sys.stderr)
         return 128 + interruption.args[0]
     except UserError as error:
         message = str(error)
