@@ -172,10 +172,10 @@ class GPT(nn.Module):
     def logits(self, tokens, where=None):
         """Scores of the next token: tokens (B, T) -> (B, T, V).
 
-        where: (B, T) bool; the scores are computed only at its n true positions: -> (n, V)
+        where: (n,) positions in the flattened batch (a mask would make a GPU wait); only these: -> (n, V)
         """
         states = self.hidden(tokens)[-1]                                         # (B, T, D)
-        return self.head(states if where is None else states[where])
+        return self.head(states if where is None else states.flatten(0, 1).index_select(0, where))
 
     def param_groups(self, lr, embed_lr, weight_decay, embed_decay=0.0):
         """Parameter groups for AdamW, each with its name and peak rate; every parameter is in exactly one.

@@ -204,7 +204,7 @@ def lm_parts(run, model, inputs, targets, sparse=False):
         if not len(rows):                                      # more processes than rows: one without targets
             rows, wanted = [0], np.full_like(targets[:1], IGNORE)
         if sparse:
-            scored = run.tensor(wanted != IGNORE)                                # (B, T)
+            scored = run.tensor(np.flatnonzero(wanted != IGNORE))                # (n,)
             wanted = wanted[wanted != IGNORE]                                    # (n,)
         with run.autocast():
             logits = model.logits(run.tensor(inputs[rows]), scored)              # (B, T, V) or (n, V)

@@ -49,10 +49,10 @@ def log_probs(model, tokens, wanted=None):
     """
     if wanted is None:
         wanted = np.ones_like(tokens[:, 1:], bool)
-    tokens, where = to_device(model, tokens), to_device(model, wanted)           # (B, W), (B, W - 1)
+    tokens, where = to_device(model, tokens), to_device(model, np.flatnonzero(wanted))       # (B, W), (n,)
     logits = model.logits(tokens[:, :-1], where).float()                         # (n, V)
     result = np.zeros(wanted.shape, np.float32)
-    result[wanted] = -F.cross_entropy(logits, tokens[:, 1:][where], reduction="none").cpu().numpy()
+    result[wanted] = -F.cross_entropy(logits, tokens[:, 1:].flatten()[where], reduction="none").cpu().numpy()
     return result                                                                # (B, W - 1)
 
 
