@@ -57,15 +57,16 @@ class Forgetting:
         weight = model.embed.weight                                              # (V, D)
         # drawn on the CPU, so that every device gets the same numbers
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        rows = torch.rand(len(weight), generator=generator) < self.fraction      # (V,)
-        noise = 0.02 * torch.randn(weight.shape, generator=generator)            # (V, D)
-        rows, noise = rows.to(weight.device), noise.to(weight.device)
-        weight[rows] = weight[rows].lerp(noise[rows], self.blend)                # [forgetting: weights]
+        drawn = torch.rand(len(weight), generator=generator) < self.fraction     # (V,)
+        noise = 0.02 * torch.randn(weight.shape, generator=generator)[drawn]     # (n, D)
+        rows = drawn.nonzero()[:, 0]                           # (n,) a mask would make a GPU wait
+        rows, noise = (t.to(weight.device, non_blocking=True) for t in (rows, noise))
+        weight[rows] = weight[rows].lerp(noise, self.blend)                      # [forgetting: weights]
         state = optimizer.state.get(weight)
         if self.optimizer and state:                           # before its first step AdamW has no state
-            state["exp_avg"][rows] = 0                                           # [forgetting: moments]
-            state["exp_avg_sq"][rows] = 0
-            if rows.all():
+            state["exp_avg"].index_fill_(0, rows, 0)                             # [forgetting: moments]
+            state["exp_avg_sq"].index_fill_(0, rows, 0)
+            if drawn.all():
                 state["step"].zero_()
         return True
 

@@ -43,8 +43,10 @@ class Processes:
         """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes."""
         def gathered(model, tokens, mask, *options):
             [rows] = self.rows(len(tokens))
-            some = rows if len(rows) else [0]                  # more processes than rows: one that is dropped
-            own = states(model, tokens[some], mask[some], *options)[..., :len(rows), :]
+            # consecutive: a slice, because indices on the host would make a GPU wait
+            rows = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+            some = rows if rows.stop else slice(1)             # more processes than rows: one that is dropped
+            own = states(model, tokens[some], mask[some], *options)[..., :rows.stop - (rows.start or 0), :]
             return Gather.apply(own, rows, len(tokens))
         return states if self.world_size == 1 else gathered
 
