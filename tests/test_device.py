@@ -1,0 +1,164 @@
+"""What a GPU would have to wait for, found without a GPU.
+
+The meta device takes the place of the GPU: its tensors have shapes but no values, so the program cannot read
+one.  NoWaiting also refuses what the meta device allows and what makes the program wait for a GPU.
+"""
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import train
+from data.lab.options import PRESETS, Config
+from data.lab.processes import Processes
+from data.lab.run import Run
+from data.lab.runs import RunFolder, load_checkpoint
+from faults import ALL_STAGES
+from forget import expand_vocabulary, new_row_groups
+from model import GPT, ModelConfig, lm_loss
+
+META = torch.device("meta")
+READING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "bincount", "is_nonzero"}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+COPYING = {"_to_copy", "copy_"}
+
+
+class Waited(Exception):
+    """The program would wait for the GPU here."""
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raise Waited where the program would wait, if the meta device were a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, kwargs = function.overloadpacket.__name__, kwargs or {}
+        devices = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        if name in READING and "meta" in devices:
+            raise Waited(f"{name} reads values of a device tensor")
+        if name in INDEXING and args[0].device == META:
+            # a mask is turned into indices on the host; indices on the host are copied, and the copy waited for
+            if any(i is not None and (i.dtype == torch.bool or i.device != META) for i in args[1]):
+                raise Waited(f"{name} with a mask or with indices on the host")
+        if name in COPYING:
+            devices |= {str(kwargs.get("device") or "")} - {""}
+            waits = not (kwargs.get("non_blocking") or True in args[2:]) and {"cpu", "meta"} <= devices
+            if waits or name == "_to_copy" and args[0].device == META and "cpu" in devices:
+                raise Waited(f"{name} between host and device")
+        return function(*args, **kwargs)
+
+
+@pytest.fixture
+def make(cache, tmp_path, monkeypatch):
+    """A run whose model is on the meta device: world_size -> Run."""
+    # autocast does not know the meta device
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    # the fused optimizer does not know it, either
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, betas, fused: adamw(groups, betas=betas))
+
+    class Sent:
+        def wait(self):
+            pass
+    monkeypatch.setattr(dist, "all_reduce", lambda *args, **kwargs: Sent())
+
+    def made(world_size=1, **options):
+        settings = ALL_STAGES | dict(adapt_to="clone2", reset_every=2, reset_until=1, code_switch=0.3,
+                                     afp_word_weight=1.0, log_every=100, steps=100, afp_steps=100)
+        run = Run(Config(**(settings | options)), tmp_path / "run", cache, quiet=True)
+        run.device, run.processes = META, Processes(0, world_size)
+        run.model.to(META)
+        return run
+    return made
+
+
+class Enough(Exception):
+    """The steps of a test are done."""
+
+
+def some_steps(run, stage, losses, groups, resets=None, change=lambda loss: loss, n=6):
+    """n steps of the training loop without waiting.  change: a function of each loss."""
+    def parts(step):
+        if step == n:
+            raise Enough
+        for loss, values, n_tokens in losses(step):
+            yield change(loss), values, n_tokens
+    with NoWaiting(), pytest.raises(Enough):
+        train.fit(run, run.model, stage, parts, groups, 100, resets)
+
+
+def stage_of(run, name):
+    """What fit needs for a stage: -> losses, groups, resets."""
+    cfg, groups = run.cfg, train.param_groups(run, 1e-3)
+    if name == "align words":
+        return partial(train.align_words, run), groups, None
+    if name == "pretrain":
+        return partial(train.pretrain, run), groups, train.forgetting(cfg)
+    if name == "adapt":
+        n_rows = run.corpus.add_language(cfg.new_language, cfg.adapt_tokens)
+        expand_vocabulary(run.model, n_rows)
+        return partial(train.adapt, run), new_row_groups(run.model, 1e-2), None
+    if name == "align sentences":
+        return partial(train.align_sentences, run, run.training_samples()), groups, None
+    exercises = run.corpus.exercises()
+    return partial(train.answer_items, run, run.model, exercises, train.INSTRUCT), groups, None
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("stage", ["align words", "pretrain", "adapt", "align sentences", "instruct"])
+def test_no_stage_waits_for_the_gpu(make, stage, world_size):
+    run = make(world_size)
+    assert stage in run.cfg.stages
+    some_steps(run, stage, *stage_of(run, stage))
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_no_way_of_pooling_sentences_waits_for_the_gpu(make, pool):
+    run = make(afp_mcl_pool=pool, afp_answer_only=False)
+    some_steps(run, "align sentences", *stage_of(run, "align sentences"), n=2)
+
+
+@pytest.mark.parametrize("wait", [
+    lambda x: x.item(), lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.detach().numpy(), bool, int,
+    lambda x: x.reshape(1).nonzero(), lambda x: x.reshape(1)[x.reshape(1) > 0], lambda x: torch.equal(x, x),
+    lambda x: x.reshape(1)[torch.zeros(1, dtype=torch.long)], lambda x: x.reshape(1).unique(),
+    lambda x: torch.zeros(3).to(x.device), lambda x: torch.zeros(3, device=x.device).copy_(torch.ones(3)),
+    lambda x: torch.zeros(3).copy_(x), lambda x: x + torch.ones(3)])
+def test_every_kind_of_waiting_is_found(make, wait):
+    run = make(method="baseline")
+    change = lambda loss: (wait(loss), loss)[1]                                  # noqa: E731
+    with pytest.raises((Waited, RuntimeError, TypeError)):                       # the latter: from torch itself
+        some_steps(run, "pretrain", *stage_of(run, "pretrain"), change=change)
+
+
+# --- models and checkpoints of every size -------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_makes_a_step_and_a_checkpoint_without_memory_for_it(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    preset = PRESETS[name]
+    V, T = 2 * preset["vocab_size"], preset["context_len"]
+    config = ModelConfig(V, preset["n_layer"], preset["n_head"], preset["d_model"], T)
+    with META:
+        model, other = GPT(config), GPT(config)
+        tokens = torch.zeros(2, T, dtype=torch.long)
+        logits = model.logits(tokens)
+        lm_loss(logits, tokens, count=2 * T).backward()
+        optimizer = torch.optim.AdamW(model.param_groups(1e-3, 1e-3, 0.1))
+        optimizer.step()
+    assert logits.shape == (2, T, V) and all(p.grad.shape == p.shape for p in model.parameters())
+    folder = RunFolder(tmp_path)
+    folder.save(stage="pretrain", step=1, model=model.state_dict(), optimizer=optimizer.state_dict(), sums={},
+                seconds=0.0)
+    checkpoint = load_checkpoint(tmp_path / "last.pt", "meta")
+    other.load_state_dict(checkpoint["model"], assign=True)
+    assert {k: p.shape for k, p in other.state_dict().items()} == {
+        k: p.shape for k, p in model.state_dict().items()}
+    assert len(checkpoint["optimizer"]["state"]) == len(list(model.parameters()))
