@@ -1,6 +1,7 @@
 """Measure speed and memory.  All sides run in one process and in turn (A B A B ...).
 
-Reported are medians over rounds; ratios are taken within a round first.
+Reported are medians over rounds; ratios are taken within a round first, and given with their lowest and
+highest value.  A ratio below 1 means that ours is slower.  --quick takes small sizes: a minute or two on a CPU.
 
   python tests/bench.py contrastive   the fused loss against the plain one and ready-made operators
   python tests/bench.py step          a step of language modelling and of word alignment against plain ones
@@ -76,6 +77,12 @@ def in_turn(sides, device, rounds, warm=True):
 def ratio(times, other, mine):
     """Median over rounds of other / mine: how many times faster mine is."""
     return statistics.median(a / b for a, b in zip(times[other], times[mine]))
+
+
+def spread(times, other, mine):
+    """The ratio with its extremes over rounds: -> "2.1 (1.9-2.4)"."""
+    found = sorted(a / b for a, b in zip(times[other], times[mine]))
+    return f"{statistics.median(found):.2f} ({found[0]:.2f}-{found[-1]:.2f})"
 
 
 def resident(which):
@@ -169,6 +176,36 @@ def cross_entropy_loss(states, concept, tau=0.1):
     return F.cross_entropy(logits.flatten(0, 1), partner)
 
 
+class LeanLoss(torch.autograd.Function):
+    """The leanest loss with N x N matrices: one level at a time, no second pass, no maximum, one positive.
+
+    The gradient is computed in the forward pass.  It needs one positive per word, in the order of `pairs`.
+    """
+    @staticmethod
+    def forward(ctx, states, tau):
+        (K, n, _), loss, gradient = states.shape, 0, torch.empty_like(states)
+        for x, g in zip(states, gradient):
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)                          # (N, 1)
+            z = x / norm                                                                     # (N, D)
+            partner = z.roll(n // 2, dims=0)
+            E = (z @ z.T).div_(tau).exp_().fill_diagonal_(0)                                 # (N, N)
+            R = E.sum(1)                                                                     # (N,)
+            loss += R.log().sum() - (z * partner).sum() / tau
+            E.mul_((1 / R)[:, None] + 1 / R)                   # E is symmetric: one product serves both sides
+            d = (E @ z).sub_(partner, alpha=2)                                               # (N, D)
+            torch.div(d - (d * z).sum(1, keepdim=True) * z, norm * (tau * n * K), out=g)
+        ctx.save_for_backward(gradient)
+        return loss / (n * K)
+
+    @staticmethod
+    def backward(ctx, scale):
+        return scale * ctx.saved_tensors[0], None
+
+
+def lean_loss(states, concept, tau=0.1):
+    return LeanLoss.apply(states, tau)
+
+
 def linear_cross_entropy_loss(states, concept, tau=0.1, options=None):
     """The best ready-made operator, logits and loss in one.  It cannot exclude the word itself."""
     z, n = F.normalize(states, dim=-1), states.shape[1]
@@ -178,6 +215,33 @@ def linear_cross_entropy_loss(states, concept, tau=0.1, options=None):
 
 def chunked_linear_cross_entropy_loss(states, concept, tau=0.1):
     return linear_cross_entropy_loss(states, concept, tau, nn.LinearCrossEntropyOptions())
+
+
+def two_sided_losses(N):
+    """Losses of N pairs of sentences from states (1, 2N, D): -> {name: function}.  Others, if installed."""
+    concept = torch.arange(N).repeat(2)
+
+    def open_clip():
+        from open_clip.loss import ClipLoss
+        clip = ClipLoss()
+        return lambda s: clip(F.normalize(s[0, :N], dim=-1), F.normalize(s[0, N:], dim=-1), 20.0)
+
+    def sentence_transformers():
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+        no_model = SentenceTransformer(modules=[nn.Identity()], device="cpu")
+        cached = CachedMultipleNegativesRankingLoss(no_model)
+        # it has the gradient of each batch of 32 sentences in hand, and only one side has anchors
+        return lambda s: cached.calculate_loss([s[0, :N].split(32), s[0, N:].split(32)])
+
+    found = dict(fused=lambda s: contrastive_loss(s, concept, 0.05, anchors=N),
+                 broadcast=lambda s: broadcast_cosine_loss(s[0, :N], s[0, N:], 0.05))
+    for make in (open_clip, sentence_transformers):
+        try:
+            found[make.__name__] = make()
+        except ImportError:
+            pass
+    return found
 
 
 def gradient_error(states, concept, tau, autocast):
@@ -190,9 +254,10 @@ def gradient_error(states, concept, tau, autocast):
     return ((mine.grad - exact.grad).norm() / exact.grad.norm()).item()
 
 
-def bench_contrastive(device, rounds):
-    losses = dict(fused=contrastive_loss, plain=plain_contrastive_loss, cross_entropy=cross_entropy_loss,
-                  linear_ce=linear_cross_entropy_loss, linear_ce_chunked=chunked_linear_cross_entropy_loss)
+def bench_contrastive(device, rounds, quick=False):
+    losses = dict(fused=contrastive_loss, plain=plain_contrastive_loss, lean=lean_loss,
+                  cross_entropy=cross_entropy_loss, linear_ce=linear_cross_entropy_loss,
+                  linear_ce_chunked=chunked_linear_cross_entropy_loss)
     if not hasattr(F, "linear_cross_entropy"):                 # an older torch
         del losses["linear_ce"], losses["linear_ce_chunked"]
     result, rows = {}, []
@@ -200,6 +265,8 @@ def bench_contrastive(device, rounds):
     shapes = [(6, n, 1024 if cuda else 256) for n in (512, 1024, 2048, 4096, 8192, 16384)]
     shapes += ([(6, 2**16, 1024), (6, 2**17, 1024), (14, 2**14, 1024)] if cuda
                else [(8, 2048, 256), (8, 4096, 256)])
+    if quick:
+        shapes = [(6, n, 1024) for n in (2**12, 2**14, 2**16)] if cuda else [(6, n, 256) for n in (512, 2048)]
     total = (torch.cuda.mem_get_info()[1] if cuda
              else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for K, N, D in shapes:
@@ -207,34 +274,33 @@ def bench_contrastive(device, rounds):
         fits = 6 * K * N * N * 4 < 0.8 * total                 # the others hold about five K x N x N tensors
         long = N > 4096 and not cuda                           # minutes: the plain loss only, and only once
         sides = {name: there_and_back(loss, states, concept) for name, loss in losses.items()
-                 if name == "fused" or fits and (name == "plain" or not long)}
+                 if name == "fused" or fits and (name in ("plain", "lean") or not long)}
         times = in_turn(sides, device, 1 if long else rounds, warm=not long)
         memory = {name: extra_memory(work, device) / MIB for name, work in sides.items()
-                  if name in ("fused", "plain")}
+                  if name in ("fused", "plain", "lean")}
         mine = statistics.median(times["fused"])
         flops = 4 * K * N * N * D / mine
         found = dict(ms=mine * 1e3, gflops=flops / 1e9, mib=memory["fused"])
         found |= {f"{name}_x": ratio(times, name, "fused") for name in sides if name != "fused"}
-        found |= {"plain_mib": memory["plain"]} if fits else {}
+        found |= {f"{name}_spread": spread(times, name, "fused") for name in sides if name != "fused"}
+        found |= {f"{name}_mib": memory[name] for name in memory if name != "fused"}
         result[f"K={K} N={N} D={D}"] = found
-        rows.append([K, N, D, found["ms"], *(found.get(f"{name}_x", "-") for name in list(losses)[1:]),
-                     round(found["mib"]), round(found["plain_mib"]) if fits else "-", found["gflops"]])
+        rows.append([K, N, D, found["ms"], *(found.get(f"{name}_spread", "-") for name in list(losses)[1:]),
+                     *(round(memory[name]) if name in memory else "-" for name in ("fused", "plain", "lean")),
+                     found["gflops"]])
     print("\nforward + backward, float32: the fused loss, how many times longer the others take, peak memory")
     table(["K", "N", "D", "fused ms", *(f"{name} x" for name in list(losses)[1:]),
-           "fused MiB", "plain MiB", "GFLOP/s"], rows)
+           "fused MiB", "plain MiB", "lean MiB", "GFLOP/s"], rows)
     peak = matmul_peak(torch.float32, device)
     print(f"peak of a float32 matrix product in this run: {peak / 1e9:.0f} GFLOP/s")
 
-    N = 512
-    states, concept = pairs(1, 2 * N, 1024 if cuda else 256, device)
-    sides = dict(
-        fused=there_and_back(lambda s: contrastive_loss(s, concept, 0.05, anchors=N), states),
-        broadcast=there_and_back(
-            lambda s: broadcast_cosine_loss(s[0, :N], s[0, N:], 0.05), states))
+    N = 256 if quick and not cuda else 512
+    states, _ = pairs(1, 2 * N, 1024 if cuda else 256, device)
+    sides = {name: there_and_back(loss, states) for name, loss in two_sided_losses(N).items()}
     times = in_turn(sides, device, rounds)
-    result["broadcast_x"] = ratio(times, "broadcast", "fused")
-    print(f"similarities of {N} sentence pairs as a broadcast cosine (N x N x D): "
-          f"{result['broadcast_x']:.0f} x")
+    result |= {f"{name}_x": ratio(times, name, "fused") for name in sides if name != "fused"}
+    print(f"{N} sentence pairs, times longer than the fused loss (broadcast: a cosine of N x N x D numbers):",
+          ", ".join(f"{name} {spread(times, name, 'fused')}" for name in sides if name != "fused"))
 
     states, concept = pairs(6, 512, 256, device)
     close = states[:, :256] + 1e-2 * torch.randn(6, 256, 256, device=device)
@@ -284,8 +350,11 @@ class PlainGPT(nn.Module):
         levels[-1] = self.norm(levels[-1])
         return levels
 
+    def logits(self, tokens):
+        return self.head(self.hidden(tokens)[-1])
+
     def loss(self, tokens, targets):
-        return F.cross_entropy(self.head(self.hidden(tokens)[-1]).flatten(0, 1), targets.flatten())
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1), targets.flatten())
 
 
 def update(optimizer, loss):
@@ -311,14 +380,14 @@ def published_alignment_loss(model, words, mask, concept, tau=0.1, width=30):
     return plain_contrastive_loss(torch.stack([(level * share).sum(1) for level in levels]), concept, tau)
 
 
-def bench_step(device, rounds, cache):
+def bench_step(device, rounds, cache, quick=False):
     cuda = device.type == "cuda"
     config = ModelConfig(32768, 12, 12, 768, 1024) if cuda else ModelConfig(4096, 6, 8, 256, 128)
-    B, T = (16, 1024) if cuda else (32, 128)
+    B, T = (16, 1024) if cuda else (8 if quick else 32, 128)
     torch.manual_seed(0)
     plain, ours = PlainGPT(config).to(device), GPT(config).initialise(0).to(device)
-    compiled = GPT(config).initialise(0).to(device)
-    for block in compiled.body:
+    compiled, nanogpt = GPT(config).initialise(0).to(device), PlainGPT(config).to(device)
+    for block in (*compiled.body, *nanogpt.body):
         block.compile()
     compiled_loss, dtype = torch.compile(lm_loss), getattr(torch, choose_dtype(device))
     rows = torch.randint(config.vocab_size, (B, T + 1), device=device)
@@ -333,7 +402,10 @@ def bench_step(device, rounds, cache):
         return torch.optim.AdamW(model.param_groups(1e-3, 1e-3, 0.1), fused=True)
 
     adam, fused, fused_too = torch.optim.AdamW(plain.parameters()), optimizer(ours), optimizer(compiled)
+    nano_adam = torch.optim.AdamW(nanogpt.parameters(), fused=True)
     sides = dict(plain=lambda: update(adam, lambda: plain.loss(tokens, targets)),
+                 # as nanoGPT trains on a GPU: compiled, and in the same number type as ours
+                 nanogpt=lambda: update(nano_adam, lambda: lm(nanogpt, compiled_loss)),
                  ours=lambda: update(fused, lambda: lm(ours, lm_loss)),
                  compiled=lambda: update(fused_too, lambda: lm(compiled, compiled_loss)))
     compile_seconds = seconds(sides["compiled"], device)
@@ -343,20 +415,23 @@ def bench_step(device, rounds, cache):
     # forward and backward: 6 per weight and token, 12 L D T per token for the products of attention
     flops = B * T * (6 * matrices + 12 * config.n_layer * config.d_model * T)
     peak = dict(plain=matmul_peak(torch.float32, device), ours=matmul_peak(dtype, device))
-    peak["compiled"], result, lines = peak["ours"], {}, []
+    peak["compiled"] = peak["nanogpt"] = peak["ours"]
+    result, lines = {}, []
     for name, found in times.items():
         middle = statistics.median(found)
-        result[name] = dict(tok_s=B * T / middle, faster=ratio(times, "plain", name), mib=memory[name],
+        result[name] = dict(tok_s=B * T / middle, faster=ratio(times, "plain", name),
+                            spread=spread(times, "plain", name), mib=memory[name],
+                            faster_than_nanogpt=ratio(times, "nanogpt", name),
                             share_of_peak=flops / middle / peak[name])
-        lines.append([name, middle * 1e3, round(B * T / middle), result[name]["faster"], round(memory[name]),
-                      result[name]["share_of_peak"]])
+        lines.append([name, middle * 1e3, round(B * T / middle), spread(times, "plain", name),
+                      spread(times, "nanogpt", name), round(memory[name]), result[name]["share_of_peak"]])
     print(f"\nLM step, {config.n_layer} layers, D {config.d_model}, V {config.vocab_size}, B {B}, T {T}; "
           f"ours in {str(dtype)[6:]} (matmul peak {peak['ours'] / 1e9:.0f} GFLOP/s, float32 "
           f"{peak['plain'] / 1e9:.0f}); compilation {compile_seconds:.0f} s apart")
-    table(["side", "ms", "tokens/s", "x plain", "MiB", "share of peak"], lines)
+    table(["side", "ms", "tokens/s", "x plain", "x nanogpt", "MiB", "share of peak"], lines)
 
     run = tiny_run(cache, "--method", "prealign")
-    entries = np.random.default_rng(0).permutation(len(run.train_dictionary))[:512]
+    entries = np.random.default_rng(0).permutation(len(run.train_dictionary))[:64 if quick else 512]
     words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
     config = ModelConfig(run.corpus.vocab_size, 6, 8, 256, 128)
     plain, ours = PlainGPT(config).to(device), GPT(config).initialise(0).to(device)
@@ -369,10 +444,10 @@ def bench_step(device, rounds, cache):
 
     times = in_turn(dict(published=lambda: update(adam, lambda: published_alignment_loss(plain, *on_device)),
                          ours=lambda: update(fused, align)), device, rounds)
-    result["alignment_x"] = ratio(times, "published", "ours")
+    result |= dict(alignment_x=ratio(times, "published", "ours"), compile_seconds=compile_seconds)
     print(f"word alignment step, {len(entries)} dictionary entries, 6 layers, D 256: "
-          f"{statistics.median(times['ours']) * 1e3:.0f} ms, {result['alignment_x']:.1f} x faster than the "
-          "published style (float32, padded to 30 tokens, plain loss)")
+          f"{statistics.median(times['ours']) * 1e3:.0f} ms, {spread(times, 'published', 'ours')} x faster than "
+          "the published style (float32, padded to 30 tokens, plain loss)")
     return result
 
 
@@ -519,6 +594,7 @@ def main():
     p.add_argument("what", choices=("contrastive", "step", "data", "switch", "start", "optimizer"))
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is timed [5]")
+    p.add_argument("--quick", action="store_true", help="contrastive, step: small sizes, about a minute")
     p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="folder of generated corpora")
     p.add_argument("--data", default="data/multi30k", help="switch: a prepared folder [data/multi30k]")
     p.add_argument("--steps", type=int, default=1000, help="optimizer: steps of training [1000]")
@@ -531,13 +607,15 @@ def main():
     timed = "" if args.what == "optimizer" else f"; medians of {args.rounds} interleaved rounds"
     print(f"{args.what} on {machine(device)}{timed}")
     if args.what == "contrastive":
-        result = bench_contrastive(device, args.rounds)
+        result = bench_contrastive(device, args.rounds, args.quick)
+    elif args.what == "step":
+        result = bench_step(device, args.rounds, args.cache, args.quick)
     elif args.what == "switch":
         result = bench_switch(device, args.rounds, args.data)
     elif args.what == "optimizer":
         result = bench_optimizer(device, args.cache, args.steps, args.seeds)
     else:
-        sides = dict(step=bench_step, data=bench_data, start=bench_start)
+        sides = dict(data=bench_data, start=bench_start)
         result = sides[args.what](device, args.rounds, args.cache)
     print(json.dumps(dict(bench=args.what, machine=machine(device), rounds=args.rounds) | result))
 
