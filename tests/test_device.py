@@ -4,7 +4,6 @@ The meta device takes the place of the GPU: its tensors have shapes but no value
 one.  NoWaiting also refuses what the meta device allows and what makes the program wait for a GPU.
 """
 from contextlib import nullcontext
-from functools import partial
 
 import pytest
 import torch
@@ -12,13 +11,11 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import train
 from data.lab.options import PRESETS, Config
 from data.lab.processes import Processes
 from data.lab.run import Run
 from data.lab.runs import RunFolder, load_checkpoint
-from faults import ALL_STAGES
-from forget import expand_vocabulary, new_row_groups
+from gpu import SMALL, some_steps, stage_of
 from model import GPT, ModelConfig, lm_loss
 
 META = torch.device("meta")
@@ -40,7 +37,7 @@ class NoWaiting(TorchDispatchMode):
         if name in READING and "meta" in devices:
             raise Waited(f"{name} reads values of a device tensor")
         if name in INDEXING and args[0].device == META:
-            # a mask is turned into indices on the host; indices on the host are copied, and the copy waited for
+            # a mask becomes indices on the host; indices on the host are copied, and the copy is waited for
             if any(i is not None and (i.dtype == torch.bool or i.device != META) for i in args[1]):
                 raise Waited(f"{name} with a mask or with indices on the host")
         if name in COPYING:
@@ -67,45 +64,22 @@ def make(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", lambda *args, **kwargs: Sent())
 
     def made(world_size=1, **options):
-        settings = ALL_STAGES | dict(adapt_to="clone2", reset_every=2, reset_until=1, code_switch=0.3,
-                                     afp_word_weight=1.0, log_every=100, steps=100, afp_steps=100)
-        run = Run(Config(**(settings | options)), tmp_path / "run", cache, quiet=True)
+        settings = SMALL | dict(steps=100, afp_steps=100) | options
+        run = Run(Config(**settings), tmp_path / "run", cache, quiet=True)
         run.device, run.processes = META, Processes(0, world_size)
         run.model.to(META)
         return run
     return made
 
 
-class Enough(Exception):
-    """The steps of a test are done."""
+def watched(run, stage, change=lambda loss: loss, n=3):
+    """n steps of a stage without waiting.  change: a function of each loss."""
+    losses, groups, resets = stage_of(run, stage)
 
-
-def some_steps(run, stage, losses, groups, resets=None, change=lambda loss: loss, n=6):
-    """n steps of the training loop without waiting.  change: a function of each loss."""
     def parts(step):
-        if step == n:
-            raise Enough
-        for loss, values, n_tokens in losses(step):
-            yield change(loss), values, n_tokens
-    with NoWaiting(), pytest.raises(Enough):
-        train.fit(run, run.model, stage, parts, groups, 100, resets)
-
-
-def stage_of(run, name):
-    """What fit needs for a stage: -> losses, groups, resets."""
-    cfg, groups = run.cfg, train.param_groups(run, 1e-3)
-    if name == "align words":
-        return partial(train.align_words, run), groups, None
-    if name == "pretrain":
-        return partial(train.pretrain, run), groups, train.forgetting(cfg)
-    if name == "adapt":
-        n_rows = run.corpus.add_language(cfg.new_language, cfg.adapt_tokens)
-        expand_vocabulary(run.model, n_rows)
-        return partial(train.adapt, run), new_row_groups(run.model, 1e-2), None
-    if name == "align sentences":
-        return partial(train.align_sentences, run, run.training_samples()), groups, None
-    exercises = run.corpus.exercises()
-    return partial(train.answer_items, run, run.model, exercises, train.INSTRUCT), groups, None
+        return ((change(loss), values, n_tokens) for loss, values, n_tokens in losses(step))
+    with NoWaiting():
+        some_steps(run, stage, parts, groups, resets, n=n)
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -115,13 +89,13 @@ def stage_of(run, name):
 def test_no_stage_waits_for_the_gpu(make, stage, world_size):
     run = make(world_size)
     assert stage in run.cfg.stages
-    some_steps(run, stage, *stage_of(run, stage))
+    watched(run, stage)
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_no_way_of_pooling_sentences_waits_for_the_gpu(make, pool):
     run = make(afp_mcl_pool=pool, afp_answer_only=False)
-    some_steps(run, "align sentences", *stage_of(run, "align sentences"), n=2)
+    watched(run, "align sentences", n=2)
 
 
 @pytest.mark.parametrize("wait", [
@@ -133,8 +107,8 @@ def test_no_way_of_pooling_sentences_waits_for_the_gpu(make, pool):
 def test_every_kind_of_waiting_is_found(make, wait):
     run = make(method="baseline")
     change = lambda loss: (wait(loss), loss)[1]                                  # noqa: E731
-    with pytest.raises((Waited, RuntimeError, TypeError)):                       # the latter: from torch itself
-        some_steps(run, "pretrain", *stage_of(run, "pretrain"), change=change)
+    with pytest.raises((Waited, RuntimeError, TypeError)):     # the last two come from torch itself
+        watched(run, "pretrain", change)
 
 
 # --- models and checkpoints of every size -------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_every_flag_that_a_document_names_exists(capsys):
     known = set(re.findall(r"--(?:no-)?(\w+)", capsys.readouterr().out))
     assert {f.name for f in fields(Config)} <= known
     known |= {"new_subwords", "captions", "pairs_n", "dictionary_words", "disjoint", "download", "from", "new",
-              "pairs", "tasks", "dist", "standalone", "nproc_per_node", "help", "index"}
+              "pairs", "tasks", "quick", "dist", "standalone", "nproc_per_node", "help", "index"}
     for name, text in dict(README=README, REFERENCE=REFERENCE, RESULTS=RESULTS, PLAN=PLAN).items():
         spans = re.findall(r"`([^`\n]+)`", text)
         assert {flag for span in spans for flag in re.findall(r"--(?:no-)?(\w+)", span)} <= known, name

@@ -1,0 +1,70 @@
+"""The checks of a GPU, at small sizes on the CPU: their rows, the table and what becomes of failing checks."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import gpu
+
+
+@pytest.fixture
+def here(tmp_path):
+    return SimpleNamespace(device=torch.device("cpu"), quick=True, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["losses", "model", "fused loss", "checkpoints", "small"])
+def test_the_checks_hold_on_the_cpu(here, name):
+    rows = list(gpu.rows_of(name, here))
+    assert rows and all(row["result"] == "ok" for row in rows), rows
+
+
+def test_what_needs_a_gpu_is_not_run_here(here):
+    for name in ("waiting", "150m"):
+        [row] = gpu.rows_of(name, here)
+        assert row["result"] == "not run" and row["measured"]
+
+
+def test_a_check_that_raises_fails_and_keeps_its_rows_and_the_others_run(here, monkeypatch, capsys):
+    def broken(here):
+        yield gpu.row("half", "done")
+        raise RuntimeError("CUDA error: an illegal memory access\nmore lines")
+    monkeypatch.setitem(gpu.CHECKS, "model", (broken, 60))
+    rows = gpu.report(["model", "fused loss"], here, do=lambda name, here, limit: gpu.rows_of(name, here))
+    assert [row["result"] for row in rows] == ["ok", "FAILED", "ok"]
+    assert rows[1]["measured"] == "RuntimeError: CUDA error: an illegal memory access"
+
+
+def test_without_time_a_check_is_not_run(here, capsys):
+    [row] = gpu.report(["losses"], here, minutes=0)
+    assert (row["result"], row["measured"]) == ("not run", "no time left")
+
+
+def test_a_check_that_does_not_end_is_stopped_and_fails(here):
+    [row] = gpu.rows_of_process("losses", here, limit=0.1)
+    assert row["result"] == "FAILED" and row["measured"].startswith("stopped after")
+
+
+def test_a_process_that_dies_is_a_failed_row(here, monkeypatch):
+    monkeypatch.setattr(gpu, "__file__", "missing.py")
+    [row] = gpu.rows_of_process("losses", here, limit=60)
+    assert row["result"] == "FAILED" and row["measured"].startswith("ended with code")
+
+
+@pytest.mark.parametrize("loss, result, code", [(0.1, "ok", 0), (0.3, "FAILED", 1), (float("nan"), "FAILED", 1)])
+def test_the_table_and_its_json_hold_every_row(tmp_path, monkeypatch, capsys, loss, result, code):
+    def check(name, here, limit):
+        return [gpu.at_most("a loss", loss, 0.2), gpu.at_least("a speed", 3.0, None)]
+    monkeypatch.setattr(gpu.report, "__defaults__", (9.0, check))
+    out = tmp_path / "folder" / "table.json"
+    assert gpu.main(["--device", "cpu", "--only", "losses", "--out", str(out)]) == code
+    shown, written = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
+    assert f"| a loss | {loss:.2g} | <= 0.2 | {result} |" in shown and "| a speed | 3 |  | ok |" in shown
+    assert [row["result"] for row in written["rows"]] == [result, "ok"] and written["quick"]
+    assert written["rows"][0]["check"] == "losses" and written["device"] == "cpu" and written["machine"]
+
+
+def test_the_command_starts_the_checks():
+    command = Path(gpu.ROOT / ".ci" / "gpu")
+    assert "python tests/gpu.py" in command.read_text(encoding="utf-8") and command.stat().st_mode & 0o100
