@@ -156,7 +156,7 @@ class Table(torch.nn.Module):
     def logits(self, tokens, where=None):
         self.seen += tokens.tolist()
         scores = self.scores[tokens] if self.scores.ndim == 2 else self.scores.expand(*tokens.shape, -1)
-        return scores if where is None else scores[where]
+        return scores if where is None else scores.flatten(0, 1)[where]
 
 
 def preferring(corpus, **texts):
