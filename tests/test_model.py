@@ -575,5 +575,5 @@ def test_presets_have_the_number_of_parameters_of_the_formula(name):
 
 def test_the_presets_are_as_large_as_their_names_say_without_the_rows_of_the_vocabulary():
     body = {name: 12 * p["n_layer"] * p["d_model"] ** 2 for name, p in PRESETS.items()}
-    assert body == {"tiny": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888,
+    assert body == {"tiny": 786_432, "mini": 786_432, "small": 25_165_824, "150m": 150_994_944, "400m": 301_989_888,
                     "1.3b": 1_207_959_552}

@@ -310,7 +310,7 @@ def check_commands(modes):
     if modes.seeds is not None and not modes.reproduce:
         raise UserError("--seeds goes with --reproduce; a single run has --seed")
     if modes.reproduce and (modes.out or "seed" in modes):
-        raise UserError("--reproduce trains the seeds 0, 1, ... into runs/: give --seeds, and no --seed or --out")
+        raise UserError("--reproduce trains seeds 0, 1, ... into runs/: give --seeds, and no --seed or --out")
     modes.seeds = SEEDS if modes.seeds is None else modes.seeds
     if modes.seeds < 1:
         raise UserError(f"--seeds {modes.seeds} is out of range: at least 1")
@@ -332,8 +332,9 @@ def resolve(given):
     fixed = PRETRAINING + (("dictionary", "dictionary_coverage") if "prealign" in before else ())
     for name in fixed:
         if given.get(name, known[name]) != known[name]:
-            raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from {folder}, "
-                            f"which has --{name} {known[name] if known[name] != '' else '(none)'}")
+            there = known[name] if known[name] != "" else "(none)"
+            raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from "
+                            f"{folder}, which has --{name} {there}")
     return Config(**(known | given))
 
 

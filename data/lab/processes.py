@@ -43,11 +43,11 @@ class Processes:
         """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes."""
         def gathered(model, tokens, mask, *options):
             [rows] = self.rows(len(tokens))
-            # consecutive: a slice, because indices on the host would make a GPU wait
-            rows = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
-            some = rows if rows.stop else slice(1)             # more processes than rows: one that is dropped
-            own = states(model, tokens[some], mask[some], *options)[..., :rows.stop - (rows.start or 0), :]
-            return Gather.apply(own, rows, len(tokens))
+            start, stop = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+            # slices, because indices on the host would make a GPU wait
+            some = slice(start, max(stop, 1))                  # more processes than rows: one that is dropped
+            own = states(model, tokens[some], mask[some], *options)[..., :stop - start, :]
+            return Gather.apply(own, slice(start, stop), len(tokens))
         return states if self.world_size == 1 else gathered
 
     def all_reduce_sum(self, tensors):
