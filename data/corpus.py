@@ -353,6 +353,11 @@ class Corpus:
 
         return list(itertools.islice(filter(wanted, self._all_items(task, split)), n))
 
+    def test_items(self, task, n, difficulty=None):
+        """The first n test items in each language that has any: -> {language: [item, ...]}."""
+        found = {name: self.items(task, "test", n, difficulty, name) for name in self.languages}
+        return {name: items for name, items in found.items() if items}
+
     def difficulties(self, task):
         """The difficulties of a task in the order of its test file; [""] where items have none."""
         return list(dict.fromkeys(item.difficulty for item in self._all_items(task, "test")))

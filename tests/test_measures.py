@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from data import folder as folders
 from data.corpus import Corpus, Dictionary
-from data.lab import measures
+from data.lab import geometry, likelihood, measures, states
 from data.tasks import FAMILIES, WITHIN_REACH
 from model import GPT, ModelConfig
 
@@ -188,50 +188,50 @@ def angles(*degrees):
 
 
 def test_retrieval_is_one_for_the_right_order_zero_for_a_cycle_and_a_share_otherwise():
-    assert measures.retrieval(ROWS, 5 * ROWS) == 1.0
-    assert measures.retrieval(ROWS, ROWS.roll(1, dims=0)) == 0.0
-    assert measures.retrieval(ROWS, ROWS[[0, 2, 1]]) == pytest.approx(1 / 3)
+    assert geometry.retrieval(ROWS, 5 * ROWS) == 1.0
+    assert geometry.retrieval(ROWS, ROWS.roll(1, dims=0)) == 0.0
+    assert geometry.retrieval(ROWS, ROWS[[0, 2, 1]]) == pytest.approx(1 / 3)
     lengths = torch.tensor([[1.0], [9.0]])
-    assert measures.retrieval(lengths.flip(0) * angles(10, 80), lengths * angles(0, 60)) == 1.0
+    assert geometry.retrieval(lengths.flip(0) * angles(10, 80), lengths * angles(0, 60)) == 1.0
 
 
 def test_retrieval_depends_on_who_searches():
     # all of the first side are nearest to its own first row; the other way, each finds its pair
     first, second = angles(0, 40, 80), angles(35, 100, 170)
-    assert measures.retrieval(first, second) == pytest.approx(1 / 3)
-    assert measures.retrieval(second, first) == pytest.approx(1 / 3)
+    assert geometry.retrieval(first, second) == pytest.approx(1 / 3)
+    assert geometry.retrieval(second, first) == pytest.approx(1 / 3)
     first, second = angles(0, 10, 20), angles(0, 60, 90)
-    assert measures.retrieval(first, second) == pytest.approx(1 / 3)       # all are nearest to the first
-    assert measures.retrieval(second, first) == pytest.approx(2 / 3)       # two are nearest to the last
+    assert geometry.retrieval(first, second) == pytest.approx(1 / 3)       # all are nearest to the first
+    assert geometry.retrieval(second, first) == pytest.approx(2 / 3)       # two are nearest to the last
 
 
 def test_alignment_is_the_squared_distance_on_the_sphere():
-    assert measures.alignment(ROWS, 5 * ROWS) == pytest.approx(0.0, abs=1e-6)
-    assert measures.alignment(ROWS, -ROWS) == pytest.approx(4.0)
-    assert measures.alignment(ROWS, ROWS.roll(1, dims=0)) == pytest.approx(2.0)
-    assert measures.alignment(angles(0, 0), angles(60, 90)) == pytest.approx((1 + 2) / 2)     # 2 - 2 cos
+    assert geometry.alignment(ROWS, 5 * ROWS) == pytest.approx(0.0, abs=1e-6)
+    assert geometry.alignment(ROWS, -ROWS) == pytest.approx(4.0)
+    assert geometry.alignment(ROWS, ROWS.roll(1, dims=0)) == pytest.approx(2.0)
+    assert geometry.alignment(angles(0, 0), angles(60, 90)) == pytest.approx((1 + 2) / 2)     # 2 - 2 cos
 
 
 def test_uniformity_of_equal_opposite_and_orthogonal_rows():
-    assert measures.uniformity(ROWS[[0, 0, 0]]) == pytest.approx(0.0, abs=1e-6)
-    assert measures.uniformity(torch.stack((ROWS[0], -7 * ROWS[0]))) == pytest.approx(-2 * 4)
-    assert measures.uniformity(ROWS) == pytest.approx(-2 * 2)
-    assert measures.uniformity(ROWS[[0, 0, 1]]) == pytest.approx(math.log((1 + 2 * math.exp(-4)) / 3))
+    assert geometry.uniformity(ROWS[[0, 0, 0]]) == pytest.approx(0.0, abs=1e-6)
+    assert geometry.uniformity(torch.stack((ROWS[0], -7 * ROWS[0]))) == pytest.approx(-2 * 4)
+    assert geometry.uniformity(ROWS) == pytest.approx(-2 * 2)
+    assert geometry.uniformity(ROWS[[0, 0, 1]]) == pytest.approx(math.log((1 + 2 * math.exp(-4)) / 3))
 
 
 def test_self_similarity_of_equal_opposite_and_orthogonal_occurrences():
     kind = torch.tensor([5, 5])
-    assert measures.self_similarity(torch.stack((ROWS[1], 4 * ROWS[1])), kind) == pytest.approx(1.0)
-    assert measures.self_similarity(torch.stack((ROWS[1], -4 * ROWS[1])), kind) == pytest.approx(-1.0)
-    assert measures.self_similarity(ROWS[:2], kind) == pytest.approx(0.0, abs=1e-6)
+    assert geometry.self_similarity(torch.stack((ROWS[1], 4 * ROWS[1])), kind) == pytest.approx(1.0)
+    assert geometry.self_similarity(torch.stack((ROWS[1], -4 * ROWS[1])), kind) == pytest.approx(-1.0)
+    assert geometry.self_similarity(ROWS[:2], kind) == pytest.approx(0.0, abs=1e-6)
     # cosines 0.5, 0.5 and -0.5
-    assert measures.self_similarity(angles(0, 60, 120), torch.zeros(3)) == pytest.approx(0.5 / 3)
+    assert geometry.self_similarity(angles(0, 60, 120), torch.zeros(3)) == pytest.approx(0.5 / 3)
 
 
 def test_self_similarity_counts_every_type_once_and_leaves_out_those_that_occur_once():
     # type 5: three equal;  type 6: orthogonal;  type 7: alone
-    states = ROWS[[0, 0, 0, 0, 1, 2]]
-    assert measures.self_similarity(states, torch.tensor([5, 5, 5, 6, 6, 7])) == pytest.approx(
+    vectors = ROWS[[0, 0, 0, 0, 1, 2]]
+    assert geometry.self_similarity(vectors, torch.tensor([5, 5, 5, 6, 6, 7])) == pytest.approx(
         (1 + 0) / 2, abs=1e-6)
 
 
@@ -240,9 +240,9 @@ def test_self_similarity_counts_every_type_once_and_leaves_out_those_that_occur_
 def test_log_probs_are_the_log_softmax_of_the_next_token():
     model = GPT(ModelConfig(50, n_layer=2, n_head=2, d_model=16, context_len=16)).initialise(0)
     tokens = np.random.default_rng(0).integers(0, 50, (3, 9))
-    found = measures.log_probs(model, tokens)
+    found = likelihood.log_probs(model, tokens)
     wanted = np.random.default_rng(1).random(found.shape) < 0.3
-    assert np.allclose(measures.log_probs(model, tokens, wanted), np.where(wanted, found, 0), atol=1e-5)
+    assert np.allclose(likelihood.log_probs(model, tokens, wanted), np.where(wanted, found, 0), atol=1e-5)
     assert found.shape == (3, 8) and found.dtype == np.float32
     for b in range(3):
         for t in range(8):
@@ -254,7 +254,7 @@ def test_log_probs_are_the_log_softmax_of_the_next_token():
 def test_a_model_without_preferences_has_the_perplexity_of_the_vocabulary(clones, real):
     for corpus, split in ((clones, "val"), (real, "test")):
         V = corpus.vocab_size
-        found = measures.language_model(Table(vocab_size=V, context_len=16), corpus)
+        found = likelihood.language_model(Table(vocab_size=V, context_len=16), corpus)
         for name in corpus.languages:
             tokens = len(corpus.streams[name, split])
             texts = corpus.documents(name, split, tokens)
@@ -276,7 +276,7 @@ def unigram(corpus, seed=0):
 def test_perplexity_is_that_of_the_held_out_stream(request, which, split):
     corpus = request.getfixturevalue(which)
     scores = unigram(corpus)
-    found = measures.language_model(Table(scores=scores, context_len=16), corpus)
+    found = likelihood.language_model(Table(scores=scores, context_len=16), corpus)
     for name in corpus.languages:
         stream = np.asarray(corpus.streams[name, split])
         rows = stream[:len(stream) // 17 * 17].reshape(-1, 17)[:150, 1:].astype(np.int64)
@@ -285,12 +285,12 @@ def test_perplexity_is_that_of_the_held_out_stream(request, which, split):
 
 
 def test_at_most_150_rows_are_read_and_they_are_the_first(clones):
-    losses = measures.losses_per_token(Table(scores=unigram(clones), context_len=3), clones, "clone", 150)
+    losses = likelihood.losses_per_token(Table(scores=unigram(clones), context_len=3), clones, "clone", 150)
     assert losses.shape == (150, 3)
     rows = clones.validation_rows("clone", 150, 4)
     by_token = -unigram(clones).log_softmax(dim=0)
     assert np.allclose(losses[:, 0], by_token[torch.from_numpy(rows[:, 1])], atol=1e-5)
-    found = measures.language_model(Table(scores=unigram(clones), context_len=3), clones)
+    found = likelihood.language_model(Table(scores=unigram(clones), context_len=3), clones)
     assert set(found["perplexity_n"].values()) == {450}
 
 
@@ -300,12 +300,12 @@ def test_the_perplexity_in_another_order_is_of_english_in_that_order(clones, rea
     stream = np.asarray(clones.streams["en", "val"]).astype(np.int64)
     follows[stream[:-1], stream[1:]] = 6.0
     model = Table(scores=follows, levels=[torch.eye(clones.vocab_size)], context_len=16)
-    found = measures.language_model(model, clones)
+    found = likelihood.language_model(model, clones)
     rows = torch.from_numpy(clones.reorder(clones.validation_rows("en", 150, 17), "shuffled-4"))
     losses = F.cross_entropy(follows[rows[:, :-1]].transpose(1, 2), rows[:, 1:])
     assert found["perplexity_in_other_order"] == dict(en=pytest.approx(math.exp(losses.item()), rel=1e-4))
     assert found["perplexity_in_other_order"]["en"] > 1.5 * found["perplexity"]["en"]
-    found = measures.language_model(Table(vocab_size=real.vocab_size, context_len=16), real)
+    found = likelihood.language_model(Table(vocab_size=real.vocab_size, context_len=16), real)
     assert not {"perplexity_in_other_order", "foreign_mass_in_english"} & set(found)
 
 
@@ -314,7 +314,7 @@ def test_the_probability_of_other_languages_in_english_text(clones):
     after = torch.zeros(3 * V, 3 * V)                          # unlike after a full stop
     [stop] = clones.encode(".", "en", separator=False)[-1:]
     after[stop, :V] = math.log(6)                                          # 6 V : 2 V
-    found = measures.language_model(Table(levels=[torch.eye(3 * V)], scores=after, context_len=16), clones)
+    found = likelihood.language_model(Table(levels=[torch.eye(3 * V)], scores=after, context_len=16), clones)
     share = (clones.validation_rows("en", 64, 16) == stop).mean()
     assert 0 < share < 1
     assert found["foreign_mass_in_english"] == pytest.approx(share * 2 / 8 + (1 - share) * 2 / 3, rel=1e-4)
@@ -323,26 +323,26 @@ def test_the_probability_of_other_languages_in_english_text(clones):
 def test_context_states_are_the_final_states_of_tokens_that_are_whole_words(real):
     last = random_table(real, 4)
     model = Table(levels=[last.flip(0), last], context_len=16)
-    states, types = measures.context_states(model, real, "de", 10)
+    vectors, types = states.context_states(model, real, "de", 10)
     rows = real.validation_rows("de", 10, 16)
     whole = [(b, t) for b in range(10) for t in range(15)
              if real.starts_word(rows[b, t]) and real.starts_word(rows[b, t + 1])]
     assert 20 < len(whole) < 100                               # most words have several tokens
     assert types.tolist() == [rows[b, t] for b, t in whole]
-    assert torch.equal(states, last[types])
-    found = measures.language_model(model, real)
+    assert torch.equal(vectors, last[types])
+    found = states.contextuality(model, real)
     assert found["self_similarity"]["de"] == pytest.approx(1.0)           # these states ignore the context
 
 
 def test_every_language_has_the_self_similarity_of_its_own_text(clones, monkeypatch):
-    states, asked = dict(en=angles(0, 90), clone=angles(0, 60), reversed=angles(0, 0)), []
+    vectors, asked = dict(en=angles(0, 90), clone=angles(0, 60), reversed=angles(0, 0)), []
 
     def context_states(model, corpus, language, n_rows):
         asked.append(n_rows)
-        return states[language], torch.tensor([5, 6] if language == "reversed" else [5, 5])
-    monkeypatch.setattr(measures, "context_states", context_states)
+        return vectors[language], torch.tensor([5, 6] if language == "reversed" else [5, 5])
+    monkeypatch.setattr(states, "context_states", context_states)
     model = Table(vocab_size=clones.vocab_size, context_len=16)
-    found = measures.language_model(model, clones)["self_similarity"]
+    found = states.contextuality(model, clones)["self_similarity"]
     # none if no type repeats
     assert found == dict(en=pytest.approx(0, abs=1e-6), clone=pytest.approx(0.5))
     assert asked == [64, 64, 64]
@@ -358,24 +358,24 @@ def pairs(*words):
 def test_words_are_compared_at_every_level_and_searched_among_trained_and_held_out_ones():
     own, opposite = torch.eye(4).repeat(2, 1), torch.cat((torch.eye(4), -torch.eye(4)))     # (8, 4) each
     swapped = own[[0, 1, 2, 3, 4, 5, 7, 6]]                           # translations of 2 and 3 are exchanged
-    found = measures.words(Table([swapped, opposite]), pairs(0, 1), pairs(2, 3), level=0)
+    found = states.words(Table([swapped, opposite]), pairs(0, 1), pairs(2, 3), level=0)
     # the third level is the head, here the last table again
     assert found["word_cosine"] == pytest.approx([1, -1, -1])
     assert found["held_out_word_cosine"] == pytest.approx([0, -1, -1])
     assert (found["word_retrieval"], found["held_out_word_retrieval"]) == (1, 0)
     stolen = own[[0, 2, 2, 3, 4, 5, 6, 7]]                            # word 1 looks like the held-out word 2
-    found = measures.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=1)
+    found = states.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=1)
     assert (found["word_retrieval"], found["held_out_word_retrieval"]) == (0.5, 1)
-    assert measures.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=0)["word_retrieval"] == 1
-    assert set(measures.words(Table([own]), pairs(0, 1), None, level=0)) == {"word_cosine", "word_retrieval"}
-    assert measures.words(Table([own]), None, None, level=0) == {}
+    assert states.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=0)["word_retrieval"] == 1
+    assert set(states.words(Table([own]), pairs(0, 1), None, level=0)) == {"word_cosine", "word_retrieval"}
+    assert states.words(Table([own]), None, None, level=0) == {}
 
 
 def test_a_word_searches_its_first_translation():
     # token 0 means 4 (near) and 5 (opposite); retrieval looks from the word for the translation
     table = torch.cat((angles(0, 90), angles(10, 95), angles(20, 200)))
     dictionary = Dictionary([((0,), [(4,), (5,)]), ((1,), [(5,)])])
-    found = measures.words(Table([table]), dictionary, None, 0)
+    found = states.words(Table([table]), dictionary, None, 0)
     cosines = [math.cos(math.radians(20)), math.cos(math.radians(110))]
     assert found["word_cosine"][0] == pytest.approx(np.mean(cosines), abs=1e-5)
     assert found["word_retrieval"] == 0.5                             # 90 degrees is nearer to 20 than to 200
@@ -385,7 +385,7 @@ def test_words_that_share_a_translation_are_found_by_it():
     """Three English words in the directions of a plane, two of them with the same translation."""
     table = torch.stack([torch.tensor([math.cos(a), math.sin(a)]) for a in (0.0, 1.5, 3.0, 0.1, 1.4)])
     dictionary = Dictionary([((0,), [(3,)]), ((1,), [(4,)]), ((2,), [(4,)])])
-    assert measures.words(Table([table]), dictionary, None, 0)["word_retrieval"] == 1.0
+    assert states.words(Table([table]), dictionary, None, 0)["word_retrieval"] == 1.0
 
 
 def test_a_held_out_word_is_right_if_its_translation_is_nearest_or_among_five(real, monkeypatch):
@@ -414,11 +414,11 @@ def test_a_held_out_word_is_right_if_its_translation_is_nearest_or_among_five(re
         asked.append(side)
         rows = [torch.stack([level[side][w] for w in words]) for level in at]
         return torch.stack([rows[0], torch.zeros_like(rows[0]), rows[1]])
-    monkeypatch.setattr(measures, "word_states", word_states)
+    monkeypatch.setattr(states, "word_states", word_states)
     read, word = [], real.word
     monkeypatch.setattr(real, "word",
                         lambda text, language: read.append((text, language)) or word(text, language))
-    found = measures.lexicon(Table(vocab_size=9), real, 2)
+    found = states.lexicon(Table(vocab_size=9), real, 2)
     chance = np.mean([1, 1, 2, 1]) / len(others)
     assert found["bli"] == dict(de=dict(p1=0.5, p5=0.75, n=4, chance=pytest.approx(chance)))
     assert found["bli_middle"]["de"]["p1"] == 0.0 and found["bli_middle"]["de"]["p5"] == 0.75
@@ -427,7 +427,7 @@ def test_a_held_out_word_is_right_if_its_translation_is_nearest_or_among_five(re
 
 
 def test_a_folder_without_a_lexicon_has_no_such_measure(clones):
-    assert measures.lexicon(Table(vocab_size=clones.vocab_size), clones, 0) == {}
+    assert states.lexicon(Table(vocab_size=clones.vocab_size), clones, 0) == {}
 
 
 # --- sentences ----------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ def test_a_sentence_is_the_mean_of_its_own_tokens_and_padding_may_be_infinite(cl
     low, high = random_table(clones), random_table(clones, seed=1)
     high[0] = float("inf")                                     # the token that pads
     texts = [SENTENCES[0], "Anna.", " ".join(SENTENCES[:9])] * 30         # of several batches
-    found = measures.mean_states(Table([low, high], context_len=20), clones, "clone", texts, 1)
+    found = states.mean_states(Table([low, high], context_len=20), clones, "clone", texts, 1)
     for row, text in zip(found, texts):
         tokens = clones.encode(text, "clone", separator=False)
         assert torch.allclose(row, high[torch.from_numpy(tokens[:20])].mean(dim=0), atol=1e-5)
@@ -452,12 +452,12 @@ def test_sentence_pairs_are_searched_both_ways_in_every_language(real, monkeypat
     sides = dict(en=angles(0, 10, 20), de=angles(0, 60, 90))
     asked = []
 
-    def states(model, corpus, language, texts, level):
+    def vectors(model, corpus, language, texts, level):
         asked.append((language, level, texts))
         return sides[language]
-    monkeypatch.setattr(measures, "mean_states", states)
-    monkeypatch.setattr(measures, "PAIRS", 3)
-    found = measures.sentences(None, real, "sentences", 7)["sentences"]["de"]
+    monkeypatch.setattr(states, "mean_states", vectors)
+    monkeypatch.setattr(states, "PAIRS", 3)
+    found = states.sentences(None, real, "sentences", 7)["sentences"]["de"]
     assert found["from_english"] == pytest.approx(1 / 3) and found["to_english"] == pytest.approx(2 / 3)
     distances = [2 - 2 * math.cos(math.radians(d)) for d in (0, 50, 70)]
     assert found["alignment"] == pytest.approx(np.mean(distances), abs=1e-5)
@@ -473,25 +473,25 @@ def test_centring_uncovers_pairs_that_an_offset_of_the_language_hides(real, monk
     english, other = torch.eye(4), torch.eye(4)
     other[:, 0] += 50.0                                        # all German sentences point the same way,
     english[:, 1] += 50.0                                      # and all English ones another way
-    monkeypatch.setattr(measures, "mean_states", lambda model, corpus, language, texts, level:
+    monkeypatch.setattr(states, "mean_states", lambda model, corpus, language, texts, level:
                         english if language == "en" else other)
-    monkeypatch.setattr(measures, "PAIRS", 4)
-    found = measures.sentences(None, real, "x", 0)["x"]["de"]
+    monkeypatch.setattr(states, "PAIRS", 4)
+    found = states.sentences(None, real, "x", 0)["x"]["de"]
     assert found["centred_from_english"] == found["centred_to_english"] == 1.0
     assert found["to_english"] == found["from_english"] == 0.25           # all find the same sentence
     # centred both ways with unlike results
     sides = dict(en=angles(0, 10, 20, 200), de=angles(0, 60, 90, 230))
-    monkeypatch.setattr(measures, "mean_states", lambda model, corpus, name, texts, level: sides[name])
-    found = measures.sentences(None, real, "x", 0)["x"]["de"]
+    monkeypatch.setattr(states, "mean_states", lambda model, corpus, name, texts, level: sides[name])
+    found = states.sentences(None, real, "x", 0)["x"]["de"]
     centred = {name: side - side.mean(dim=0) for name, side in sides.items()}
-    both = [measures.retrieval(centred["en"], centred["de"]),
-            measures.retrieval(centred["de"], centred["en"])]
+    both = [geometry.retrieval(centred["en"], centred["de"]),
+            geometry.retrieval(centred["de"], centred["en"])]
     assert both[0] != both[1]
     assert [found["centred_from_english"], found["centred_to_english"]] == both
 
 
 def test_languages_without_pairs_have_no_sentences(real):
-    assert set(measures.sentences(Table([random_table(real)]), real, "sentences", 0)["sentences"]) == {"de"}
+    assert set(states.sentences(Table([random_table(real)]), real, "sentences", 0)["sentences"]) == {"de"}
     assert real.meta["languages"] == ["en", "de", "xx"]
 
 
@@ -505,9 +505,9 @@ def test_parallel_states_are_those_of_each_language_at_the_level_and_pooling_of_
     low, high = by_language(clones), -by_language(clones)
     for level, pool, sign in ((0, "last", 1), (1, "last", -1), (1, "mean", -1)):
         cfg = config(afp_mcl_layer=level, afp_mcl_pool=pool)
-        states = measures.parallel_states(Table([low, high]), clones, 5, cfg)
-        assert list(states) == clones.languages
-        for index, (name, found) in enumerate(states.items()):
+        vectors = states.parallel_states(Table([low, high]), clones, 5, cfg)
+        assert list(vectors) == clones.languages
+        for index, (name, found) in enumerate(vectors.items()):
             for row, item in zip(found, clones.items("translate", "test", 5)):
                 tokens = torch.from_numpy(clones.encode(item.prompt, name, separator=False))
                 wanted = sign * low[tokens]
@@ -515,25 +515,25 @@ def test_parallel_states_are_those_of_each_language_at_the_level_and_pooling_of_
             assert len(found) == 5 and (found[:, 0] == sign * (index + 1)).all()
     # a long sentence loses its start
     model, cfg = Table([low, high], context_len=2), config(afp_mcl_pool="mean")
-    short = measures.parallel_states(model, clones, 5, cfg)
+    short = states.parallel_states(model, clones, 5, cfg)
     tokens = clones.encode(clones.items("translate", "test", 1)[0].prompt, "clone", separator=False)[-2:]
     assert torch.allclose(short["clone"][0], high[torch.from_numpy(tokens)].mean(dim=0))
 
 
 def test_geometry_of_the_states_that_mcl_compares(clones, monkeypatch):
-    states = dict(en=angles(0, 10, 20), clone=angles(0, 60, 90), reversed=angles(0, 10, 20))
+    vectors = dict(en=angles(0, 10, 20), clone=angles(0, 60, 90), reversed=angles(0, 10, 20))
     asked = []
-    monkeypatch.setattr(measures, "parallel_states",
-                        lambda model, corpus, n, cfg: asked.append(n) or dict(states))
-    found = measures.afp_states(None, clones, config())["afp_states"]
+    monkeypatch.setattr(states, "parallel_states",
+                        lambda model, corpus, n, cfg: asked.append(n) or dict(vectors))
+    found = states.afp_states(None, clones, config())["afp_states"]
     assert asked == [300] and list(found) == ["clone", "reversed"]
     assert found["clone"]["retrieval"] == pytest.approx(1 / 3)            # English searches
     assert found["reversed"]["retrieval"] == 1.0
     assert found["reversed"]["alignment"] == pytest.approx(0, abs=1e-6) and found["clone"]["alignment"] > 0.5
-    both = torch.cat((states["en"], states["clone"]))
-    assert found["clone"]["uniformity"] == pytest.approx(measures.uniformity(both))
-    monkeypatch.setattr(measures, "parallel_states", lambda *args: {})
-    assert measures.afp_states(None, clones, config()) == dict(afp_states={})
+    both = torch.cat((vectors["en"], vectors["clone"]))
+    assert found["clone"]["uniformity"] == pytest.approx(geometry.uniformity(both))
+    monkeypatch.setattr(states, "parallel_states", lambda *args: {})
+    assert states.afp_states(None, clones, config()) == dict(afp_states={})
 
 
 # --- tasks --------------------------------------------------------------------------------------------------
@@ -541,26 +541,26 @@ def test_geometry_of_the_states_that_mcl_compares(clones, monkeypatch):
 def test_facts_are_told_apart_by_the_language_that_states_them(clones):
     facts = clones.items("knowledge", "test", 99)
     model = Table(scores=preferring(clones, en="Oslo", clone="ball", reversed="park"))
-    found = measures.knowledge(model, clones, 99)
+    found = likelihood.knowledge(model, clones, 99)
     assert found["knowledge_n"] == dict(en=4, clone=2, both=1)
     keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
     for told, key in keys.items():
         some = [item for item in facts if item.told == told]
         assert found[key]["en"] == share_of(some, 2) and found[key]["clone"] == share_of(some, 0)
-    assert measures.knowledge(model, clones, 2)["knowledge_n"] == dict(en=2, clone=2, both=1)
+    assert likelihood.knowledge(model, clones, 2)["knowledge_n"] == dict(en=2, clone=2, both=1)
 
 
 def test_facts_are_right_by_the_whole_probability_and_not_per_token(clones, monkeypatch):
-    monkeypatch.setattr(measures, "multiple_choice",
+    monkeypatch.setattr(likelihood, "multiple_choice",
                         lambda *args, **options: dict(accuracy=1.0, per_token=0.0))
-    found = measures.knowledge(None, clones, 99)
+    found = likelihood.knowledge(None, clones, 99)
     assert found["knowledge"]["en"] == found["knowledge_mixed"]["en-clone"] == 1.0
 
 
 def test_mixed_questions_offer_answers_in_the_other_language(clones):
     facts = [item for item in clones.items("knowledge", "test", 99) if item.told == "en"]
     model = Table(scores=preferring(clones, en="Oslo", clone="ball"))
-    found = measures.knowledge(model, clones, 99)["knowledge_mixed"]
+    found = likelihood.knowledge(model, clones, 99)["knowledge_mixed"]
     assert found == {"en-clone": share_of(facts, 0), "clone-en": share_of(facts, 2)}
     assert found["en-clone"] != found["clone-en"]
     asked = {tuple(row[:2]) for row in model.seen}
@@ -572,7 +572,7 @@ def test_mixed_questions_offer_answers_in_the_other_language(clones):
 
 def test_accuracy_of_every_task_and_difficulty_in_every_language(clones):
     model = Table(scores=preferring(clones, en="yes", clone="no", reversed="maybe"))
-    found = measures.in_context(model, clones, 6, [0, 2], 0, level=0)
+    found = likelihood.in_context(model, clones, 6, [0, 2], 0, level=0)
     assert set(found["tasks"]) == {"nli", "paraphrase", "cause", "ending", "coreference", "question",
                                    "summary"}
     assert set(found["tasks"]["nli"]) == {"lexical", "contextual"}
@@ -583,12 +583,12 @@ def test_accuracy_of_every_task_and_difficulty_in_every_language(clones):
             cell = found["tasks"]["nli"][difficulty][name]
             assert set(cell) == ks and all(scores["n"] == 6 for scores in cell.values())
             assert all(scores["accuracy"] == share_of(items, answer) for scores in cell.values())
-    assert measures.ask(model, clones, "nli", "lexical", "en", 99, [0], 0)["0"]["n"] == 8
+    assert likelihood.ask(model, clones, "nli", "lexical", "en", 99, [0], 0)["0"]["n"] == 8
 
 
 def test_demonstrations_come_from_validation_items_of_the_task_and_difficulty(clones):
     model = Table(vocab_size=clones.vocab_size, context_len=200)
-    measures.ask(model, clones, "ending", "lexical", "clone", 4, [2], seed=0)
+    likelihood.ask(model, clones, "ending", "lexical", "clone", 4, [2], seed=0)
     dev = {item.prompt: item for item in clones.items("ending", "val", 50, "lexical")}
     test = clones.items("ending", "test", 4, "lexical")
     assert not set(dev) & {item.prompt for item in test}
@@ -603,9 +603,9 @@ def test_demonstrations_come_from_validation_items_of_the_task_and_difficulty(cl
         orders.add(tuple(item.prompt for item in solved))
     assert len(orders) > 1
     # as many demonstrations as there are validation items, and no more
-    assert set(measures.ask(model, clones, "ending", "lexical", "en", 4, [0, 6, 7], 0)) == {"0", "6"}
+    assert set(likelihood.ask(model, clones, "ending", "lexical", "en", 4, [0, 6, 7], 0)) == {"0", "6"}
     model.seen.clear()
-    measures.ask(model, clones, "ending", "lexical", "clone", 4, [2], seed=1)
+    likelihood.ask(model, clones, "ending", "lexical", "clone", 4, [2], seed=1)
     assert {tuple(row) for row in model.seen} != {tuple(clones.encode(text, "clone")) for text in texts}
 
 
@@ -621,8 +621,8 @@ def test_averages_are_those_of_their_parts(clones, monkeypatch):
         asked.append((task, difficulty, n_items, seed))
         return {str(k): dict(accuracy=accuracy(task, difficulty, language, k)) for k in ks}
     asked = []
-    monkeypatch.setattr(measures, "ask", ask)
-    found = measures.in_context(None, clones, 11, [0, 1], 5, level=0)
+    monkeypatch.setattr(likelihood, "ask", ask)
+    found = likelihood.in_context(None, clones, 11, [0, 1], 5, level=0)
     assert {(n, seed) for _, _, n, seed in asked} == {(11, 5)}
     for name in clones.languages:
         assert found["tasks_average"][name] == pytest.approx(np.mean(
@@ -630,7 +630,7 @@ def test_averages_are_those_of_their_parts(clones, monkeypatch):
         for k in (0, 1):
             assert found["families_average"][name][str(k)] == pytest.approx(np.mean(
                 [accuracy(task, "lexical", name, k) for task in FAMILIES]))
-    shifted = measures.in_context(None, clones, 11, [1, 2], 5, level=0)
+    shifted = likelihood.in_context(None, clones, 11, [1, 2], 5, level=0)
     assert shifted["tasks_average"]["en"] == pytest.approx(found["tasks_average"]["en"] + 1 / 200)
 
 
@@ -640,7 +640,7 @@ def test_answers_are_requested_in_english_or_in_the_language_of_the_item(clones)
     rows = {}
     for instruction in ("en", "clone"):
         model.seen.clear()
-        measures.ask(model, clones, "nli", "lexical", "clone", 3, [1], 0, instruction=instruction)
+        likelihood.ask(model, clones, "nli", "lexical", "clone", 3, [1], 0, instruction=instruction)
         rows[instruction] = [{token // V for token in row if token} for row in model.seen]
     assert all(languages == {1} for languages in rows["clone"])
     assert all(languages == {0, 1} for languages in rows["en"])
@@ -653,8 +653,8 @@ def test_instructed_tells_the_two_phrases_apart_and_averages_the_families(clones
                   + 100 * clones.languages.index(instruction))
         return {str(k): dict(accuracy=(number + k * 0.5) / 1000) for k in ks}
     asked = []
-    monkeypatch.setattr(measures, "ask", ask)
-    found = measures.instructed(None, clones, 7, [0, 1], 3)
+    monkeypatch.setattr(likelihood, "ask", ask)
+    found = likelihood.instructed(None, clones, 7, [0, 1], 3)
     assert len(asked) == len(set(asked)) == 5 * (1 + 2 * 2)
     assert {(entry[1], *entry[4:]) for entry in asked} == {("lexical", 7, 3)}
     # 2 + 10 + 100 + 0.5
@@ -669,40 +669,40 @@ def test_instructed_tells_the_two_phrases_apart_and_averages_the_families(clones
 
 
 def test_instructed_needs_all_families(real):
-    assert measures.instructed(None, real, 7, [0], 0) == {}
+    assert likelihood.instructed(None, real, 7, [0], 0) == {}
 
 
 def test_public_tasks_are_asked_a_fifth_of_the_items_and_captions_all(real):
     model = Table(scores=preferring(real, en="yes"))
-    found = measures.in_context(model, real, 12, [0], 0, level=0)["tasks"]
+    found = likelihood.in_context(model, real, 12, [0], 0, level=0)["tasks"]
     assert {name: found["pawsx"]["text"][name]["0"]["n"] for name in ("en", "de")} == dict(en=3, de=3)
     assert set(found) == {"pawsx", "same", "completion"}       # scene is learned, not asked in context
     assert set(found["completion"]["text"]) == {"de"}          # it has no English items
     assert found["completion"]["text"]["de"]["0"]["n"] == found["same"]["text"]["de"]["0"]["n"] == 12
     assert found["pawsx"]["text"]["en"]["0"]["accuracy"] == pytest.approx(2 / 3)
-    found = measures.in_context(model, real, 2, [0], 0, 0)
+    found = likelihood.in_context(model, real, 2, [0], 0, 0)
     assert {key for key, numbers in found.items() if numbers} == {"tasks"}
 
 
 def test_chance_is_one_over_the_number_of_candidates(clones, real):
-    assert measures.chance(clones)["chance"] == dict(
+    assert likelihood.chance(clones)["chance"] == dict(
             nli=1 / 3, paraphrase=1 / 2, cause=1 / 2, ending=1 / 2, coreference=1 / 2, question=1 / 2,
             knowledge=1 / 4,
         summary=1 / 4, translate=1 / 4)
-    assert measures.chance(real)["chance"] == dict(scene=1 / 4, same=1 / 2, pawsx=1 / 2, completion=1 / 3)
+    assert likelihood.chance(real)["chance"] == dict(scene=1 / 4, same=1 / 2, pawsx=1 / 2, completion=1 / 3)
 
 
 # --- transfer -----------------------------------------------------------------------------------------------
 
 def test_recall_is_the_mean_over_classes():
-    assert measures.recall(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])) == 0.75
-    assert measures.recall(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == 0.75
-    assert measures.recall(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.5
+    assert geometry.recall(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0])) == 0.75
+    assert geometry.recall(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == 0.75
+    assert geometry.recall(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.5
 
 
 def test_transfer_is_asked_in_every_language_with_english_labels_on_lexical_items(clones):
     model = Table(scores=preferring(clones, en="yes", clone="no", reversed="maybe"))
-    found = measures.classify(model, clones, "nli", 99)
+    found = likelihood.classify(model, clones, "nli", 99)
     items = clones.items("nli", "test", 99, "lexical")
     assert len(items) == 8 and share_of(items, 0) != share_of(clones.items("nli", "test", 99), 0)
     # all prefer "yes": the labels of the clones are never offered
@@ -718,7 +718,7 @@ def test_transfer_of_unbalanced_classes_is_macro_recall(real):
     items = real.items("scene", "test", 99)
     answers = Counter(item.answer for item in items)
     assert answers[1] > 9 and len(answers) >= 2
-    found = measures.classify(model, real, "scene", 99)
+    found = likelihood.classify(model, real, "scene", 99)
     right = {name: 1 / len(answers) for name in ("en", "de")}  # one class is right, all others are not
     assert found == pytest.approx(right) and share_of(items, 1) > 0.7
 
@@ -727,29 +727,29 @@ def test_transfer_goes_by_the_whole_probability_of_a_label_and_not_per_token(rea
     def predict(corpus, items, *args, **options):
         answers = np.array([item.answer for item in items])
         return answers, 1 - answers, 0.0
-    monkeypatch.setattr(measures, "predict", predict)
-    assert measures.classify(tiny(real), real, "scene", 99) == dict(en=1.0, de=1.0)
-    assert set(measures.classify(tiny(clones), clones, "nli", 99).values()) == {1.0}
+    monkeypatch.setattr(likelihood, "predict", predict)
+    assert likelihood.classify(tiny(real), real, "scene", 99) == dict(en=1.0, de=1.0)
+    assert set(likelihood.classify(tiny(clones), clones, "nli", 99).values()) == {1.0}
 
 
 def test_logistic_regression_separates_classes_and_has_a_bias():
     features = torch.tensor([[1.0, 0.0], [2.0, 0.1], [3.0, 0.0], [9.0, 0.2], [8.0, -0.1]])
     for scale in (1.0, 1e-4):                                  # the decay does not depend on it
-        classify = measures.logistic_regression(scale * features, torch.tensor([2, 2, 2, 0, 0]))
+        classify = geometry.logistic_regression(scale * features, torch.tensor([2, 2, 2, 0, 0]))
         assert classify(scale * features).tolist() == [2, 2, 2, 0, 0]
         assert classify(scale * torch.tensor([[0.0, 0.0], [20.0, 5.0]])).tolist() == [2, 0]
 
 
 def test_a_linear_probe_learns_from_english_captions_and_is_asked_in_every_language(real):
     table = random_table(real, 64)
-    found = measures.linear_probes(Table([torch.zeros_like(table), table]), real, 99, 1)
+    found = states.linear_probes(Table([torch.zeros_like(table), table]), real, 99, 1)
     assert found["probe"]["scene"]["en"] == 1.0 and set(found["probe"]) == {"scene"}
     assert set(found["probe"]["scene"]) == {"en", "de"}
     assert found["transfer_n"] == dict(scene=dict(en=16, de=16))
-    assert found == measures.linear_probes(Table([torch.zeros_like(table), table]), real, 99, 1)
+    assert found == states.linear_probes(Table([torch.zeros_like(table), table]), real, 99, 1)
     # the other level says nothing: all items get one class
     model = Table([torch.zeros_like(table) + 1, table])
-    guessed = measures.linear_probes(model, real, 99, 0)["probe"]["scene"]
+    guessed = states.linear_probes(model, real, 99, 0)["probe"]["scene"]
     classes = {item.answer for item in real.items("scene", "test", 99)}
     assert guessed["en"] in (0.0, pytest.approx(1 / len(classes)))
 
@@ -760,8 +760,8 @@ def test_a_linear_probe_is_fitted_to_the_training_captions(real, monkeypatch):
     def logistic_regression(features, answers):
         fitted.append((len(features), answers.tolist()))
         return lambda features: torch.ones(len(features))
-    monkeypatch.setattr(measures, "logistic_regression", logistic_regression)
-    found = measures.linear_probes(Table([random_table(real)]), real, 99, 0)["probe"]["scene"]
+    monkeypatch.setattr(states, "logistic_regression", logistic_regression)
+    found = states.linear_probes(Table([random_table(real)]), real, 99, 0)["probe"]["scene"]
     assert fitted == [(24, [item.answer for item in real.items("scene", "train", 99)])]
     classes = {item.answer for item in real.items("scene", "test", 99)}
     assert found == dict.fromkeys(("en", "de"), 1 / len(classes))          # macro recall of one class for all
@@ -771,25 +771,25 @@ def test_a_linear_probe_is_not_disturbed_by_an_offset_of_the_language(real, monk
     rng = np.random.default_rng(0)
     centre, asked = torch.from_numpy(rng.normal(size=(4, 8))).float(), []
 
-    def states(model, corpus, language, texts, level):
+    def vectors(model, corpus, language, texts, level):
         asked.append(language)
         answers = [["ball", "Bällchen"], ["park", "Park"], ["Oslo", "Osloh"], ["Rome", "Rom"]]
         which = [next(i for i, names in enumerate(answers) if any(f" {name}." in text for name in names))
                  for text in texts]
         return centre[which] + (40.0 if language == "de" else 0.0)
-    monkeypatch.setattr(measures, "mean_states", states)
+    monkeypatch.setattr(states, "mean_states", vectors)
     # only the train items are balanced, so the centres of the two differ a little; the classes stay apart
-    found = measures.linear_probes(None, real, 99, 0)["probe"]["scene"]
+    found = states.linear_probes(None, real, 99, 0)["probe"]["scene"]
     assert found["de"] == found["en"] > 0.5 and asked == ["en", "en", "de"]
-    assert measures.linear_probes(None, real, 4, 0)["transfer_n"]["scene"] == dict(en=4, de=4)
+    assert states.linear_probes(None, real, 4, 0)["transfer_n"]["scene"] == dict(en=4, de=4)
 
 
 def test_the_nearer_caption_is_taken_for_the_same_picture(real):
     table = random_table(real, 64)
-    found = measures.same_picture(Table([table]), real, 99, 0)
+    found = states.same_picture(Table([table]), real, 99, 0)
     assert found["en"] == {"0": dict(accuracy=1.0, n=16)}      # the same sentence is one of the two
     assert found["de"]["0"]["n"] == 16 and list(found) == ["en", "de"]
-    opposite = measures.same_picture(Table([table, -table + 3]), real, 7, 1)
+    opposite = states.same_picture(Table([table, -table + 3]), real, 7, 1)
     assert opposite["en"] == {"0": dict(accuracy=1.0, n=7)}    # an offset is removed
 
 
@@ -797,15 +797,15 @@ def test_the_same_picture_is_found_behind_an_offset_of_the_language(real, monkey
     # less their mean these are (0.2, 1), (-0.2, -1) and (-0.2, 0), (0.2, 0)
     right, wrong = [(5.2, 1.0), (4.8, -1.0)], [(4.8, 0.0), (5.2, 0.0)]
     far = [(5.2, 0.0), (4.8, 0.0)], [(15.0, 30.0), (-5.0, -30.0)]          # the right ones are near, not long
-    states = {SENTENCES[0]: (1.0, 0.0), SENTENCES[1]: (-1.0, 0.0)}
+    vectors = {SENTENCES[0]: (1.0, 0.0), SENTENCES[1]: (-1.0, 0.0)}
     for i in (0, 1):
-        states |= {german(SENTENCES[i]): right[i], german(SENTENCES[i + 16]): wrong[i]}
-    monkeypatch.setattr(measures, "mean_states", lambda model, corpus, language, texts, level: torch.tensor(
-        [states.get(text, (0.0, 0.0)) for text in texts]))
-    assert measures.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
+        vectors |= {german(SENTENCES[i]): right[i], german(SENTENCES[i + 16]): wrong[i]}
+    monkeypatch.setattr(states, "mean_states", lambda model, corpus, language, texts, level: torch.tensor(
+        [vectors.get(text, (0.0, 0.0)) for text in texts]))
+    assert states.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
     for i in (0, 1):
-        states |= {german(SENTENCES[i]): far[0][i], german(SENTENCES[i + 16]): far[1][i]}
-    assert measures.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
+        vectors |= {german(SENTENCES[i]): far[0][i], german(SENTENCES[i + 16]): far[1][i]}
+    assert states.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
 
 
 # --- training and the log -----------------------------------------------------------------------------------
@@ -849,7 +849,7 @@ def test_the_log_has_the_loss_of_validation_text_and_the_cosines_of_translations
     assert row["val"]["de"] == round(row["val"]["de"], 4) == pytest.approx(losses[16], abs=1e-4)
     last = measures.probe(model, real, dictionary, "pretrain", True)
     assert last["val"]["de"] == pytest.approx(losses[150], abs=1e-4) and set(last["val"]) == {"en", "de"}
-    wanted = measures.words(model, dictionary, None, 0)["word_cosine"]
+    wanted = states.words(model, dictionary, None, 0)["word_cosine"]
     assert row["word_cosine"] == [round(c, 4) for c in wanted] and len(wanted) == 3
     assert set(measures.probe(model, real, dictionary, "align words", False)) == {"word_cosine"}
     assert set(measures.probe(model, real, None, "pretrain", False)) == {"val"}
@@ -927,7 +927,7 @@ def test_measuring_changes_neither_the_model_nor_the_random_numbers(real):
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     measures.evaluate_all(model, real, real.dictionary(), None, config(written_items=2))
     measures.probe(model, real, real.dictionary(), "pretrain", True)
-    measures.classify(model, real, "scene", 4)
+    likelihood.classify(model, real, "scene", 4)
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state[0]) and np.array_equal(np.random.get_state()[1], state[1])

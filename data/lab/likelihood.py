@@ -1,0 +1,208 @@
+"""Measures by likelihood: perplexity, tasks, knowledge and zero-shot transfer."""
+import math
+from functools import partial
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data.lab.geometry import recall
+from data.lab.states import CAPTIONS, same_picture, to_device
+from data.tasks import FAMILIES, WITHIN_REACH, predict, score
+
+ROWS = 150                           # rows of text that perplexity is measured on
+LONG = ("pawsx", "xnli", "xcopa", "xstorycloze")     # public tasks with long texts: a fifth of the items
+# Not asked in context: facts have a measure of their own, and joint pretraining never has two languages in
+# one document, which a translation would need.
+NOT_IN_CONTEXT = ("knowledge", "translate", *CAPTIONS)
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def log_probs(model, tokens, wanted=None):
+    """Log-probability of each next token in float32: tokens (B, W) -> (B, W - 1), numpy.
+
+    wanted: (B, W - 1) bool; elsewhere the result is 0, and the head, a third of the work, is not computed
+    """
+    if wanted is None:
+        wanted = np.ones_like(tokens[:, 1:], bool)
+    tokens, where = to_device(model, tokens), to_device(model, np.flatnonzero(wanted))       # (B, W), (n,)
+    logits = model.logits(tokens[:, :-1], where).float()                         # (n, V)
+    result = np.zeros(wanted.shape, np.float32)
+    result[wanted] = -F.cross_entropy(logits, tokens[:, 1:].flatten()[where], reduction="none").cpu().numpy()
+    return result                                                                # (B, W - 1)
+
+
+def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
+    """Loss of every token of the first rows of a validation or test stream: -> (rows, T) in nats.
+
+    order: name of a made-up language whose word order the rows get
+    """
+    rows = corpus.validation_rows(language, n_rows, model.config.context_len + 1, split)
+    if order:
+        rows = corpus.reorder(rows, order)
+    return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
+
+
+@torch.no_grad()
+def foreign_probability(model, corpus, n_rows):
+    """Probability that a token of another language follows in English text, mean over all positions."""
+    rows = to_device(model, corpus.validation_rows("en", n_rows, model.config.context_len))  # (B, T)
+    foreign = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1)
+               for part in rows.split(16)]                                       # (16, T) each
+    return torch.cat(foreign).mean().item()
+
+
+def language_model(model, corpus):
+    """Measures of held-out text: -> {measure: {language: number}}.
+
+    perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
+    Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
+    foreign_mass_in_english, see foreign_probability, needs languages without common tokens.
+    perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
+    """
+    split, result = corpus.test_split, {}
+    for name in corpus.languages:
+        losses = losses_per_token(model, corpus, name, ROWS, split)              # (rows, T)
+        loss = float(losses.mean())
+        tokens, words, n_bytes = (corpus.meta[key][f"{name}.{split}"] for key in ("tokens", "words", "bytes"))
+        found = dict(perplexity=math.exp(loss), perplexity_per_word=math.exp(loss * tokens / words),
+                     bits_per_byte=loss / math.log(2) * (tokens / n_bytes), perplexity_n=losses.size)
+        for key, number in found.items():
+            result.setdefault(key, {})[name] = number
+    if corpus.disjoint:
+        result["foreign_mass_in_english"] = foreign_probability(model, corpus, 64)
+    if corpus.word_order:
+        losses = losses_per_token(model, corpus, "en", ROWS, split, "shuffled-4")
+        result["perplexity_in_other_order"] = dict(en=float(np.exp(losses.mean())))
+    return result
+
+
+# --- tasks --------------------------------------------------------------------------------------------------
+
+def multiple_choice(model, corpus, items, language, **options):
+    """Accuracy in prompts that fit the context, see tasks.score: -> dict(accuracy, per_token, n[, cut])."""
+    limit = model.config.context_len + 1
+    return score(corpus, items, language, partial(log_probs, model), limit=limit, **options)
+
+
+def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
+    """Accuracy on a task in one language after k demonstrations: -> {k: see multiple_choice}.
+
+    Demonstrations come from 50 validation items.  Numbers that exceed those of the folder are left out.
+    """
+    items = corpus.items(task, "test", n_items, difficulty, language)
+    dev = corpus.items(task, "val", 50, difficulty, language)
+    return {str(k): multiple_choice(model, corpus, items, language, k=k, dev_items=dev, seed=seed,
+                                    instruction=instruction)
+            for k in ks if items and k <= len(dev)}
+
+
+def knowledge(model, corpus, n_items):
+    """Accuracy on facts by the language of the text that states them: English only, the clone only, or both.
+
+    Facts seen only in English are the test, the others are controls.  knowledge_mixed asks the former in one
+    language and offers answers in the other, as in `en-clone`.  A fact that was transferred but cannot be
+    named in the clone is right in `clone-en` only.
+    """
+    def accuracy(items, asked, answered=None):
+        return multiple_choice(model, corpus, items, asked, answer_language=answered)["accuracy"]
+
+    result, facts, (english, other) = {}, corpus.items("knowledge", "test", 10**6), corpus.languages[:2]
+    keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
+    for told, key in keys.items():
+        items = [item for item in facts if item.told == told][:n_items]
+        if not items:
+            continue
+        result[key] = {name: accuracy(items, name) for name in corpus.languages}
+        result.setdefault("knowledge_n", {})[told] = len(items)
+        if told == "en":
+            result["knowledge_mixed"] = {f"{english}-{other}": accuracy(items, english, other),
+                                         f"{other}-{english}": accuracy(items, other, english)}
+    return result
+
+
+def in_context(model, corpus, n_items, ks, seed, level):
+    """Accuracy on every task and difficulty: after ks[0] demonstrations, on lexical items after all of ks.
+
+    -> tasks {task: {difficulty or "text": {language: {k: see multiple_choice}}}}, families_average over AFP's
+    families {language: {k: accuracy}}, tasks_average over the tasks within reach {language: accuracy}
+    """
+    result = {}
+    for task in corpus.task_names():
+        n = math.ceil(n_items / 5) if task in LONG else n_items
+        for difficulty in corpus.difficulties(task) if task not in NOT_IN_CONTEXT else ():
+            if task == "same":
+                found = same_picture(model, corpus, n, level)
+            else:
+                numbers = ks if difficulty == "lexical" else ks[:1]
+                found = {name: ask(model, corpus, task, difficulty, name, n, numbers, seed)
+                         for name in corpus.languages}
+            if any(found.values()):
+                found = {name: by_k for name, by_k in found.items() if by_k}
+                result.setdefault(task, {})[difficulty or "text"] = found
+    found = dict(tasks=result, tasks_average={}, families_average={})
+    if {*FAMILIES, *dict(WITHIN_REACH)} <= set(result):
+        within_reach = [result[task][difficulty] for task, difficulty in WITHIN_REACH]
+        families = [result[task]["lexical"] for task in FAMILIES]
+        for name in corpus.languages:
+            found["tasks_average"][name] = average(within_reach, name, ks[0])
+            found["families_average"][name] = {str(k): average(families, name, k) for k in ks}
+    return found
+
+
+def average(tasks, language, k):
+    """Mean accuracy over tasks, each {language: {k: see multiple_choice}}."""
+    return float(np.mean([task[language][str(k)]["accuracy"] for task in tasks]))
+
+
+def instructed(model, corpus, n_items, ks, seed):
+    """Accuracy on the lexical items of AFP's families with "Answer in ...:" before each answer.
+
+    The phrase is English ("en", as in the paper's prompts) or in the language of the item ("own").
+    -> instructed {"en" or "own": {task: {language: {k: accuracy}}}}, instructed_average without the tasks
+    """
+    def accuracies(task, name, instruction):
+        found = ask(model, corpus, task, "lexical", name, n_items, ks, seed, instruction)
+        return {k: numbers["accuracy"] for k, numbers in found.items()}
+
+    result, means = dict(en={}, own={}), dict(en={}, own={})
+    if not set(FAMILIES) <= set(corpus.task_names()):
+        return {}
+    for task in FAMILIES:
+        result["own"][task] = {name: accuracies(task, name, name) for name in corpus.languages}
+        result["en"][task] = {"en": result["own"][task]["en"]} | {
+            name: accuracies(task, name, "en") for name in corpus.languages[1:]}
+    for key, name in product(result, corpus.languages):
+        by_task = [result[key][task][name] for task in FAMILIES]
+        means[key][name] = {k: float(np.mean([by_k[k] for by_k in by_task])) for k in by_task[0]}
+    return dict(instructed=result, instructed_average=means)
+
+
+def chance(corpus):
+    """Accuracy of a random choice, 1 / number of candidates: -> {task: number}."""
+    result = {}
+    for task in corpus.task_names():
+        for name, items in corpus.test_items(task, 1).items():
+            result[task] = 1 / len(items[0].candidates_in(name))
+    return dict(chance=result)
+
+
+def classify(model, corpus, task, n_items):
+    """Zero-shot transfer of a model that was fine-tuned on English items: -> {language: number}.
+
+    The number is macro recall where classes are unbalanced, else accuracy.  Answers stay English in every
+    language, as the classes of a classifier would.
+    """
+    result, difficulty = {}, "lexical" if "lexical" in corpus.difficulties(task) else None
+    for name, items in corpus.test_items(task, n_items, difficulty).items():
+        predicted, _, _ = predict(corpus, items, name, partial(log_probs, model), answer_language="en",
+                                  limit=model.config.context_len + 1)
+        answers = np.array([item.answer for item in items])
+        if task in CAPTIONS:
+            result[name] = recall(predicted, answers)
+        else:
+            result[name] = float((predicted == answers).mean())
+    return result

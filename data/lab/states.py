@@ -1,0 +1,219 @@
+"""Measures by states: of words, of sentences, and of captions that a linear classifier or a cosine sorts."""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from align import sentence_states
+from data.lab.geometry import (alignment, centred, logistic_regression, nearest, recall, retrieval,
+                               self_similarity, uniformity)
+from data.tasks import languages_of, pad, parallel_sentences
+from prealign import word_states
+
+PAIRS = 1000                         # sentence pairs per language; all sentences are candidates in retrieval
+WORDS = 2000                         # words of a dictionary
+AT_ONCE = 64                         # sentences whose states are computed together
+CAPTIONS = ("scene", "who")          # tasks with classes of different sizes, learned from English captions
+
+
+def to_device(model, array):
+    """A numpy array as a tensor on the device of the model."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(next(model.parameters()).device)
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def states_of_words(model, words, levels=slice(None)):
+    """States of words that are read alone: tuples of token ids -> (K, N, D) on the CPU."""
+    parts = [word_states(model, *map(torch.from_numpy, pad(words[i:i + WORDS])))[levels].cpu()
+             for i in range(0, len(words), WORDS)]
+    return torch.cat(parts, dim=1)
+
+
+def translation_states(model, entries):
+    """States of the words of dictionary entries and of their first translations: -> (K, E, D), (K, E, D)."""
+    return (states_of_words(model, [word for word, _ in entries]),
+            states_of_words(model, [translations[0] for _, translations in entries]))
+
+
+def word_cosine(source, target):
+    """Mean cosine of translations per level: (K, E, D), (K, E, D) -> K numbers."""
+    return F.cosine_similarity(source, target, dim=-1).mean(dim=1).tolist()
+
+
+def words(model, dictionary, held_out, level):
+    """Cosine of translations per level, and P@1 at one level, of trained and of held-out dictionary words.
+
+    dictionary, held_out: Dictionary or None.  Each word is searched among the translations of both.
+    """
+    result, entries, sides = {}, [], []
+    for key, some in (("word", dictionary), ("held_out_word", held_out)):
+        if some:
+            entries.append((key, some.entries[:WORDS]))
+            source, target = translation_states(model, some.entries[:WORDS])     # (K, E, D) each
+            result[f"{key}_cosine"] = word_cosine(source, target)
+            sides.append((source[level], target[level]))
+    if not sides:
+        return {}
+    found = nearest(*map(torch.cat, zip(*sides))).tolist()
+    # words with the same translation are all right where it is found
+    wanted = [translations[0] for _, some in entries for _, translations in some]
+    right = [wanted[index] == word for index, word in zip(found, wanted)]
+    for key, some in entries:
+        result[f"{key}_retrieval"] = float(np.mean(right[:len(some)]))
+        right = right[len(some):]
+    return result
+
+
+def lexicon(model, corpus, middle):
+    """Induction of a dictionary: the translations of the folder's held-out words by cosine.
+
+    p1, p5: share of the words with a right translation nearest, or among the five nearest, of all words of
+    that language in dictionary and lexicon;  chance: p1 of a random choice
+    -> {"bli" (input embedding), "bli_middle" (middle level): {language: {p1, p5, n, chance}}}
+    """
+    def states(texts, language):
+        tokens = [corpus.word(text, language) for text in texts]
+        return F.normalize(states_of_words(model, tokens, [0, middle]), dim=-1)
+
+    result = {}
+    for name in corpus.languages[1:]:
+        entries = corpus.lexicon(name)
+        if not entries:
+            continue
+        candidates = sorted({other for _, other in corpus.word_pairs(name)}.union(*entries.values()))
+        right = torch.zeros(len(entries), len(candidates), dtype=torch.bool)                 # (E, C)
+        for row, translations in zip(right, entries.values()):
+            row[[candidates.index(t) for t in translations]] = True
+        english, other = states(entries, "en"), states(candidates, name)         # (2, E, D), (2, C, D)
+        for key, source, target in zip(("bli", "bli_middle"), english, other):
+            five = (source @ target.T).topk(min(5, len(candidates)), dim=1).indices          # (E, 5)
+            hits = right.gather(1, five).float()                                 # (E, 5)
+            result.setdefault(key, {})[name] = dict(
+                p1=hits[:, 0].mean().item(), p5=hits.amax(dim=1).mean().item(),
+                n=len(entries), chance=right.float().mean().item())
+    return result
+
+
+@torch.no_grad()
+def context_states(model, corpus, language, n_rows):
+    """Final states of the tokens in validation text that are a whole word: -> (N, D), types (N,)."""
+    rows = corpus.validation_rows(language, n_rows, model.config.context_len)                # (B, T)
+    starts = corpus.starts_word(rows)
+    # a token is a whole word if the next token starts a word, too
+    whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                                 # (B, T)
+    states = model.hidden(to_device(model, rows))[-1].float().cpu()                          # (B, T, D)
+    return states[torch.from_numpy(whole)], torch.from_numpy(rows[whole])
+
+
+def contextuality(model, corpus):
+    """Self-similarity of word types in text: -> {"self_similarity": {language: number}}."""
+    result = {}
+    for name in corpus.languages:
+        states, types = context_states(model, corpus, name, 64)
+        if len(types.unique()) < len(types):                                     # a type occurs twice
+            result[name] = self_similarity(states, types)
+    return dict(self_similarity=result)
+
+
+# --- sentences ----------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def mean_states(model, corpus, language, texts, level):
+    """Mean over the tokens of each text of the states of one level: -> (N, D) on the CPU."""
+    parts = []
+    for i in range(0, len(texts), AT_ONCE):
+        rows = [corpus.encode(text, language, separator=False)[:model.config.context_len]
+                for text in texts[i:i + AT_ONCE]]
+        tokens, mask = (to_device(model, table) for table in pad(rows))          # (n, W) each
+        parts.append(sentence_states(model, tokens, mask, level, "mean").cpu())
+    return torch.cat(parts)
+
+
+def sentences(model, corpus, key, level):
+    """Retrieval, alignment and uniformity of test sentence pairs by their mean states at one level.
+
+    -> {key: {language: {to_english, from_english, the same centred, alignment, uniformity, n, chance}}}
+    """
+    result = {}
+    for name in corpus.languages[1:]:
+        pairs = list(corpus.pairs(name, "test", PAIRS))
+        if len(pairs) < 2:
+            continue
+        english = mean_states(model, corpus, "en", [pair[0] for pair in pairs], level)       # (N, D)
+        other = mean_states(model, corpus, name, [pair[1] for pair in pairs], level)         # (N, D)
+        result[name] = dict(
+            to_english=retrieval(other, english), from_english=retrieval(english, other),
+            centred_to_english=retrieval(centred(other), centred(english)),
+            centred_from_english=retrieval(centred(english), centred(other)),
+            alignment=alignment(english, other), uniformity=uniformity(torch.cat((english, other))),
+            n=len(pairs), chance=1 / len(pairs))
+    return {key: result}
+
+
+@torch.no_grad()
+def parallel_states(model, corpus, n, cfg):
+    """The states that MCL compares, of n test sentences: -> {language: (N, D) on the CPU}.
+
+    Row i is the same sentence in every language.  Languages that lack one of the sentences are left out.
+    """
+    items, result = corpus.items("translate", "test", n), {}
+    for index in languages_of(corpus, items):
+        tables = parallel_sentences(corpus, items, [index] * len(items), model.config.context_len)
+        tokens, mask = (to_device(model, table[len(items):]) for table in tables)            # (N, W) each
+        states = sentence_states(model, tokens, mask, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
+        result[corpus.languages[index]] = states.cpu()
+    return result
+
+
+def afp_states(model, corpus, cfg):
+    """Geometry of the states that MCL compares: -> {language: {retrieval (from English), alignment, ...}}."""
+    states = parallel_states(model, corpus, 300, cfg)
+    english = states.pop("en", None)
+    return dict(afp_states={name: dict(
+        retrieval=retrieval(english, other), alignment=alignment(english, other),
+        uniformity=uniformity(torch.cat((english, other)))) for name, other in states.items()})
+
+
+# --- captions -----------------------------------------------------------------------------------------------
+
+def prompt_states(model, corpus, items, language, level):
+    """Centred mean states of the prompts of items: -> (N, D) on the CPU."""
+    return centred(mean_states(model, corpus, language, [item.prompt_in(language) for item in items], level))
+
+
+def linear_probes(model, corpus, n_items, level):
+    """Macro recall of linear classifiers of frozen states that learn from English captions.
+
+    -> probe {task: {language: recall}}, transfer_n {task: {language: number of items}}
+    """
+    result = dict(probe={}, transfer_n={})
+    for task in CAPTIONS:
+        train, test = corpus.items(task, "train", 4000), corpus.test_items(task, n_items)
+        if train and test:
+            classifier = logistic_regression(prompt_states(model, corpus, train, "en", level),
+                                             torch.tensor([item.answer for item in train]))
+            recalls = {}
+            for name, items in test.items():
+                predicted = classifier(prompt_states(model, corpus, items, name, level)).numpy()
+                recalls[name] = recall(predicted, np.array([item.answer for item in items]))
+            result["probe"][task] = recalls
+            result["transfer_n"][task] = {name: len(items) for name, items in test.items()}
+    return result
+
+
+def same_picture(model, corpus, n_items, level):
+    """Which of two captions describes the picture of an English one?  The nearer centred state is chosen.
+
+    -> {language of the two: {"0": {accuracy, n}}}
+    """
+    result = {}
+    for name, items in corpus.test_items("same", n_items).items():
+        english = prompt_states(model, corpus, items, "en", level)                           # (N, D)
+        texts = [caption for item in items for caption in item.candidates_in(name)]
+        offered = centred(mean_states(model, corpus, name, texts, level))                    # (2N, D)
+        offered = offered.view(len(items), -1, offered.shape[1])                             # (N, 2, D)
+        predicted = F.cosine_similarity(english[:, None], offered, dim=-1).argmax(dim=1)     # (N,)
+        right = predicted == torch.tensor([item.answer for item in items])
+        result[name] = {"0": dict(accuracy=right.float().mean().item(), n=len(items))}
+    return result
