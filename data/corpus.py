@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data.files import UserError
-from data.folder import language_order, permute_words, read_meta, text_lines, token_classes
+from data.folder import SPLITS, language_order, permute_words, read_meta, text_lines, token_classes
 from data.tasks import CONTINUATION, Item, pad
 
 # Names of languages in prompts: "Answer in German:".  Other languages are named by their code.
@@ -110,28 +110,22 @@ class Corpus:
         self.vocab_size = self.base_vocab * len(known) if self.disjoint else self.base_vocab
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizers = dict.fromkeys(self.languages, self.tokenizer)
-        self.classes = token_classes(self.tokenizer)                             # starts, ends: (V,) each
-        self._tile_classes()
         self.streams = {}
-        for name in self.languages:
-            self._map_streams(name)
+        self._open(self.languages)
         self.test_split = "test" if ("en", "test") in self.streams else "val"
         self.transfer = tuple(task for task in TRANSFER if self.items(task, "train", 1))
 
-    def _tile_classes(self):
-        """Extend the tables of token classes to all rows of the vocabulary."""
+    def _open(self, languages):
+        """Memory-map the streams of languages, and make the tables of token classes, (vocab_size,) each."""
+        for name, split in itertools.product(languages, SPLITS):
+            n, stream = self.meta["tokens"].get(f"{name}.{split}"), np.zeros(0, np.int64)
+            if n:                                              # an empty file cannot be mapped
+                stream = np.memmap(self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r", shape=n)
+            if n is not None:
+                self.streams[name, split] = stream
+        self.classes = token_classes(self.tokenizer)                             # starts, ends: (V,) each
         copies = self.vocab_size // self.base_vocab if self.disjoint else 1
         self.starts, self.ends = (np.tile(table, copies) for table in self.classes)
-
-    def _map_streams(self, name):
-        """Memory-map the streams of one language."""
-        for split in ("train", "val", "test"):
-            n = self.meta["tokens"].get(f"{name}.{split}")
-            if n is None:
-                continue
-            path, dtype = self.folder / f"{name}.{split}.bin", self.meta["dtype"]
-            # an empty file cannot be mapped
-            self.streams[name, split] = np.memmap(path, dtype, "r", shape=n) if n else np.zeros(0, np.int64)
 
     def add_language(self, name, n_tokens):
         """Add a language that tokenizer and pretraining have not met, with n_tokens of training text.
@@ -152,9 +146,8 @@ class Corpus:
             added = map(longer.id_to_token, range(self.base_vocab, longer.get_vocab_size()))
             self.subwords = [[t.id for t in self.tokenizer.model.tokenize(text)] for text in added]
             self.offset[name], self.tokenizers[name], self.tokenizer = 0, longer, longer
-            self.vocab_size, self.classes = longer.get_vocab_size(), token_classes(longer)
-        self._tile_classes()
-        self._map_streams(name)
+            self.vocab_size = longer.get_vocab_size()
+        self._open([name])
         self.streams[name, "train"] = self.streams[name, "train"][:n_tokens]
         return self.vocab_size - before
 
@@ -280,7 +273,7 @@ class Corpus:
         """The dictionaries of all languages of the run in one; None if the folder has none."""
         entries = {}
         for name in self.languages[1:]:
-            for english, other in self._lines(f"dictionary.{name}.tsv"):
+            for english, other in self.word_pairs(name):
                 translations = entries.setdefault(self.word(english, "en"), [])
                 other = self.word(other, name)
                 if other not in translations:
@@ -288,7 +281,7 @@ class Corpus:
         return Dictionary(list(entries.items())) if len(entries) > 1 else None
 
     def word_pairs(self, language):
-        """Yield the lines (English, translation) of the training dictionary of one language, as text."""
+        """Yield (English, translation) of the training dictionary of one language, as text."""
         return self._lines(f"dictionary.{language}.tsv")
 
     def lexicon(self, language):
@@ -364,9 +357,9 @@ class Corpus:
 
     def most_test_items(self):
         """The largest number of test items of one difficulty that any task has: -> int."""
-        counts = [Counter(item.difficulty for item in self._all_items(task, "test"))
-                  for task in self.task_names()]
-        return max((n for by_difficulty in counts for n in by_difficulty.values()), default=0)
+        counts = Counter((task, item.difficulty)
+                         for task in self.task_names() for item in self._all_items(task, "test"))
+        return max(counts.values(), default=0)
 
     def values(self):
         """The words that answer knowledge questions: -> set of tuples of token ids."""

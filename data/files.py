@@ -1,7 +1,6 @@
 """Files that are written completely or not at all, and locks on folders."""
 import os
 import shutil
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +13,6 @@ except ImportError:     # Windows has no fcntl: nothing is locked, and two proce
 class UserError(Exception):
     """A user's mistake.  The message is one line that names the file, the line and the fix."""
 
-
-def checksum(paths):
-    """CRC-32 of the content of some files, as eight hexadecimal digits."""
-    total = 0
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                total = zlib.crc32(block, total)
-    return f"{total:08x}"
 
 
 @contextmanager
@@ -76,9 +66,7 @@ def whole_folder(folder, mark=""):
 
 @contextmanager
 def locked(path, wait=False):
-    """Create a lock file (and its folder) and hold its lock.
-
-    The kernel releases the lock however the process ends.
+    """Create a lock file (and its folder) and hold its lock; the kernel releases it however the process ends.
 
     wait: wait for another process to release it; otherwise raise UserError if another process holds it
     """

@@ -21,7 +21,6 @@ A folder may lack any of the files below the streams.  data/world and data/real 
 reads it.
 """
 import hashlib
-import itertools
 import json
 import re
 from pathlib import Path
@@ -56,6 +55,10 @@ def read_meta(folder):
     Raises UserError if the folder was not prepared, has another format, a file that is too short, or a
     tokenizer.json that is not its own.
     """
+    def check(intact, problem):
+        if not intact:
+            raise UserError(f"{problem}: prepare the folder again")
+
     folder = Path(folder)
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -64,22 +67,18 @@ def read_meta(folder):
                         "python data/prepare.py") from None
     except (ValueError, RecursionError):
         meta = None
-    if not isinstance(meta, dict):
-        raise UserError(f"{folder}/meta.json is damaged (not a JSON object): prepare the folder again")
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{folder} has format {meta.get('format')}, this program reads format {FORMAT}: "
-                        "prepare the folder again")
-    if missing := [key for key in REQUIRED if key not in meta]:
-        raise UserError(f"{folder}/meta.json is damaged (no {missing[0]}): prepare the folder again")
+    check(isinstance(meta, dict), f"{folder}/meta.json is damaged (not a JSON object)")
+    check(meta.get("format") == FORMAT,
+          f"{folder} has format {meta.get('format')}, this program reads format {FORMAT}")
+    for key in REQUIRED:
+        check(key in meta, f"{folder}/meta.json is damaged (no {key})")
     tokenizer = folder / "tokenizer.json"
-    if not tokenizer.exists() or file_digest(tokenizer) != meta["tokenizer"]:
-        raise UserError(f"{tokenizer} is not the tokenizer that the folder was prepared with: "
-                        "prepare the folder again")
+    check(tokenizer.exists() and file_digest(tokenizer) == meta["tokenizer"],
+          f"{tokenizer} is not the tokenizer that the folder was prepared with")
     for name, n in meta["tokens"].items():
-        path = folder / f"{name}.bin"
-        if not path.exists() or path.stat().st_size < n * np.dtype(meta["dtype"]).itemsize:
-            raise UserError(f"{path} does not hold the {n} tokens that meta.json states: prepare the folder "
-                            "again")
+        path, size = folder / f"{name}.bin", n * np.dtype(meta["dtype"]).itemsize
+        check(path.exists() and path.stat().st_size >= size,
+              f"{path} does not hold the {n} tokens that meta.json states")
     return meta
 
 
@@ -205,13 +204,10 @@ def write_lines(path, lines):
 def write_items(folder, items):
     """Write (split, item) pairs to tasks/<task>.<split>.jsonl, item a dict: -> {task: {split: number}}."""
     (folder / "tasks").mkdir(exist_ok=True)
-    counts = {}
-
-    def file_of(pair):
-        return pair[1]["task"], pair[0]
-
-    for (task, split), group in itertools.groupby(sorted(items, key=file_of), key=file_of):
-        counts.setdefault(task, {})[split] = write_lines(
-            folder / "tasks" / f"{task}.{split}.jsonl",
-            (json.dumps(item, ensure_ascii=False) for _, item in group))
+    files, counts = {}, {}
+    for split, item in items:
+        files.setdefault((item["task"], split), []).append(json.dumps(item, ensure_ascii=False))
+    for (task, split), lines in sorted(files.items()):
+        path = folder / "tasks" / f"{task}.{split}.jsonl"
+        counts.setdefault(task, {})[split] = write_lines(path, lines)
     return counts

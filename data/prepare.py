@@ -13,6 +13,7 @@ A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hun
 """
 import argparse
 import difflib
+import itertools
 import os
 import re
 import shlex
@@ -23,8 +24,9 @@ if not __package__:                  # python data/prepare.py: the repository in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from data.files import UserError  # noqa: E402
-from data.real import build, download, multi30k, own_text  # noqa: E402
-from data.real.public_tasks import TASKS  # noqa: E402
+from data.real import build, dictionaries, download, multi30k  # noqa: E402
+from data.real.public_tasks import TASKS, read_all  # noqa: E402
+from data.text import LEAST, documents_of, held_out, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
@@ -52,7 +54,6 @@ def assignments(flag, values, n_files=1):
 
 
 def check_names(flag, names, known):
-    """Raise UserError for a name that is not known."""
     for name in names:
         if name not in known:
             raise UserError(f"{flag} {name}: not one of {', '.join(known)}")
@@ -82,7 +83,30 @@ def source_of(args):
     for name in learned:
         if name not in pairs:
             raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
-    return own_text.source(old, args.new, texts, given, learned, pairs, folders)
+    return own_source(old, args.new, texts, given, learned, pairs, folders)
+
+
+def own_source(languages, new, texts, given, learned, pairs, folders):
+    """Make a Source of a user's files: texts, given {language: file}, pairs {language: two files}.
+
+    Raises UserError for a text of fewer than LEAST documents.
+    """
+    for path in texts.values():
+        n = sum(1 for _ in itertools.islice(documents_of(path), LEAST))
+        if n < LEAST:
+            raise UserError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document "
+                            "per line")
+    without = dict(train=set(), val=(), test=())     # what pairs test must not stay in the training text
+    for files in pairs.values():
+        without["train"] |= held_out(pairs_of(*files))
+    items, skipped = read_all(folders, [*languages, *new])
+    return build.Source(
+        languages, new,
+        text=lambda name, split: part_of(documents_of(texts[name]), split, without[split]),
+        pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split),
+        paired=[name for name in [*languages, *new] if name in pairs],
+        given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
+        items=items, skipped=skipped, about=dict(source=texts, licence=[]), files=texts)
 
 
 def next_command(folder, meta):
@@ -149,11 +173,11 @@ def main(argv=None):
     try:
         meta = build.write(folder, source_of(args), args.vocab_size, args.new_subwords, args.seed,
                            args.disjoint, args.captions, args.pairs_n, args.dictionary_words)
-    except UserError as error:
-        print(f"prepare.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"prepare.py: {error.filename or folder}: {os.strerror(error.errno or 5)}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        message = error
+        if isinstance(error, OSError):
+            message = f"{error.filename or folder}: {os.strerror(error.errno or 5)}"
+        print(f"prepare.py: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped, no folder was made; fetched files are kept", file=sys.stderr)

@@ -89,21 +89,18 @@ def demonstrations(dev_items, k, index, seed):
 
 
 def candidate_rows(corpus, item, language, demonstrations=(), answer_language=None, instruction=None):
-    """The text of every candidate, and the number of tokens that all share at the start.
+    """The text of every candidate, and the number of tokens that all share at the start: -> [(n,) ...], int.
 
-    answer_language: the language of the candidates if it is not that of the prompt, for example the
-                     English labels of a classifier
+    answer_language: that of the candidates if it is not the prompt's, as for English labels of a classifier
     instruction:     language of the phrase "Answer in ...:" before each answer, as in AFP's training
-    returns:         list of (n,) int64 arrays, int
     """
     candidates = item.candidates_in(language)
     before = "".join(d.solved(language) + "\n" for d in demonstrations)
-    if instruction:
-        start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
-        rows = [np.concatenate((start, corpus.encode(c, language, separator=False))) for c in candidates]
-    elif answer_language:
+    if instruction or answer_language:                         # encode prompt and candidates separately
         start = corpus.encode(before + item.prompt_in(language), language)
-        rows = [np.concatenate((start, corpus.encode(c, answer_language, separator=False)))
+        if instruction:
+            start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+        rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:
         rows = [corpus.encode(before + item.text(i, language), language) for i in range(len(candidates))]
@@ -124,16 +121,14 @@ def fit_rows(rows, shared, limit):
 
 def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answer_language=None, limit=None,
             instruction=None, batch_size=128):
-    """Choose a candidate for every item.
+    """Choose a candidate for every item after k demonstrations, in texts of at most `limit` tokens.
 
-    returns:   (n,) choices by log-probability, (n,) by log-probability per token, and the share of prompts
-               that lost demonstrations because `limit` is shorter
     log_probs: function (B, W) int64, (B, W - 1) bool -> (B, W - 1) float32 log-probability of each next
                token, needed where the second argument is true
-    k, dev_items, seed: number of demonstrations, see demonstrations
-    limit:     largest number of tokens of a text, by default any;  others: see candidate_rows
+    returns:   (n,) choices by log-probability, (n,) by log-probability per token, and the share of prompts
+               that lost demonstrations because `limit` is shorter
     """
-    rows, starts, owner, n_cut = [], [], [], 0
+    rows, starts, first, n_cut = [], [], [0], 0                # first: of the rows of each item
     for i, item in enumerate(items):
         examples = demonstrations(dev_items, k, i, seed) if k else ()
         candidates, start, cut = fit_rows(
@@ -142,9 +137,10 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
             n_cut += 1
         rows += candidates
         starts += [start] * len(candidates)
-        owner += [i] * len(candidates)
-    total, length = np.zeros(len(rows)), np.array([len(r) for r in rows]) - np.array(starts)
-    by_length = np.argsort([len(r) for r in rows], kind="stable")         # rows of one length need no padding
+        first.append(len(rows))
+    lengths = np.array([len(row) for row in rows])
+    total, length = np.zeros(len(rows)), lengths - np.array(starts)
+    by_length = np.argsort(lengths, kind="stable")             # rows of one length need no padding
     for at in range(0, len(rows), batch_size):
         chosen = by_length[at:at + batch_size]
         tokens, _ = pad([rows[i] for i in chosen])                               # (B, W)
@@ -153,7 +149,6 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
         predicted = log_probs(tokens, wanted)                                    # (B, W - 1)
         for line, i in zip(predicted, chosen):
             total[i] = line[starts[i] - 1:len(rows[i]) - 1].sum()
-    first = np.searchsorted(owner, np.arange(len(items) + 1))                    # (n + 1,)
     plain, per_token = (np.array([scores[a:b].argmax() for a, b in zip(first, first[1:])])
                         for scores in (total, total / np.maximum(length, 1)))
     return plain, per_token, n_cut / max(len(items), 1)
@@ -186,11 +181,9 @@ def question_and_answer(corpus, items, language, limit=None):
 # --- questions and answers across languages -----------------------------------------------------------------
 
 def format_example(corpus, item, asked, answered, form=ANSWER, instruction=None):
-    """Question and phrase in the language `asked`; right answer and newline in the language `answered`.
+    """Question and phrase in the language `asked`, right answer and newline in `answered`: -> (n,), (m,) ids.
 
-    form:        ANSWER, TRANSLATE or EQUALS
-    instruction: language of the phrase, by default that of the question
-    returns:     token ids (n,), (m,)
+    form: ANSWER, TRANSLATE or EQUALS;  instruction: language of the phrase, by default that of the question
 
     The phrase is encoded separately, so that another word order leaves it behind the question.
     """
@@ -237,9 +230,8 @@ def instruction_examples(corpus, items, partner, asked, answered, equals):
     """Questions and answers of n items, the samples of CIT: -> two lists of (n_i,) arrays.
 
     partner, asked, answered: (n,) indices of languages
-    equals:                   (n,) bool, the format of sentences to translate: EQUALS or TRANSLATE
-
-    A sentence to translate always changes between English and its partner.
+    equals: (n,) bool, whether a sentence to translate has the format EQUALS or TRANSLATE.  It always changes
+            between English and its partner
     """
     questions, answers = [], []
     for item, p, a, t, e in zip(items, partner, asked, answered, equals):

@@ -1,6 +1,5 @@
 """Result tables of finished runs, all from one list of rows, tables.tsv.
 
-  plan           what a run is about to do
   value, find    a number of a summary, and its line of tables.tsv, by path
   show           table of one run
   compare        table and curves of several runs
@@ -36,7 +35,7 @@ class Measure(NamedTuple):
     words:  name in plain English; {0}, {1} are the wildcards of the path
     path:   place in summary.json; {} is a language, * a wildcard, "new" the language attached last
     n:      paths of the number of test items, alternatives separated by spaces; may be empty
-    chance: result of a random choice, or its path; may be empty
+    chance: path of the result of a random choice; may be empty
     """
     group: str
     digits: int
@@ -73,8 +72,8 @@ def value(summary, path):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
         if isinstance(found, list):
-            index = len(found) // 2 - 1 if key == "middle" else int(key)         # embedding, blocks, head
-            found = found[index] if 0 <= index < len(found) else None
+            middle = len(found) // 2 - 1                                         # embedding, blocks, head
+            found = dict(enumerate(found)).get(middle if key == "middle" else int(key))
         elif isinstance(found, dict):
             found = found.get(key)
         else:
@@ -92,45 +91,43 @@ def leaves(tree, path=()):
 
 
 def match(measure, path):
-    """Match a full path with a measure: -> (its wildcards, language or ""), None if it does not match."""
+    """Fill in the wildcards of a measure by a full path: -> (Measure, language or ""), None if it is another.
+
+    The paths of the filled measure have no wildcards left but {}.
+    """
     pattern = re.escape(measure.path).replace(r"\*", "([^.]+)").replace(r"\{\}", "(?P<language>[^.]+)")
     found = re.fullmatch(pattern, path)
     if not found:
         return None
-    language = found.groupdict().get("language", "")
     index = found.re.groupindex.get("language", 0)             # of the group that is no wildcard
-    return tuple(text for i, text in enumerate(found.groups(), 1) if i != index), language
+    wildcards = [text for i, text in enumerate(found.groups(), 1) if i != index]
 
-
-def fill(measure, wildcards):
-    """The measure with its wildcards filled in: its paths have none left but {}."""
     def filled(path):
         for text in wildcards:
             path = path.replace("*", text, 1)
         return path
+
     words = measure.words.format(*wildcards)
     words = words.replace(", 0 examples", "").replace(", 1 examples", ", 1 example")
     n = " ".join(map(filled, measure.n.split()))               # each alternative has all the wildcards
-    return measure._replace(words=words, path=filled(measure.path), n=n, chance=filled(measure.chance))
+    measure = measure._replace(words=words, path=filled(measure.path), n=n, chance=filled(measure.chance))
+    return measure, found.groupdict().get("language", "")
 
 
 def find(path):
-    """The measure of a full path: -> (Measure without wildcards, language), None if tables.tsv has none."""
-    for measure in MEASURES:
-        if found := match(measure, path):
-            return fill(measure, found[0]), found[1]
-    return None
+    """The measure of a full path: -> (Measure, language) as in match, None if tables.tsv has none."""
+    return next((found for measure in MEASURES if (found := match(measure, path))), None)
 
 
 def measured(summaries):
     """The measures that some of the summaries may hold, with their wildcards filled in."""
     paths = [path for summary in summaries for path in leaves(summary)]
     for measure in MEASURES:
-        if "*" not in measure.path:
-            yield measure
+        if "*" in measure.path:
+            filled = [found[0] for path in paths if (found := match(measure, path))]
+            yield from dict.fromkeys(filled)
         else:
-            wildcards = (found[0] for path in paths if (found := match(measure, path)))
-            yield from (fill(measure, texts) for texts in dict.fromkeys(wildcards))
+            yield measure
 
 
 # --- cells --------------------------------------------------------------------------------------------------
@@ -149,14 +146,11 @@ def spread(summaries, path, digits):
     return f"{text} ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else text
 
 
-def first(summaries, paths, languages=("",)):
+def first(summaries, paths, languages):
     """The first number that some summary has at one of the paths, separated by spaces; else None."""
-    for path in paths.split():
-        for language in languages:
-            for summary in summaries:
-                if (found := value(summary, path.format(language))) is not None:
-                    return found
-    return None
+    places = [path.format(language) for path in paths.split() for language in languages]
+    found = [value(summary, place) for place in places for summary in summaries]
+    return next((number for number in found if number is not None), None)
 
 
 def chance(summaries, measure, languages=("",)):
@@ -166,10 +160,18 @@ def chance(summaries, measure, languages=("",)):
     return first(summaries, measure.chance, languages)
 
 
-def items(summaries, measure, languages=("",)):
+def items(summaries, measure, languages):
     """The number of test items as text, a range if languages differ."""
     found = {first(summaries, measure.n, [language]) for language in languages} - {None}
     return "–".join(f"{n:,}" for n in sorted({min(found), max(found)})) if found else ""
+
+
+def cells(measure, summaries, languages):
+    """The numbers of a measure in each summary and language, then its chance and n, all as text."""
+    numbers = [number(value(summary, measure.path.format(name)), measure.digits)
+               for summary in summaries for name in languages]
+    random = number(chance(summaries, measure, languages), 3)
+    return numbers, random, items(summaries, measure, languages)
 
 
 def table(head, rows):
@@ -192,11 +194,10 @@ def show(summary):
         return f"{by_language({'this run': summary})}\n\n{CAPTION}{closing(summary)}"
     languages, tables = summary["languages"], {}
     for measure in measured([summary]):
-        cells = [number(value(summary, measure.path.format(name)), measure.digits) for name in languages]
-        if "{}" in measure.path and any(cells):
-            random = number(chance([summary], measure, languages), 3)
+        numbers, random, n = cells(measure, [summary], languages)
+        if "{}" in measure.path and any(numbers):
             tables.setdefault(measure.group, []).append(
-                [f"{measure.words} {measure.better}", *cells, random, items([summary], measure, languages)])
+                [f"{measure.words} {measure.better}", *numbers, random, n])
     texts = [table([group, *languages, "chance", "n"], rows) for group, rows in tables.items()]
     return "\n\n".join([*texts, CAPTION]) + closing(summary)
 
@@ -209,11 +210,9 @@ def by_language(runs):
     rows = []
     for measure in measured(summaries):
         for name in languages if "{}" in measure.path else [""]:
-            cells = [number(value(summary, measure.path.format(name)), measure.digits)
-                     for summary in [*summaries, *baselines.values()]]
-            if any(cells[:len(summaries)]):
-                rows.append([f"{measure.words} {measure.better}", name, items(summaries, measure, [name]),
-                             number(chance(summaries, measure, [name]), 3), *cells])
+            numbers, random, n = cells(measure, [*summaries, *baselines.values()], [name])
+            if any(numbers[:len(summaries)]):
+                rows.append([f"{measure.words} {measure.better}", name, n, random, *numbers])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]
     return table(["measure", "language", "n", "chance", *heads], rows)
 
@@ -221,19 +220,17 @@ def by_language(runs):
 def systems_table(systems, columns):
     """Table of a study, {system: summaries of its seeds}: a row per system, a column per (path, digits)."""
     known = [summaries[0] for summaries in systems.values()]
-    baselines = model_free(known[0])
-    lines = {name: [spread(summaries, path, digits) for path, digits in columns]
-             for name, summaries in systems.items()}
-    kept = [i for i, _ in enumerate(columns) if any(line[i] for line in lines.values())]
-    lines |= {f"model-free: {name}": [spread([found], path, digits) for path, digits in columns]
-              for name, found in baselines.items()}
-    found = [find(path) for path, _ in columns]
-    lines["chance"] = [number(chance(known, measure, [language]), digits)
-                       for (measure, language), (_, digits) in zip(found, columns)]
-    lines["n"] = [items(known, measure, [language]) for measure, language in found]
-    rows = [[name, *(line[i] for i in kept)] for name, line in lines.items()]
-    rows = [row for row in rows if any(row[1:]) or row[0] in systems]
-    return table(["system", *(heading(columns[i][0]) for i in kept)], rows)
+    lines = systems | {f"model-free: {name}": [found] for name, found in model_free(known[0]).items()}
+    heads, shown = ["system"], [[name] for name in [*lines, "chance", "n"]]      # rows that grow by columns
+    for path, digits in columns:
+        cells = [spread(summaries, path, digits) for summaries in lines.values()]
+        if any(cells[:len(systems)]):
+            measure, language = find(path)
+            random = number(chance(known, measure, [language]), digits)
+            heads.append(heading(path))
+            for row, cell in zip(shown, [*cells, random, items(known, measure, [language])]):
+                row.append(cell)
+    return table(heads, [row for row in shown if any(row[1:]) or row[0] in systems])
 
 
 def heading(path):
@@ -245,20 +242,19 @@ def heading(path):
 
 def model_free(summary):
     """The baselines of a summary that need no model, in the form of summaries: -> {name: summary}."""
-    result, lines = {}, summary.get("baselines", {})
-    for title, keys in MODEL_FREE.items() if lines else ():
-        def pick(line, keys=keys):
-            return next((line[key] for key in keys if key in line), None)
+    def pick(lines, keys):
+        """{language: {key: result}} -> the result of the first of the keys that each language has."""
+        found = {name: [line[key] for key in keys if key in line] for name, line in lines.items()}
+        return {name: results[0] for name, results in found.items() if results}
 
-        transfer, tasks, pairs = {}, {}, {}
-        for task, found in lines["tasks"].items():
-            shares = {name: pick(line) for name, line in found.items()}
-            shares = {name: share for name, share in shares.items() if share is not None}
-            transfer[task] = shares
+    result, baselines = {}, summary.get("baselines", {})
+    for title, keys in MODEL_FREE.items() if baselines else ():
+        transfer = {task: pick(lines, keys) for task, lines in baselines["tasks"].items()}
+        tasks, pairs = {}, {}
+        for task, shares in transfer.items():
             tasks[task] = {"text": {name: {"0": dict(accuracy=share, per_token=share)}
                                     for name, share in shares.items()}}
-        for name, line in lines["retrieval"].items():
-            found = pick(line) or {}
+        for name, found in pick(baselines["retrieval"], keys).items():
             pairs[name] = found | {f"centred_{key}": share for key, share in found.items()}
         result[title] = dict(transfer=transfer, probe=transfer, tasks=tasks, sentences=pairs,
                              sentences_embedding=pairs)

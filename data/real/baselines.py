@@ -65,13 +65,9 @@ def naive_bayes(train, test, n_classes):
     score = {feature: np.log(n / total) for feature, n in count.items()}
     hits, seen = np.zeros(n_classes), np.zeros(n_classes)
     for features, answer in test:
-        log_likelihood = np.zeros(n_classes)                                     # (C,)
-        for feature in features:
-            if feature in score:
-                log_likelihood += score[feature]
+        log_likelihood = sum((score[f] for f in features if f in score), np.zeros(n_classes))    # (C,)
         seen[answer] += 1
-        if log_likelihood.argmax() == answer:
-            hits[answer] += 1
+        hits[answer] += log_likelihood.argmax() == answer
     return float((hits[seen > 0] / seen[seen > 0]).mean())
 
 
@@ -132,45 +128,31 @@ def cooccurrence(items, language, documents, most=4000):
         for candidate in item["candidates"][language]:
             ending = {number[w] for w in words(candidate) if w in number}.difference(asked)
             scores.append(pmi[np.ix_(asked, sorted(ending))].mean() if asked and ending else -np.inf)
-        if np.argmax(scores) == item["answer"]:
-            hits += 1
+        hits += int(np.argmax(scores) == item["answer"])
     return hits / max(len(items), 1)
 
 
-def classification(items, language, inverses, n_classes):
-    """Naive Bayes for scene or who: trained on English captions, tested in `language`.
+def of_task(task, train, test, language, inverses, documents):
+    """The baselines of one task in one language, see of_tasks: -> {n, chance, ...}.
 
-    items: list of (split, item);  inverses: {name: {word: English}}
+    train: items in any language;  test: items in this language, at least one
     """
-    def bags(split, name, inverse=None):
+    def bags(items, name, inverse=None):
         return [(words(item["prompt"][name], inverse), item["answer"])
-                for s, item in items if s == split and name in item["prompt"]]
+                for item in items if name in item["prompt"]]
 
-    english, test = bags("train", "en"), bags("test", language)
-    found = dict(n=len(test), chance=1 / n_classes, naive_bayes=naive_bayes(english, test, n_classes))
-    for name, inverse in inverses.items():
-        found[f"naive_bayes_{name}"] = naive_bayes(english, bags("test", language, inverse), n_classes)
-    own = bags("train", language)
-    if own:
-        found["naive_bayes_own"] = naive_bayes(own, test, n_classes)
-    return found
-
-
-def of_task(items, task, language, inverses, documents):
-    """The baselines of one task in one language, see of_tasks: -> {n, chance, ...}, {} without test items."""
-    test = []
-    for split, item in items:
-        candidates = item["candidates"]
-        if split == "test" and language in (candidates if isinstance(candidates, dict) else item["prompt"]):
-            test.append(item)
-    if not test:
-        return {}
     candidates = test[0]["candidates"]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
+    found = dict(n=len(test), chance=1 / n_candidates)
     if task in CLASSIFIED:
-        return classification(items, language, inverses, n_candidates)
-    answers = Counter(item["answer"] for item in test)
-    found = dict(n=len(test), chance=1 / n_candidates, majority=max(answers.values()) / len(test))
+        english, own, bag = bags(train, "en"), bags(train, language), bags(test, language)
+        found["naive_bayes"] = naive_bayes(english, bag, n_candidates)
+        for name, inverse in inverses.items():
+            found[f"naive_bayes_{name}"] = naive_bayes(english, bags(test, language, inverse), n_candidates)
+        if own:
+            found["naive_bayes_own"] = naive_bayes(own, bag, n_candidates)
+        return found
+    found["majority"] = max(Counter(item["answer"] for item in test).values()) / len(test)
     if task == "same":
         found["overlap"] = overlap(test, language)
         for name, inverse in inverses.items():
@@ -187,22 +169,27 @@ def of_tasks(items, languages, inverses, documents):
     inverses:  {language: {name: {word: English}}}, see invert
     documents: {language: training text}
     """
-    results = {}
-    for task in sorted({item["task"] for _, item in items}):
-        mine = [(split, item) for split, item in items if item["task"] == task]
-        for name in languages:
-            found = of_task(mine, task, name, inverses.get(name, {}), documents[name])
-            if found:
-                results.setdefault(task, {})[name] = found
+    results, by_task = {}, {}
+    for split, item in items:
+        by_task.setdefault(item["task"], dict(train=[], val=[], test=[]))[split].append(item)
+    for task, name in itertools.product(sorted(by_task), languages):
+        test = []
+        for item in by_task[task]["test"]:
+            shared = not isinstance(item["candidates"], dict)  # by all languages
+            if name in item["prompt" if shared else "candidates"]:
+                test.append(item)
+        if test:
+            results.setdefault(task, {})[name] = of_task(
+                task, by_task[task]["train"], test, name, inverses.get(name, {}), documents[name])
     return results
 
 
 def of_pairs(pairs, inverses):
-    """The baselines of translation retrieval: pairs, list of (English, other) -> {n, chance, words, ...}."""
-    def found_by(features, *more):
-        return retrieval([features(a) for a, _ in pairs], [features(b, *more) for _, b in pairs])
-
-    found = dict(n=len(pairs), chance=1 / len(pairs), words=found_by(words), trigrams=found_by(trigrams))
+    """The baselines of translation retrieval: list of (English, other) -> {n, chance, words, ...}."""
+    english, other = zip(*pairs)
+    found = dict(n=len(pairs), chance=1 / len(pairs),
+                 words=retrieval([*map(words, english)], [*map(words, other)]),
+                 trigrams=retrieval([*map(trigrams, english)], [*map(trigrams, other)]))
     for name, inverse in inverses.items():
-        found[name] = found_by(words, inverse)
+        found[name] = retrieval([*map(words, english)], [words(text, inverse) for text in other])
     return found

@@ -33,10 +33,8 @@ class Source:
 
     languages, new: languages of pretraining, English first, and languages that pretraining does not meet
     text(language, split), pairs(language, split): iterables of documents and of (English, translation)
-    paired:  languages with sentence pairs
-    given:   {language: {English: [translation, ...]}}
-    learned: languages whose training dictionary is learned from pairs although one is given.  Where none is
-             given, it is always learned
+    paired:  languages with sentence pairs;  given: {language: {English: [translation, ...]}}
+    learned: languages whose training dictionary is learned from pairs even if one is given
     items:   list of (split, item);  skipped: {task: number of rows without a sentence}
     about:   source and licence, for meta.json;  files: {language: file}, for error messages
     """
@@ -81,17 +79,14 @@ class Writer:
         self.folder, self.source, self.seed, self.disjoint = folder, source, seed, disjoint
         self.max_documents, self.max_pairs, self.max_words = max_documents, max_pairs, max_words
         self.languages = [*source.languages, *source.new]
+        self.label = {name: source.files.get(name, f"text of {name}") for name in self.languages}
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
         for name, documents in self.samples.items():
             if not documents:
-                raise UserError(f"{self.label(name)}: no training text, it needs one document per line")
+                raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
         self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
         self.words = {name: dictionaries.WordCounts(documents) for name, documents in self.samples.items()}
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
-
-    def label(self, name):
-        """What error messages call the text of a language."""
-        return self.source.files.get(name, f"text of {name}")
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
@@ -106,12 +101,12 @@ class Writer:
         """Write tokenizers and streams: -> the part of meta.json about them."""
         known = {name: self.samples[name] for name in self.source.languages}
         tokenizer = train_tokenizer(balanced(known), vocab_size)
-        tokenizers = {name: extend(tokenizer, self.samples[name], new_subwords) for name in self.source.new}
-        base = tokenizer.get_vocab_size()
+        base, tokenizers, new_vocab = tokenizer.get_vocab_size(), {}, {}
         write_text(self.folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-        for name, longer in tokenizers.items():
-            write_text(self.folder / f"tokenizer.{name}.json", longer.to_str(pretty=True))
-        new_vocab = {name: longer.get_vocab_size() for name, longer in tokenizers.items()}
+        for name in self.source.new:
+            tokenizers[name] = extend(tokenizer, self.samples[name], new_subwords)
+            new_vocab[name] = tokenizers[name].get_vocab_size()
+            write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
                     tokenizer=file_digest(self.folder / "tokenizer.json"), new_vocab=new_vocab,
@@ -123,7 +118,7 @@ class Writer:
                                     i * base if self.disjoint else 0, self.spaces[name], rng)
             counts = write_stream(self.folder / f"{name}.{split}.bin", batches, meta["dtype"])
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
-                raise UserError(f"{self.label(name)}: its {split} part has {counts['tokens']} tokens, "
+                raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more text")
             for key, n in counts.items():
                 meta[key][f"{name}.{split}"] = n
@@ -132,10 +127,8 @@ class Writer:
             tokens, documents, words = (meta[key][f"{name}.val"] for key in ("tokens", "documents", "words"))
             meta["tokens_per_word"][name] = (tokens - documents) / words
             if name in self.source.new:
-                before = 0
-                for batch in chunks(self.text(name, "val"), ENCODED):
-                    before += len(pack(batch, tokenizer)) - len(batch)           # without the separators
-                meta["tokens_per_word_before"][name] = before / words
+                before = sum(len(pack(batch, tokenizer)) for batch in chunks(self.text(name, "val"), ENCODED))
+                meta["tokens_per_word_before"][name] = (before - documents) / words
         return meta
 
     def write_dictionary(self, name):
@@ -147,16 +140,18 @@ class Writer:
         found, counts = {}, self.counts["languages"][name]
         if name in self.source.paired:
             for split in SPLITS:
-                counts[f"pairs_{split}"] = write_lines(self.folder / f"pairs.{name}.{split}.tsv",
-                                                       map("\t".join, self.pairs(name, split)))
+                path = self.folder / f"pairs.{name}.{split}.tsv"
+                counts[f"pairs_{split}"] = write_lines(path, map("\t".join, self.pairs(name, split)))
             if other and self.spaces[self.languages[0]]:
                 found["learned"] = dictionaries.learn(self.pairs(name, "train"))
         if name in self.source.given:
             found["dictionary"] = self.source.given[name]
-        selected, dropped, splits = {}, {}, {}
+        dropped, splits, inverses = {}, {}, {}
+        invert = dict(dictionary=baselines.invert, learned=baselines.invert_ranked)
         for kind, entries in found.items():
-            selected[kind], dropped[kind] = dictionaries.select(entries, english, other)
-            splits[kind] = dictionaries.split(selected[kind], english, other, self.seed, self.max_words)
+            selected, dropped[kind] = dictionaries.select(entries, english, other)
+            splits[kind] = dictionaries.split(selected, english, other, self.seed, self.max_words)
+            inverses[kind] = invert[kind](selected, english)
         kind = "learned" if name in self.source.learned or "dictionary" not in found else "dictionary"
         if kind in found:
             # a given dictionary is the better test, even of a learned one
@@ -167,8 +162,7 @@ class Writer:
                 coverage=dictionaries.coverage(train, english),
                 lexicon=write_entries(self.folder / f"lexicon.{name}.tsv", held_out),
                 lexicon_words=len(held_out))
-        invert = dict(dictionary=baselines.invert, learned=baselines.invert_ranked)
-        return {kind: invert[kind](entries, english) for kind, entries in selected.items()}
+        return inverses
 
     def write_tasks(self, inverses):
         """Write items and baselines.  inverses: {language: result of write_dictionary}"""
@@ -187,10 +181,8 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
     """Make a folder from a Source, completely or not at all: -> its meta.json as a dict.
 
     vocab_size, new_subwords: size of the tokenizer, and of its extension for each new language
-    disjoint:      give every language its own token ids (control)
-    max_documents: of training text per language, English excepted
-    max_pairs:     of training sentence pairs per language
-    max_words:     English words per training dictionary;  None: no limit
+    disjoint: give every language its own token ids (control)
+    max_...:  of training, for each language: documents (but of English), sentence pairs, dictionary words
 
     Raises UserError for a mistake in the data or a folder that exists, OSError if the disk is full.
     """

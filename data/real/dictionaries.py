@@ -23,6 +23,9 @@ WORD = re.compile(r"\w+")
 SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*(\w+)")
 HELD_OUT_OF = 5                      # one English word in five is held out from training
 FREQUENT = 10, 5                     # smallest counts of a held-out word in the text and of its translation
+# Of a learned dictionary: smallest count of an English word, smallest probability in both directions, most
+# translations of a word, and most word pairs within sentences (100 bytes each; later ones are not read).
+LEAST_COUNT, LEAST_P, MOST_LEARNED, MOST_LINKS = 5, 0.1, 3, 10_000_000
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -31,8 +34,7 @@ def read(path):
     """Read a dictionary file of any of the three formats, plain or .gz: -> {English: [translation, ...]}.
 
     A word is dropped as its own translation if it has another one: machine-made lists give most words
-    themselves as a translation.  Phrases need tabs or JSON, because a space separates words in MUSE's format.
-    Raises UserError naming the line that is not UTF-8 or does not have two sides.
+    themselves as a translation.  Raises UserError naming the line that does not have two sides.
     """
     entries = {}
     for number, line in lines_of(path):
@@ -110,20 +112,16 @@ def translation_probabilities(source, target, iterations=5):
     return links, p
 
 
-def learn(pairs, min_count=5, threshold=0.1, most=3, limit=10_000_000):
-    """Learn a dictionary from sentence pairs: words that translate each other in both directions.
+def learn(pairs):
+    """Learn a dictionary from (English, other) sentences: words that translate each other in both directions.
 
-    pairs:     (English, other) sentences
-    min_count: smallest count of an English word;  threshold: smallest probability, in both directions
-    most:      largest number of translations per word, by the product of the two probabilities
-    limit:     of word pairs within sentences, of some 100 bytes each: later sentences are not read
-    -> {English: [translation, ...]}
+    -> {English: [translation, ...]}, translations by the product of the two probabilities
     """
     read, size = [], 0
     for pair in pairs:
         read.append([WORD.findall(side.lower()) for side in pair])
         size += len(read[-1][0]) * len(read[-1][1])
-        if size > limit:
+        if size > MOST_LINKS:
             break
     if not size:
         return {}
@@ -136,12 +134,12 @@ def learn(pairs, min_count=5, threshold=0.1, most=3, limit=10_000_000):
     both, here, there = np.intersect1d(links, swapped, assume_unique=True, return_indices=True)
     forward, backward = forward[here], backward[there]
     count = np.bincount(np.concatenate(source), minlength=len(english) + 1)      # (words + 1,)
-    kept = (forward >= threshold) & (backward >= threshold) & (count[both >> 32] >= min_count)
+    kept = (np.minimum(forward, backward) >= LEAST_P) & (count[both >> 32] >= LEAST_COUNT)
     entries, product = {}, forward * backward
     for k in np.lexsort((both, -product)):
         if kept[k]:
             translations = entries.setdefault(english[(both[k] >> 32) - 1], [])
-            if len(translations) < most:
+            if len(translations) < MOST_LEARNED:
                 translations.append(other[(both[k] & 0xFFFFFFFF) - 1])
     return entries
 
@@ -179,9 +177,7 @@ class WordCounts:
 def select(entries, english, other):
     """Select the entries whose words occur in the text, in its spelling.
 
-    english: WordCounts of English text
-    other:   WordCounts of the other language; None for one without spaces, whose words cannot be looked up:
-             then every translation is kept
+    english, other: WordCounts; other is None for a language without spaces: every translation is kept
     -> {English: [translation, ...]}, the most frequent English word first; number of dropped pairs
     """
     selected, n_dropped = {}, 0
@@ -201,11 +197,9 @@ def is_held_out(word, seed):
 
 
 def split(selected, english, other, seed, limit=None):
-    """Split a selected dictionary by English word: -> for training, held out; two dictionaries.
+    """Split a selected dictionary by English word: -> for training (at most `limit` words), held out.
 
     Held-out words that are too rare to be asked about are in neither.
-
-    limit: largest number of English words for training, the most frequent first
     """
     train, held_out = {}, {}
     for word, translations in selected.items():

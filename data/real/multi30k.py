@@ -23,24 +23,17 @@ LETTER = re.compile(r"[^\W\d_]")
 WORD = re.compile(r"[\w'-]+")
 
 
-def read_classes(path):
-    """Read lines "task TAB class TAB words": -> {task: {class: set of words}}."""
-    classes = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        task, name, words = line.split("\t")
-        classes.setdefault(task, {})[name] = frozenset(words.split())
-    return classes
-
-
-CLASSES = read_classes(Path(__file__).with_name("multi30k_classes.tsv"))
+CLASSES = {}                         # {task: {class: set of words}}
+for line in Path(__file__).with_name("multi30k_classes.tsv").read_text(encoding="utf-8").splitlines():
+    task, name, words = line.split("\t")
+    CLASSES.setdefault(task, {})[name] = set(words.split())
 
 
 def source(languages, new, given, learned, folders, seed, cache, from_dir=None):
     """Fetch the files and make a Source of them.
 
-    languages, new:  of pretraining, English first, and new ones
-    given:           {language: path of a dictionary} in place of MUSE's;  learned: see Source
-    folders:         {task: folder} of public test sets;  cache, from_dir: see download.obtain
+    given:   {language: path of a dictionary} in place of MUSE's;  languages, new, learned: see Source
+    folders: {task: folder} of public test sets;  cache, from_dir: see download.obtain
     """
     names = [*languages, *new]
     files = download.obtain(download.files_of(names), cache, from_dir)
@@ -133,15 +126,12 @@ class Multi30k:
         languages.
         """
         part_a, part_b = self.images()
-        others = [name for name in self.languages if name != "en"]
-        for split, rows, names in (("train", part_a, ["en"]), ("train", part_b, others),
+        for split, rows, names in (("train", part_a, ["en"]), ("train", part_b, self.languages[1:]),
                                    ("val", range(len(self.described["val"])), self.languages),
                                    ("test", range(len(self.described["test"])), self.languages)):
             found = [(i, label(self.described[split][i], classes)) for i in rows]
             found = [(i, answer) for i, answer in found if answer is not None]
-            if split == "train":
-                found = balanced(found)
-            for i, answer in found:
+            for i, answer in balanced(found) if split == "train" else found:
                 yield split, dict(id=f"{split}-{i}", task=task,
                                   prompt={name: self.translated[name, split][i] for name in names},
                                   candidates=list(classes), answer=answer)

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data.corpus import languages_of_rows
-from data.files import UserError, checksum, locked, replaced, whole_folder
+from data.files import UserError, locked, replaced, whole_folder
 from data.folder import (FORMAT, file_digest, language_order, pack, read_meta, token_classes, train_tokenizer,
                          write_items, write_json, write_lines, write_stream, write_text)
 from data.text import LEAST, chunks, documents_of
@@ -158,8 +159,9 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Find the folder of these settings; build it if it is missing or damaged (some seconds): -> Path."""
     sources = SOURCES + [Path(text)] if text and os.path.isfile(text) else SOURCES
+    checksum = zlib.crc32(b"".join(path.read_bytes() for path in sources))
     folder = Path(cache) / (f"s{seed}-{'-'.join(languages)}-w{n_words}-c{clone_share:g}-v{vocab_size}"
-                            f"{'-' + Path(text).stem if text else ''}-{checksum(sources)}")
+                            f"{'-' + Path(text).stem if text else ''}-{checksum:08x}")
     with locked(f"{folder}.lock", wait=True):
         try:
             read_meta(folder)
