@@ -1,4 +1,5 @@
 """Files that are written completely or not at all, and locks on folders."""
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -13,6 +14,19 @@ except ImportError:     # Windows has no fcntl: nothing is locked, and two proce
 class UserError(Exception):
     """A user's mistake.  The message is one line that names the file, the line and the fix."""
 
+
+
+def read_json(path, fix):
+    """The object in a JSON file, None if there is no file.  Raises UserError with the fix for a damaged one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (not a JSON object): {fix}")
+    return content
 
 
 @contextmanager

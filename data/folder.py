@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.files import UserError, named
+from data.files import UserError, named, read_json
 from data.text import SEPARATOR
 
 FORMAT = 2
@@ -60,14 +60,10 @@ def read_meta(folder):
             raise UserError(f"{problem}: prepare the folder again")
 
     folder = Path(folder)
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not (folder / "meta.json").exists():
         raise UserError(f"{folder} is not a prepared folder (it has no meta.json): make one with "
-                        "python data/prepare.py") from None
-    except (ValueError, RecursionError):
-        meta = None
-    check(isinstance(meta, dict), f"{folder}/meta.json is damaged (not a JSON object)")
+                        "python data/prepare.py")
+    meta = read_json(folder / "meta.json", "prepare the folder again")
     check(meta.get("format") == FORMAT,
           f"{folder} has format {meta.get('format')}, this program reads format {FORMAT}")
     for key in REQUIRED:

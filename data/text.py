@@ -56,12 +56,11 @@ def pairs_of(first, second):
 
     Raises UserError if one file has more lines than the other.
     """
-    number = 0
-    for one, other in itertools.zip_longest(lines_of(first), lines_of(second)):
+    lines = itertools.zip_longest(lines_of(first), lines_of(second))
+    for number, (one, other) in enumerate(lines):
         if not one or not other:
             raise UserError(f"{first} and {second} differ in length, {second if one else first} ends after "
                             f"line {number}: line i of both must be translations of each other")
-        number = one[0]
         if one[1] and other[1]:
             yield one[1].replace("\t", " "), other[1].replace("\t", " ")
 

@@ -2,10 +2,6 @@
 
 Continuations are greedy.  They are compared up to the end of their first sentence, without its full stop,
 because every reference is one sentence: a model that writes more loses nothing.
-
-  bleu, rouge_1        scores of lists of words
-  Identifier           tells the language of words
-  evaluate_generation  all measures for summary.json
 """
 import math
 import re
@@ -43,12 +39,10 @@ def bleu(hypotheses, references):
 
     hypotheses, references: lists of lists of words.  Raises ValueError if their lengths differ.
     """
-    if len(hypotheses) != len(references):
-        raise ValueError(f"bleu: {len(hypotheses)} hypotheses for {len(references)} references")
     logs = 0.0
     for n in (1, 2, 3, 4):
         found = total = 0 if n == 1 else 1
-        for hypothesis, reference in zip(hypotheses, references):
+        for hypothesis, reference in zip(hypotheses, references, strict=True):
             mine = ngrams(hypothesis, n)
             found += (mine & ngrams(reference, n)).total()
             total += mine.total()
@@ -97,13 +91,12 @@ class Identifier:
 
     ODDS = 3
 
-    def __init__(self, corpus, n_tokens=200_000):
-        """Counts words in the first n_tokens of training text of each language."""
+    def __init__(self, corpus):
+        """Counts words, or characters of languages without spaces, at the start of each training text."""
         self.corpus, self.owner, counts = corpus, {}, {}
-        self.spaces = {name: corpus.meta["spaces"][name] for name in corpus.languages}
         for name in corpus.languages:
-            documents = corpus.documents(name, "train", n_tokens)
-            counts[name] = Counter(unit for text in documents for unit in self.units(text, self.spaces[name]))
+            words = WORD.findall("\n".join(corpus.documents(name, "train", 200_000)).lower())
+            counts[name] = Counter(words if corpus.meta["spaces"][name] else "".join(words))
         known = set().union(*counts.values())
         totals = {name: count.total() for name, count in counts.items()}
         for unit in known:
@@ -112,19 +105,14 @@ class Identifier:
             if rates[first] >= self.ODDS * rates[second]:
                 self.owner[unit] = first
 
-    @staticmethod
-    def units(text, spaces=True):
-        """Words in lower case; in a language without spaces, characters."""
-        found = WORD.findall(text.lower())
-        return found if spaces else list("".join(found))
-
     def share(self, texts, language):
         """Share of a language among the words of texts (token ids) whose language is known; 0 if none is."""
-        owners = []
-        for unit in sum((self.units(self.corpus.decode(text)) for text in texts), []):
-            # an unknown word may be a row of characters
-            parts = [unit] if unit in self.owner or all(self.spaces.values()) else list(unit)
-            owners += [self.owner[part] for part in parts if part in self.owner]
+        owners, spaces = [], all(self.corpus.meta["spaces"][name] for name in self.corpus.languages)
+        for text in texts:
+            for word in WORD.findall(self.corpus.decode(text).lower()):
+                # an unknown word may be a row of characters
+                parts = [word] if word in self.owner or spaces else word
+                owners += [self.owner[part] for part in parts if part in self.owner]
         return owners.count(language) / max(len(owners), 1)
 
 
@@ -181,11 +169,10 @@ def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
 
 
 def evaluate_generation(model, corpus, n_items, seed):
-    """All measures of generated text, by direction such as "en-clone".
+    """All measures of generated text, by direction such as "en-clone" and number of demonstrations.
 
     translation:     {direction: {k: BLEU}}
-    answer_language: {direction: {k: share of words in the language that was asked for (Identifier)}}; where
-                     other languages are English in disguise, of tokens
+    answer_language: {direction: {k: share of words (clones: tokens) in the language that was asked for}}
     answer_right:    {direction: {k: share of answers that are right to the last token}}
     summary_rouge1:  {direction: ROUGE-1} of summaries after one demonstration
 

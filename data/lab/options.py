@@ -1,14 +1,13 @@
 """The options of a run.  One dataclass is the command line, config.json and the table of data/README.md."""
 import argparse
 import difflib
-import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from shlex import quote
 
-from data.files import UserError
+from data.files import UserError, read_json
 from data.folder import language_order, read_meta
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
@@ -18,6 +17,7 @@ SEEDS = 5                                            # of a study, see data/resu
 MOST_SHOTS = 50                                      # items per task that are kept for demonstrations
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
+TRAIN_AGAIN = "train again with --fresh"
 PAPER = dict(n_head=16, context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4,
              embed_lr=1.0, prealign_steps=5000, prealign_words=256, prealign_rows=64, prealign_lr=5e-4,
              afp_steps=5000, afp_lr=1e-5)
@@ -177,9 +177,8 @@ class Config:
     @property
     def new_language(self):
         """The language added after pretraining, or ""."""
-        default = "clone2" if "forget" in self.methods and not self.data else "none"
-        name = self.adapt_to or default
-        return "" if name == "none" else name
+        default = "clone2" if "forget" in self.methods and not self.data else ""
+        return "" if self.adapt_to == "none" else self.adapt_to or default
 
     @property
     def adapt_batch(self):
@@ -206,16 +205,15 @@ class Config:
     @property
     def stages(self):
         """The stages of this run in order, and their steps: -> {stage: steps}, without stages of no steps."""
+        before = not self.from_run                             # that run has been through the first two
         exercises = 100 if self.new_language and not self.data else 0
         stages = {
-            "align words": self.prealign_steps if "prealign" in self.methods else 0,
-            "pretrain": self.pretrain_steps,
+            "align words": self.prealign_steps if before and "prealign" in self.methods else 0,
+            "pretrain": self.pretrain_steps if before else 0,
             "adapt": self.adapt_steps if self.new_language else 0,
             "align sentences": self.afp_steps if self.aligns_sentences else 0,
             "instruct": exercises if self.instruct_steps < 0 else self.instruct_steps,
         }
-        if self.from_run:                                      # that run has been through these
-            del stages["align words"], stages["pretrain"]
         return {stage: steps for stage, steps in stages.items() if steps}
 
     @property
@@ -288,9 +286,10 @@ def parse_args(argv, description=""):
             hint = f": use --method {word.lower()}"
         parser.error(f"unknown argument {word:.60}{hint}")
     check_commands(modes)
-    given = modes.given = {f.name: vars(modes).pop(f.name) for f in fields(Config) if f.name in modes}
+    given = modes.given = {}
     for f in fields(Config):
-        if f.name in given:
+        if f.name in modes:
+            given[f.name] = vars(modes).pop(f.name)
             check_value(f, given[f.name])
     if modes.sample is None and not modes.eval_only:
         return resolve(given), modes
@@ -370,18 +369,6 @@ def options_of_folder(options, given):
 
 # --- runs and their names -----------------------------------------------------------------------------------
 
-def read_json(path):
-    """The object in a JSON file, None if there is no file.  Raises UserError for a damaged one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (not a JSON object): train again with --fresh")
-    return content
-
 
 def load_config(folder):
     """The Config of the run in a folder; options that are newer than the run have their defaults.
@@ -389,14 +376,14 @@ def load_config(folder):
     Raises UserError if config.json is missing or damaged, or holds options that are not known here.
     """
     path = Path(folder) / "config.json"
-    content = read_json(path)
+    content = read_json(path, TRAIN_AGAIN)
     if content is None:
         raise UserError(f"{path} is missing: give the folder of a run")
     options = {name: value for name, value in content.items() if name not in ("data_used", "dtype_used")}
     try:
         return Config(**options)
     except (UserError, TypeError) as error:                    # TypeError: an option that is not known here
-        raise UserError(f"{path} cannot be used: {error!s:.200}; train again with --fresh") from None
+        raise UserError(f"{path} cannot be used: {error!s:.200}; {TRAIN_AGAIN}") from None
 
 
 def data_name(cfg):

@@ -21,16 +21,6 @@ CHARTS = [
 ]
 
 
-def series(log, stage, key, pick):
-    """Rows of a log -> a list of points (step, y) for each curve of a chart."""
-    points = {}
-    for row in log:
-        if row["stage"] == stage and key in row:
-            for curve, y in pick(row[key]).items():
-                points.setdefault(curve, []).append((row["step"], y))
-    return list(points.values())
-
-
 def chart(title, lines, left, top, from_zero):
     """Draw title, grid and lines, each (colour, whether it is dashed, points): -> list of SVG elements."""
     points = [point for *_, some in lines for point in some]
@@ -62,7 +52,12 @@ def curves(runs):
     for title, stage, key, pick, from_zero in CHARTS:
         lines = []
         for colour, (_, log) in zip(colours, runs):
-            lines += [(colour, i > 0, points) for i, points in enumerate(series(log, stage, key, pick))]
+            points = {}                                                          # {curve: [(step, y), ...]}
+            for row in log:
+                if row["stage"] == stage and key in row:
+                    for curve, y in pick(row[key]).items():
+                        points.setdefault(curve, []).append((row["step"], y))
+            lines += [(colour, i > 0, some) for i, some in enumerate(points.values())]
         if lines:
             parts += chart(title, lines, 60 + drawn % 2 * 480, 40 + drawn // 2 * 330, from_zero)
             drawn += 1

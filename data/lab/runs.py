@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from data.files import UserError, locked, named, replaced
-from data.lab.options import read_json
+from data.files import UserError, locked, named, read_json, replaced
+from data.lab.options import TRAIN_AGAIN
 
 CHECKPOINT_VERSION = 3
 CONTENT = dict(stage=str, step=int, model=dict, optimizer=dict, sums=dict, seconds=float, log_size=int)
@@ -35,7 +35,7 @@ class RunFolder:
 
     def read(self, name):
         """The object in a JSON file, None if there is no file.  Raises UserError for a damaged one."""
-        return read_json(self.out / name)
+        return read_json(self.out / name, TRAIN_AGAIN)
 
     def write(self, name, content):
         if self.writer:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.files import UserError
-from data.lab.options import read_json
+from data.files import UserError, read_json
+from data.lab.options import TRAIN_AGAIN
 from data.lab.plots import curves
 
 CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
@@ -292,7 +292,7 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
 
 def read_run(folder):
     """The results of a finished run: -> summary, rows of the log.  Raises UserError if it has none."""
-    summary = read_json(folder / "summary.json")
+    summary = read_json(folder / "summary.json", TRAIN_AGAIN)
     if summary is None:
         raise UserError(f"{folder}/summary.json is missing: give the folder of a finished run")
     log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
