@@ -29,10 +29,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data.files import UserError, named, read_json
-from data.text import SEPARATOR
+from data.text import SEPARATOR, chunks
 
 FORMAT = 2
 SPLITS = ("train", "val", "test")
+ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
 REQUIRED = ("languages", "new", "base_vocab", "bytes", "disjoint", "dtype", "spaces", "tokens", "tokenizer",
             "word_order", "words")
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these
@@ -163,18 +164,19 @@ def pack(documents, tokenizer, order=None, classes=None):
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def write_stream(path, batches, dtype):
-    """Write a stream and count it: -> dict(documents, words, bytes, tokens).
+def write_stream(path, documents, tokenizer, dtype, count_words, offset=0, order=None):
+    """Encode, shift by offset, write and count documents: -> dict(documents, words, bytes, tokens).
 
-    batches: yields (documents, token ids (n,), number of words)
+    count_words: function of a document;  order: see permute_words
     """
-    counts = dict(documents=0, words=0, bytes=0, tokens=0)
+    counts, classes = dict(documents=0, words=0, bytes=0, tokens=0), token_classes(tokenizer)
     with named(path), open(path, "wb") as file:
-        for documents, tokens, n_words in batches:
+        for batch in chunks(documents, ENCODED):
+            tokens = pack(batch, tokenizer, order, classes) + offset
             file.write(tokens.astype(dtype).tobytes())
-            counts["documents"] += len(documents)
-            counts["words"] += n_words
-            counts["bytes"] += sum(len(d.encode("utf-8")) for d in documents)
+            counts["documents"] += len(batch)
+            counts["words"] += sum(map(count_words, batch))
+            counts["bytes"] += sum(len(document.encode("utf-8")) for document in batch)
             counts["tokens"] += len(tokens)
     return counts
 

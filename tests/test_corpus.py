@@ -457,8 +457,14 @@ def test_raw_lines_are_learned_and_packed_as_they_stand_inside_a_line(corpus):
     assert packed.tolist() == expected
 
 
-def test_a_stream_is_counted_in_documents_words_bytes_and_tokens(tmp_path):
-    batches = [(["é", "ab"], np.arange(5), 2), (["漢字"], np.arange(3), 1)]
-    assert folders.write_stream(tmp_path / "x.bin", batches, "uint16") == dict(
-        documents=3, words=3, bytes=10, tokens=8)
-    assert np.fromfile(tmp_path / "x.bin", "uint16").tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+@pytest.mark.parametrize("at_once", [2, 2**20])
+def test_a_stream_is_counted_in_documents_words_bytes_and_tokens(corpus, tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(folders, "ENCODED", at_once)           # however many documents are encoded together
+    documents = ["é", "ab xy", "漢字"]
+    found = folders.write_stream(tmp_path / "x.bin", documents, corpus.tokenizer, "uint16",
+                                 lambda document: len(document.split()), offset=7)
+    packed = [7]
+    for i, document in enumerate(documents):
+        packed += [token + 7 for token in corpus.tokenizer.encode(f" {document}").ids] + [7] * (i < 2)
+    assert found == dict(documents=3, words=4, bytes=13, tokens=len(packed))
+    assert np.fromfile(tmp_path / "x.bin", "uint16").tolist() == packed

@@ -64,7 +64,7 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
     everything = [text for name in languages for text in map(texts[name], SENTENCES)]
     tokenizer = folders.train_tokenizer(everything, vocab_size)
     folders.write_text(path / "tokenizer.json", tokenizer.to_str(pretty=True))
-    base, classes = tokenizer.get_vocab_size(), folders.token_classes(tokenizer)
+    base = tokenizer.get_vocab_size()
     meta = dict(format=folders.FORMAT, languages=languages, new=[], seed=0, base_vocab=base,
                 disjoint=disjoint, dtype="uint16", new_vocab={},
                 tokenizer=folders.file_digest(path / "tokenizer.json"),
@@ -74,9 +74,9 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
         for split in splits:
             rng = np.random.default_rng((i, len(split)))
             documents = [texts[name](" ".join(rng.choice(SENTENCES, 3))) for _ in range(40)]
-            tokens = folders.pack(documents, tokenizer, word_order.get(name), classes) + i * base * disjoint
-            batch = documents, tokens, sum(len(d.split()) for d in documents)
-            counts = folders.write_stream(path / f"{name}.{split}.bin", [batch], "uint16")
+            counts = folders.write_stream(
+                path / f"{name}.{split}.bin", documents, tokenizer, "uint16", lambda d: len(d.split()),
+                i * base * disjoint, word_order.get(name))
             for key, count in counts.items():
                 meta[key][f"{name}.{split}"] = count
     for name in languages[1:]:

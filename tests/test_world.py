@@ -590,12 +590,12 @@ def test_a_longer_text_that_was_half_written_leaves_the_shorter_one(small, monke
     before = added(small, "clone2", 1000).streams
     written, calls = builder.write_stream, []
 
-    def interrupted(path, batches, dtype):
+    def interrupted(path, *args):
         calls.append(path)
         if len(calls) == failing:
             path.write_bytes(b"half")
             raise KeyboardInterrupt
-        return written(path, batches, dtype)
+        return written(path, *args)
 
     monkeypatch.setattr(builder, "write_stream", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -27,11 +27,11 @@ MORE_FILES = ("previous.pt", "sentences-before.svg")           # only some runs 
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run.  writer: whether this process writes; of several processes, one does."""
 
     def __init__(self, out, writer=True):
-        """writer: whether this process writes; of several processes, one does."""
         self.out, self.writer = Path(out), writer
+        self.log_path = self.out / "log.jsonl"
 
     def read(self, name):
         """The object in a JSON file, None if there is no file.  Raises UserError for a damaged one."""
@@ -61,7 +61,7 @@ class RunFolder:
             try:
                 checkpoint = load_checkpoint(path)
                 if checkpoint["log_size"] > self.log_size():
-                    raise UserError(f"{self.out}/log.jsonl is shorter than when {path.name} was written")
+                    raise UserError(f"{self.log_path} is shorter than when {path.name} was written")
             except UserError as error:
                 problem = problem or error
                 continue
@@ -70,43 +70,39 @@ class RunFolder:
                       f"{checkpoint['stage']}", file=sys.stderr)
             return checkpoint
         if problem:
-            raise UserError(f"{problem}: train again with --fresh")
+            raise UserError(f"{problem}: {TRAIN_AGAIN}")
         return None
 
     def save(self, **state):
         """Write a checkpoint.  state: the keys of CONTENT but for log_size."""
-        if not self.writer:
-            return
-        last, previous = (self.out / name for name in CHECKPOINTS)
-        with replaced(last, before=previous) as temporary, open(temporary, "wb") as file:
-            torch.save(dict(version=CHECKPOINT_VERSION, log_size=self.log_size()) | state, file)
+        if self.writer:
+            last, previous = (self.out / name for name in CHECKPOINTS)
+            with replaced(last, before=previous) as temporary, open(temporary, "wb") as file:
+                torch.save(dict(version=CHECKPOINT_VERSION, log_size=self.log_size()) | state, file)
 
     def log_size(self):
-        log = self.out / "log.jsonl"
-        return log.stat().st_size if log.exists() else 0
+        return self.log_path.stat().st_size if self.log_path.exists() else 0
 
     def cut_log(self, checkpoint):
         """Remove the rows that are newer than the checkpoint: their steps will be repeated."""
         if self.writer:
-            with open(self.out / "log.jsonl", "ab") as log:
+            with open(self.log_path, "ab") as log:
                 log.truncate(checkpoint["log_size"] if checkpoint else 0)
 
     def log(self, row):
         """Append a row to the log."""
-        if not self.writer:
-            return
-        with named(self.out / "log.jsonl"), open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            os.fsync(log.fileno())                             # a checkpoint is never newer than its log
+        if self.writer:
+            with named(self.log_path), open(self.log_path, "a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                os.fsync(log.fileno())                         # a checkpoint is never newer than its log
 
     def rows(self):
         """The rows of the log.  Raises UserError for a damaged one."""
         try:
-            log = (self.out / "log.jsonl").read_text(encoding="utf-8")
-            return [json.loads(line) for line in log.splitlines()]
+            return [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
         except (ValueError, RecursionError):
-            raise UserError(f"{self.out}/log.jsonl is damaged: train again with --fresh") from None
+            raise UserError(f"{self.log_path} is damaged: {TRAIN_AGAIN}") from None
 
     def curve(self, stage, key):
         """One quantity of the log in one stage: -> {step: value}."""

@@ -1,12 +1,4 @@
-"""Result tables of finished runs, all from one list of rows, tables.tsv.
-
-  value, find    a number of a summary, and its line of tables.tsv, by path
-  show           table of one run
-  compare        table and curves of several runs
-  systems_table  table of a study: a row per system
-
-A new line of tables.tsv shows a measure in all of them.
-"""
+"""Tables of a run, of several runs and of a study.  A line of tables.tsv shows a measure in all of them."""
 import json
 import re
 from pathlib import Path
@@ -133,7 +125,6 @@ def measured(summaries):
 # --- cells --------------------------------------------------------------------------------------------------
 
 def number(found, digits):
-    """A number as text, "" for None."""
     return "" if found is None else f"{found:.{digits}f}"
 
 

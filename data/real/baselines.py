@@ -21,8 +21,7 @@ CLASSIFIED = ("scene", "who")
 def invert(entries, english):
     """Turn a dictionary around: each translation gets its most frequent English word.
 
-    entries: {English: [translation, ...]};  english: dictionaries.WordCounts
-    -> {translation: English}, in lower case
+    {English: [translation, ...]}, dictionaries.WordCounts -> {translation: English} in lower case
     """
     inverse = {}
     for word in sorted(entries, key=lambda w: (english.count[w.lower()], w)):
@@ -101,10 +100,8 @@ def overlap(items, language, inverse=None):
         for candidate in item["candidates"][language]:
             offered = set(words(candidate, inverse))
             dice.append(2 * len(asked & offered) / max(len(asked) + len(offered), 1))
-        if dice[0] == dice[1]:
-            hits += 0.5
-        elif dice[item["answer"]] == max(dice):
-            hits += 1
+        if dice[item["answer"]] == max(dice):
+            hits += 1 / dice.count(max(dice))
     return hits / max(len(items), 1)
 
 

@@ -1,19 +1,15 @@
-"""Write a prepared folder (data/folder.py) of real languages.
-
-  Source   the material: text, sentence pairs, dictionaries and items
-  write    makes a folder from a Source, completely or not at all
-  summary  describes the folder in numbers
-"""
+"""Write a prepared folder (data/folder.py) of real languages from a Source of text, pairs and items."""
 import itertools
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 
 from data.files import UserError, whole_folder
-from data.folder import (FORMAT, SPLITS, file_digest, pack, read_meta, train_tokenizer, write_items,
+from data.folder import (ENCODED, FORMAT, SPLITS, file_digest, pack, read_meta, train_tokenizer, write_items,
                          write_json, write_lines, write_stream, write_text)
 from data.real import baselines, dictionaries
 from data.real.vocabulary import extend
@@ -22,7 +18,7 @@ from data.text import chunks, count_words, has_spaces, sample
 CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
 SHUFFLED = 2**24                     # characters shuffled together
-ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
+
 MOST_REPEATS = 10                    # the tokenizer's training repeats a small language at most this often
 MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
@@ -59,12 +55,10 @@ def balanced(samples):
         yield from itertools.chain.from_iterable([documents] * repeats)
 
 
-def token_batches(documents, tokenizer, offset, spaces, rng):
-    """Shuffle and encode the documents of one stream: yields (documents, token ids (n,), number of words)."""
+def shuffled(documents, rng):
+    """Yield the documents of one stream in a random order."""
     for chunk in chunks(documents, SHUFFLED):
-        shuffled = (chunk[i] for i in rng.permutation(len(chunk)))
-        for batch in chunks(shuffled, ENCODED):
-            yield batch, pack(batch, tokenizer) + offset, sum(count_words(d, spaces) for d in batch)
+        yield from (chunk[i] for i in rng.permutation(len(chunk)))
 
 
 def write_entries(path, entries):
@@ -114,9 +108,10 @@ class Writer:
                     tokens_per_word={}, tokens_per_word_before={})
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
-            batches = token_batches(self.text(name, split), tokenizers.get(name, tokenizer),
-                                    i * base if self.disjoint else 0, self.spaces[name], rng)
-            counts = write_stream(self.folder / f"{name}.{split}.bin", batches, meta["dtype"])
+            counts = write_stream(
+                self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng),
+                tokenizers.get(name, tokenizer), meta["dtype"], partial(count_words, spaces=self.spaces[name]),
+                i * base if self.disjoint else 0)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more text")

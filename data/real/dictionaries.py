@@ -2,9 +2,6 @@
 
   read        MUSE ("dog hund"), TSV ("dog<TAB>hund"), PreAlign's JSON lines ({"words": "dog $ hund"})
   learn       IBM model 1 from sentence pairs (Brown et al. 1993)
-  WordCounts  how often each word occurs in a text, and how the text spells it
-  select      the entries whose words occur in the text, in the spelling of the text
-  split       the entries for training, and the held-out ones
 
 A dictionary is {English word: [translation, ...]}.  Its words are in lower case until `select` spells them.
 """
@@ -192,7 +189,7 @@ def select(entries, english, other):
 
 
 def is_held_out(word, seed):
-    """Whether an English word is held out: it depends on the word alone, so it holds in every language."""
+    """Whether an English word is held out, in every language: the word alone decides."""
     return zlib.crc32(f"{seed} {word.lower()}".encode()) % HELD_OUT_OF == 0
 
 

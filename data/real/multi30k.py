@@ -2,10 +2,8 @@
 
   images    part A of the training pictures gives English text (five captions each), part B the text of the
             other languages and the sentence pairs: no English sentence has its translation in the text
-  label     scene (7 classes) and who is shown (4 classes), from the words of five English captions
+  label     scene (7 classes) and who is shown (4 classes), by a rule from the words of five English captions
   items     scene, who, completion and same; data/folder.py describes their form
-
-The labels are silver: a rule assigns them from words, not people.
 """
 import itertools
 import re
@@ -64,7 +62,7 @@ def label(captions, classes):
 
 
 class Multi30k:
-    """All captions, by picture.
+    """All captions, by picture, from the files {name: path} of download.obtain.
 
     translated[language, split]: list of captions; line i describes the same picture in all languages
     described[split]:            list of lists of five English captions written from the picture alone; one of
@@ -72,7 +70,6 @@ class Multi30k:
     """
 
     def __init__(self, files, languages, seed):
-        """files: {name: path} of download.obtain, whose checksums prove that they belong together."""
         self.languages, self.seed, self.translated, self.described = languages, seed, {}, {}
         for split, stem in STEMS.items():
             for name in languages:
@@ -112,18 +109,15 @@ class Multi30k:
         for task, classes in CLASSES.items():
             yield from self.labelled(task, classes)
         for split in ("val", "test"):
-            for item in self.same(split):
+            found = [completions(self.translated[name, split], name, self.seed) for name in self.languages]
+            for item in itertools.chain(self.same(split), *found):
                 yield split, item
-            for name in self.languages:
-                for item in completions(self.translated[name, split], name, self.seed):
-                    yield split, item
 
     def labelled(self, task, classes):
-        """Yield (split, item): captions to classify.
+        """Yield (split, item): captions to classify, of training with balanced classes.
 
-        Training items have the English captions of A and the other languages' captions of B, with balanced
-        classes.  The latter train a classifier of that language, an upper reference.  Other items are in all
-        languages.
+        Training items have the English captions of A, or captions of B in the other languages, which train a
+        classifier of that language, an upper reference.  Other items are in all languages.
         """
         part_a, part_b = self.images()
         for split, rows, names in (("train", part_a, ["en"]), ("train", part_b, self.languages[1:]),

@@ -20,9 +20,9 @@ from tokenizers import Tokenizer
 
 from data.corpus import languages_of_rows
 from data.files import UserError, locked, replaced, whole_folder
-from data.folder import (FORMAT, file_digest, language_order, pack, read_meta, token_classes, train_tokenizer,
+from data.folder import (FORMAT, file_digest, language_order, read_meta, token_classes, train_tokenizer,
                          write_items, write_json, write_lines, write_stream, write_text)
-from data.text import LEAST, chunks, documents_of
+from data.text import LEAST, documents_of
 from data.world.lexicon import LABELS, QUESTIONS
 from data.world.world import World
 
@@ -93,16 +93,10 @@ def divide(documents, shares):
 
 def write_tokens(folder, stream, documents, tokenizer, index, meta, limit=math.inf):
     """Write at most `limit` tokens of "<language>.<split>", language number `index`; enter counts in meta."""
-    order, classes = meta["word_order"].get(stream.split(".")[0]), token_classes(tokenizer)
-
-    def batches():
-        for batch in chunks(documents, 2**20):                       # characters that become tokens at once
-            tokens = pack(batch, tokenizer, order, classes)
-            tokens += index * meta["base_vocab"]                     # [PreAlign: synthetic English-Clone]
-            yield batch, tokens, sum(len(document.split()) for document in batch)
-
-    path = folder / f"{stream}.bin.tmp"
-    counts = write_stream(path, batches(), meta["dtype"])
+    order, path = meta["word_order"].get(stream.split(".")[0]), folder / f"{stream}.bin.tmp"
+    shift = index * meta["base_vocab"]                               # [PreAlign: synthetic English-Clone]
+    counts = write_stream(path, documents, tokenizer, meta["dtype"], lambda text: len(text.split()), shift,
+                          order)
     kept = min(1, limit / max(counts["tokens"], 1))
     counts = dict(documents=round(counts["documents"] * kept), words=round(counts["words"] * kept),
                   bytes=counts["bytes"] * kept, tokens=min(limit, counts["tokens"]))
