@@ -4,6 +4,8 @@
   likelihood.py  text, tasks and knowledge by likelihood
   generation.py  generated text
 
+train.py takes classify, log_probs and parallel_states from here, too.
+
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
 

@@ -64,8 +64,8 @@ def value(summary, path):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
         if isinstance(found, list):
-            middle = len(found) // 2 - 1                                         # embedding, blocks, head
-            found = dict(enumerate(found)).get(middle if key == "middle" else int(key))
+            index = len(found) // 2 - 1 if key == "middle" else int(key)         # embedding, blocks, head
+            found = found[index] if 0 <= index < len(found) else None
         elif isinstance(found, dict):
             found = found.get(key)
         else:

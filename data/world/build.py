@@ -27,7 +27,8 @@ from data.world.lexicon import LABELS, QUESTIONS
 from data.world.world import World
 
 # the files that decide what the folder holds
-SOURCES = [Path(__file__).parent / name for name in ("lexicon.py", "world.py", "build.py", "../folder.py")]
+SOURCES = [Path(__file__).parent / name
+           for name in ("lexicon.txt", "lexicon.py", "world.py", "build.py", "../folder.py")]
 VAL_WORDS = LEAST_WORDS = 20_000   # words of each validation text, and of the smallest training text
 DICTIONARY_TOKENS = 2_000_000      # the dictionary has the words of so much English text ...
 DICTIONARY_COUNT = 5               # ... that occur so often
