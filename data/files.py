@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 def read_json(path, fix):
-    """The object in a JSON file, None if there is no file.  Raises UserError with the fix for a damaged one."""
+    """The object in a JSON file, None without a file.  Raises UserError, ending in `fix`, if it is broken."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -108,10 +108,10 @@ class Writer:
                     tokens_per_word={}, tokens_per_word_before={})
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
-            counts = write_stream(
-                self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng),
-                tokenizers.get(name, tokenizer), meta["dtype"], partial(count_words, spaces=self.spaces[name]),
-                i * base if self.disjoint else 0)
+            path, documents = self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng)
+            counter = partial(count_words, spaces=self.spaces[name])
+            counts = write_stream(path, documents, tokenizers.get(name, tokenizer), meta["dtype"], counter,
+                                  i * base if self.disjoint else 0)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more text")

@@ -1,4 +1,4 @@
-"""The words of the built-in world, relations between them, templates of stories and questions: lexicon.txt."""
+"""Read lexicon.txt: the words of the built-in world, their relations, templates of stories and questions."""
 import itertools
 import re
 from pathlib import Path
