@@ -267,8 +267,8 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
         seconds = time.perf_counter() - clock
         if not all(map(math.isfinite, means.values())):
             rate = RATES.get(stage, "lr")
-            raise UserError(f"{stage}: {means} is not finite by step {step + 1}: lower --{rate} and use another "
-                            "--out")
+            raise UserError(f"{stage}: {means} is not finite by step {step + 1}: lower --{rate} and use "
+                            "another --out")
         if temporary:
             continue
         run.seconds += seconds

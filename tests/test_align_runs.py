@@ -79,7 +79,7 @@ def test_from_a_run_only_align_can_be_added(baseline, cache, capsys):
     # other tokens would mean other words
     for other in (["--seed", "5"], ["--languages", "en,reversed"], ["--words", "30000"]):
         assert train.main([*command, "align", *other]) == 2
-        assert f"{' '.join(other)}: --from_run uses the data of" in capsys.readouterr().err
+        assert f"{' '.join(other)}: --from_run takes data, model and pretraining from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes, names", [

@@ -297,7 +297,7 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
     assert train.main(["--report", str(tmp_path / "baseline"), str(tmp_path / "prealign")]) == 0
     table = capsys.readouterr().out
     again = ["--from_run", str(tmp_path / "baseline"), "--method", "align", "--data", str(tmp_path)]
-    assert train.main(again) == 2 and "--from_run uses the data of" in capsys.readouterr().err
+    assert train.main(again) == 2 and "--from_run takes data, model and pretraining from" in capsys.readouterr().err
     assert "| baseline | prealign |" in table and "model-free: dictionary" in table
     known = command(folder, tmp_path / "baseline", "baseline", transfer_steps=2)
     assert train.main([*known, "--sample", "A"]) == 0
@@ -317,7 +317,7 @@ def test_a_folder_without_dictionary_pairs_and_tasks_still_trains(tmp_path):
     (["--vocab_size", "500"], "--vocab_size does not go with --data"),
     (["--languages", "en,es"], "languages en,es: "), (["--languages", "de,en"], "en first"),
     (["--languages", "en,cs"], "has en,de"),
-    (["--adapt_to", "fr"], "no new language fr"),
+    (["--adapt_to", "fr"], "--adapt_to fr: "),
     (["--adapt_to", "de"], "--adapt_to de: a language of pretraining"),
     (["--context_len", "99999"], "fewer than one row of 100000"),
 ])
@@ -343,7 +343,7 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
     bare = tmp_path / "bare"
     write(bare, source(new=(), languages=["en", "de"], paired=[], given={}, items=[]), vocab_size=330)
     assert "has no dictionary" in error("--data", str(bare), "--method", "prealign")
-    assert "--afp_word_weight 1.0" in error("--data", str(bare), "--method", "align", "--afp_word_weight", "1")
+    assert "--afp_word_weight: " in error("--data", str(bare), "--method", "align", "--afp_word_weight", "1")
     small = [part for k, v in SMALL.items() if k not in ("words", "vocab_size")
              for part in (f"--{k}", str(v))]
     assert "has no sentence pairs of de" in error("--data", str(bare), "--method", "align", *small)

@@ -585,7 +585,7 @@ def train(found):
 
 def test_the_systems_of_a_study_are_runs_of_the_given_size_with_their_own_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cfg, modes = parse_args(["--reproduce", "prealign", "--steps", "700", "--seed", "9"])
+    cfg, modes = parse_args(["--reproduce", "prealign", "--steps", "700"])
     runs = train(studies.systems_of("prealign", 2, cfg, modes.given))
     assert len(runs) == 2 * len(studies.SYSTEMS["prealign"])
     assert {cfg.seed for _, cfg in runs.values()} == {0, 1}
