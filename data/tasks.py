@@ -19,6 +19,7 @@ FAMILIES = ("nli", "paraphrase", "cause", "ending", "coreference")
 # The preset tiny learns these in English (accuracy >= 0.8 on validation items under joint training).  Only
 # they can say something about transfer at that size.
 WITHIN_REACH = tuple((task, "lexical") for task in ("cause", "ending", "coreference", "question"))
+MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonstrations
 
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="

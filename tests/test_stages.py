@@ -5,8 +5,10 @@ import torch
 
 import train
 from data.corpus import Dictionary
+from data.lab import options
 from data.lab.options import Config
 from data.lab.run import Run
+from data.world import build
 from test_train import SMALL, run_recipe, same_weights
 
 
@@ -217,6 +219,19 @@ def test_no_stage_reads_items_of_the_test_or_validation_split(cache, tmp_path, m
     asked.clear()
     train.fine_tuned(run, "nli")
     assert asked == [("nli", "train")]
+
+
+def test_transfer_and_instruction_tuning_learn_at_a_third_of_the_rate(make, monkeypatch):
+    run, rates = make(method="baseline", lr=6e-3, embed_lr=2.0), []
+    monkeypatch.setattr(train, "fit", lambda run, model, stage, losses, groups, *a, **k: rates.extend(
+        (group["name"], group["peak_lr"]) for group in groups))
+    train.fine_tuned(run, "nli")
+    assert rates == [("body", pytest.approx(2e-3)), ("norms", pytest.approx(2e-3)),
+                     ("head", pytest.approx(4e-3)), ("embed", pytest.approx(4e-3))]
+
+
+def test_the_validation_text_of_a_new_language_is_as_long_as_the_options_assume():
+    assert options.NEW_VAL_TOKENS == build.NEW_VAL_TOKENS
 
 
 def test_the_dictionary_of_the_control_is_another_permutation_for_another_seed():

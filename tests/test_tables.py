@@ -245,6 +245,8 @@ def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
         "prealign, preset tiny: 1,400,000 parameters; cpu, 2 threads, float32\n"
         "tokens: en 2,000, clone 300; 1,280 per vocabulary; dictionary: 0 words\n"
         "steps: align words 300, pretrain 1,850; 2,048,000 tokens of text in rows of 8 x 128; writes runs/x/")
+    assert "preset small (its settings were tried nowhere): " in tables.plan(
+        SimpleNamespace(**vars(cfg) | dict(preset="small")), summary, "runs/x", corpus, None, 2)
     assert "dictionary: 3 words" in tables.plan(cfg, summary, "runs/x", corpus, "abc", 2)
 
 

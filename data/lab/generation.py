@@ -160,7 +160,7 @@ def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
         test, dev = [], []
         for task, difficulty in kinds:
             test += corpus.items(task, "test", math.ceil(n_items / len(kinds)), difficulty, other)
-            dev += corpus.items(task, "val", math.ceil(50 / len(kinds)), difficulty, other)
+            dev += corpus.items(task, "val", math.ceil(tasks.MOST_SHOTS / len(kinds)), difficulty, other)
         for (asked, answered), k in product([("en", other), (other, "en")], ks):
             if test and k <= len(dev):
                 found = continuations(model, corpus, test, dev, asked, answered, k, seed, form)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from data.lab.geometry import recall
 from data.lab.states import CAPTIONS, same_picture, to_device
-from data.tasks import FAMILIES, WITHIN_REACH, predict, score
+from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
 
 ROWS = 150                           # rows of text that perplexity is measured on
 LONG = ("pawsx", "xnli", "xcopa", "xstorycloze")     # public tasks with long texts: a fifth of the items
@@ -91,10 +91,10 @@ def multiple_choice(model, corpus, items, language, **options):
 def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
     """Accuracy on a task in one language after k demonstrations: -> {k: see multiple_choice}.
 
-    Demonstrations come from 50 validation items.  Numbers that exceed those of the folder are left out.
+    Demonstrations come from MOST_SHOTS validation items.  Numbers that exceed those of the folder are left out.
     """
     items = corpus.items(task, "test", n_items, difficulty, language)
-    dev = corpus.items(task, "val", 50, difficulty, language)
+    dev = corpus.items(task, "val", MOST_SHOTS, difficulty, language)
     return {str(k): multiple_choice(model, corpus, items, language, k=k, dev_items=dev, seed=seed,
                                     instruction=instruction)
             for k in ks if items and k <= len(dev)}

@@ -9,12 +9,12 @@ from shlex import quote
 
 from data.files import UserError, read_json
 from data.folder import language_order, read_meta
+from data.tasks import MOST_SHOTS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
 STUDIES = ("prealign", "forget", "align", "real")
 SEEDS = 5                                            # of a study, see data/results/plan.md
-MOST_SHOTS = 50                                      # items per task that are kept for demonstrations
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
@@ -37,6 +37,7 @@ PRESETS = {
 # The values that a prepared folder sets.
 REAL = dict(eval_items=1000, adapt_steps=300)
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
+UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
 NEUTRAL = ("eval_items", "shots", "generate_items", "transfer_steps", "log_every", "accumulate", "device",
            "compile")

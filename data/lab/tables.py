@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.files import UserError, read_json
-from data.lab.options import TRAIN_AGAIN
+from data.lab.options import TRAIN_AGAIN, UNTRIED
 from data.lab.plots import curves
 
 CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
@@ -271,9 +271,10 @@ def closing(summary):
 
 def plan(cfg, summary, out, corpus, dictionary, threads):
     """What a run is about to do, in three lines.  summary holds what is known before training."""
+    untried = " (its settings were tried nowhere)" if cfg.preset in UNTRIED else ""
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
     stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items())
-    return (f"{cfg.method}, preset {cfg.preset}: {summary['parameters']:,} parameters; "
+    return (f"{cfg.method}, preset {cfg.preset}{untried}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
             f"dictionary: {len(dictionary or ()):,} words\n"

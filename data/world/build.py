@@ -22,6 +22,7 @@ from data.corpus import languages_of_rows
 from data.files import UserError, locked, replaced, whole_folder
 from data.folder import (FORMAT, file_digest, language_order, read_meta, token_classes, train_tokenizer,
                          write_items, write_json, write_lines, write_stream, write_text)
+from data.tasks import MOST_SHOTS
 from data.text import LEAST, documents_of
 from data.world.lexicon import LABELS, QUESTIONS
 from data.world.world import World
@@ -43,7 +44,7 @@ def world_items(seed):
         if task in LABELS and difficulty == "lexical":              # for zero-shot transfer
             n_train = 4000
         train = world.items(task, "train", n_train, difficulty)
-        parts += [(task, "train", train), (task, "val", world.items(task, "dev", 50, difficulty)),
+        parts += [(task, "train", train), (task, "val", world.items(task, "dev", MOST_SHOTS, difficulty)),
                   (task, "test", world.items(task, "test", 500, difficulty))]
         if task != "translate":
             exercises.append(train[:500])
