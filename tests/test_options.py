@@ -7,8 +7,8 @@ import pytest
 import train
 from data.files import UserError
 from data.lab import options
-from data.lab.options import (MANY, NEUTRAL, PRESETS, Config, data_name, default_out, flags_of, load_config,
-                              parse_args)
+from data.lab.options import (COMMON, MANY, NEUTRAL, PRESETS, Config, data_name, default_out, flags_of,
+                              load_config, parse_args)
 from data.lab.run import Run
 from test_train import SMALL, flags
 
@@ -136,10 +136,21 @@ def test_names_of_run_folders():
     assert data_name(Config(data="data/multi30k/")) == "multi30k"
 
 
-def test_help_shows_every_flag_in_its_group_once(capsys):
+def test_help_shows_the_common_options_on_one_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         train.main(["--help"])
-    assert stop.value.code == 0
+    assert stop.value.code in (0, None)
+    text = capsys.readouterr().out
+    assert all(f"\n  --{name} " in text for name in COMMON) and "--reset_every" not in text
+    assert text.count("\n") <= 66 and "--help all shows the other options" in text
+    assert "usage: python train.py --method METHOD [options]" in text
+
+
+def test_help_shows_every_flag_in_its_group_once(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help", "all"])
+    assert stop.value.code in (0, None)
     text = capsys.readouterr().out
     groups = ["experiment:", "data:", "model:", "training:", "PreAlign:", "active forgetting:",
               "new language:", "AFP:", "evaluation:", "machine:"]

@@ -91,7 +91,8 @@ def multiple_choice(model, corpus, items, language, **options):
 def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
     """Accuracy on a task in one language after k demonstrations: -> {k: see multiple_choice}.
 
-    Demonstrations come from MOST_SHOTS validation items.  Numbers that exceed those of the folder are left out.
+    Demonstrations come from MOST_SHOTS validation items.  Numbers that exceed those of the folder are left
+    out.
     """
     items = corpus.items(task, "test", n_items, difficulty, language)
     dev = corpus.items(task, "val", MOST_SHOTS, difficulty, language)

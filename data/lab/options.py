@@ -2,6 +2,7 @@
 import argparse
 import difflib
 import re
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -58,7 +59,8 @@ def option(default, help, low=None, high=None, choices=None, group=None):
 @dataclass(frozen=True)
 class Config:
     """All options of a run.  With prealign_steps and code_switch 0, prealign is the baseline, bit for bit."""
-    method: str = option("baseline", "what to train", choices=METHODS, group="experiment")
+    method: str = option("baseline", "what to train: baseline, or prealign, forget, align, joined by +",
+                         choices=METHODS, group="experiment")
     preset: str = option("tiny", "size of model and training; flags override it", choices=tuple(PRESETS))
     seed: int = option(0, "seed of the world, the initial weights and the batches", 0, 2**31)
     from_run: str = option("", "folder of a pretrained run to start from, with its options")
@@ -240,13 +242,24 @@ def check_value(f, value):
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UserError(f"{message} (--help lists all flags)")
+        raise UserError(f"{message} (--help lists the options)")
 
 
-def make_parser(description):
-    p = Parser(prog="train.py", usage="python train.py [flags]", description=description, allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)
+# --help shows these options, and --help all shows every one
+COMMON = ("method", "preset", "seed", "from_run", "data", "text", "languages", "steps", "batch_size", "lr",
+          "device")
+METAVARS = dict(method="METHOD", from_run="RUN", body_from="RUN", data="DIR", text="FILE", adapt_to="NAME",
+                languages="NAME,...", afp_leave_out="NAME,...", shots="K,...")
+
+
+def make_parser(description, every=True):
+    """every: show all options in the help, not only COMMON."""
+    p = Parser(prog="train.py", usage="python train.py --method METHOD [options]", description=description,
+               allow_abbrev=False, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+               epilog="" if every else "--help all shows the other options.")
     add = p.add_argument_group("commands and places").add_argument
+    add("-h", "--help", nargs="?", const="common", choices=("common", "all"), metavar="all",
+        help="show this help, or all options")
     add("--out", default="", metavar="DIR", help="run folder [runs/<method>-<preset>-<data>-s<seed>]")
     add("--cache", default="data/cache", metavar="DIR", help="where generated text is kept [data/cache]")
     add("--fresh", action="store_true", help="delete the files of the run and train again")
@@ -259,12 +272,14 @@ def make_parser(description):
     for f in fields(Config):
         if f.metadata["group"]:
             add = p.add_argument_group(f.metadata["group"]).add_argument
-        kind = dict(type=f.type, metavar={int: "N", float: "X", str: "VALUE"}.get(f.type))
+        choices = "{" + ",".join(f.metadata["choices"] or ()) + "}"              # Config checks them
+        metavar = METAVARS.get(f.name, choices if f.type is str else {int: "N", float: "X"}.get(f.type))
+        kind = dict(type=f.type, metavar=metavar)
         if f.type is bool:
             kind = dict(action=argparse.BooleanOptionalAction)
-        elif f.metadata["choices"]:                            # Config checks them
-            kind = dict(metavar="{" + ",".join(f.metadata["choices"]) + "}")
-        add(f"--{f.name}", default=argparse.SUPPRESS, help=f"{f.metadata['help']} [{f.default}]", **kind)
+        text = f"{f.metadata['help']} [{f.default}]" if f.default != "" else f.metadata["help"]
+        shown = every or f.name in COMMON
+        add(f"--{f.name}", default=argparse.SUPPRESS, help=text if shown else argparse.SUPPRESS, **kind)
     return p
 
 
@@ -286,6 +301,9 @@ def parse_args(argv, description=""):
         if word.lower() in METHODS:
             hint = f": use --method {word.lower()}"
         parser.error(f"unknown argument {word:.60}{hint}")
+    if modes.help:
+        print(make_parser(description, modes.help == "all").format_help())
+        sys.exit()
     check_commands(modes)
     given = modes.given = {}
     for f in fields(Config):
