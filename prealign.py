@@ -46,8 +46,11 @@ def pack(words, mask, width):
 
     words (N, M), mask (N, M) -> tokens (R, width);
     owner (R, width): the index of the word that a token belongs to, -1 for padding;
-    place (N, M): where the tokens of a word are in the flattened rows, 0 for padding
+    place (N, M): where the tokens of a word are in the flattened rows, 0 for padding.
+    Raises ValueError for a word that is longer than a row.
     """
+    if words.shape[1] > width:
+        raise ValueError(f"a word of {words.shape[1]} tokens does not fit into a row of {width}")
     lengths, starts, end = mask.sum(dim=1), [], 0
     for m in lengths.tolist():
         if end % width + m > width:                            # the word would be cut: it begins the next row

@@ -303,6 +303,11 @@ def test_words_are_laid_end_to_end_and_none_is_cut():
         assert (owner == -1).sum() == owner.numel() - lengths.sum()
 
 
+def test_a_word_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="a word of 9 tokens does not fit into a row of 8"):
+        pack(torch.ones(1, 9, dtype=torch.long), torch.ones(1, 9, dtype=torch.bool), 8)
+
+
 def test_the_states_of_a_word_are_those_of_the_word_alone():
     model, rng = small_model(), np.random.default_rng(0)
     lengths = torch.from_numpy(rng.integers(1, 4, 40))                            # several rows of tokens

@@ -268,6 +268,7 @@ def test_the_printed_flags_give_the_same_configuration(tmp_path):
     (["--accumulate", "99"], "more parts"),
     (["--shots", "a"], "numbers separated by commas"),
     (["--eval_items", "2000", "--vocab_size", "400", "--steps", "1"], "--eval_items 2000: "),
+    (["--context_len", "8", "--vocab_size", "257", "--steps", "1"], "--context_len 8: the dictionary has a word"),
 ])
 def test_a_mistake_costs_one_line_and_exit_code_two(cache, tmp_path, capsys, wrong, part):
     try:

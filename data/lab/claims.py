@@ -167,7 +167,8 @@ def updates_needed(summary, other):
 
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
-    texts, paired, pairs = [f"Mean ± sd over {min(map(len, summaries.values()))} seeds.  {CAPTION}."], "", []
+    n = " to ".join(map(str, sorted(set(map(len, summaries.values())))))
+    texts, paired, pairs = [f"Mean ± sd over {n} seeds.  {CAPTION}."], "", []
     tables = dict(COLUMNS[study])
     if "pairs" in tables:
         systems, columns = tables.pop("pairs")
