@@ -292,7 +292,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
 # --- evaluation: reads the model, never changes it ----------------------------------------------------------
 
 def evaluate(run):
-    """All measures of a trained model: -> dict, see data/README.md.  One that is not taken is absent."""
+    """All measures of a trained model: -> dict, see data/glossary.md.  One that is not taken is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
     result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg)
     result |= measures.of_training(run, forgetting(cfg))

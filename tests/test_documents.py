@@ -13,16 +13,18 @@ import pytest
 
 import train
 from data import prepare
-from data.lab import claims
+from data.lab import claims, tables
 from data.lab.options import Config, parse_args
 from data.real.build import write
 from test_real import source
+from test_tables import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-RESULTS = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
-PLAN = (ROOT / "data" / "results" / "plan.md").read_text(encoding="utf-8")
+PAGES = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8")
+         for p in [ROOT / "README.md", *sorted(ROOT.glob("data/**/*.md")), *sorted(ROOT.glob("tests/**/*.md"))]}
+README, METHODS_PAGE, REFERENCE = PAGES["README.md"], PAGES["data/methods.md"], PAGES["data/README.md"]
+GLOSSARY, RESULTS = PAGES["data/glossary.md"], PAGES["data/results/README.md"]
+DOCUMENTS = "\n".join(PAGES.values())
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
 CODE = [p for p in SOURCES if "tests" not in p.relative_to(ROOT).parts]
 TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
@@ -31,15 +33,17 @@ TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` 
 # --- references ---------------------------------------------------------------------------------------------
 
 def test_every_equation_points_at_the_line_that_carries_its_tag():
-    rows = list(TAG.finditer(README))
-    assert len(rows) >= 5
+    rows = list(TAG.finditer(DOCUMENTS))
+    assert len(rows) >= 15
     for row in rows:
         line = (ROOT / row["file"]).read_text(encoding="utf-8").splitlines()[int(row["line"]) - 1]
-        assert f"[{row['tag']}]" in line, f"README: {row.group(0)}"
+        assert f"[{row['tag']}]" in line, row.group(0)
 
 
-def test_every_tag_in_the_code_stands_once_in_a_file_and_in_the_readme():
-    listed = {row["tag"] for row in TAG.finditer(README)}
+def test_every_tag_in_the_code_stands_once_in_a_file_and_once_on_the_page_of_the_methods():
+    rows = [row["tag"] for row in TAG.finditer(METHODS_PAGE)]
+    listed = set(rows)
+    assert len(rows) == len(listed)
     for path in CODE:
         text = path.read_text(encoding="utf-8")
         tags = re.findall(r"\[((?:PreAlign|forgetting|AFP): [^\]]+|InfoNCE)\]", text)
@@ -53,22 +57,22 @@ def test_every_train_command_of_the_documents_parses(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
     write(tmp_path / "data" / "multi30k", source(), vocab_size=330, new_subwords=40)
     monkeypatch.chdir(tmp_path)
-    found = re.findall(r"python train\.py (--[^`\n|]*)", README + RESULTS + REFERENCE + PLAN)
+    found = re.findall(r"python train\.py (--[^`\n|]*)", DOCUMENTS)
     found = [c for c in found if "--help" not in c and "..." not in c and "--sample" not in c]
-    assert len(found) >= 12
+    assert len(found) >= 40
     for command in found:
         parse_args(shlex.split(command))
 
 
-def test_every_prepare_command_of_the_readme_parses():
-    found = re.findall(r"python data/prepare\.py[^`\n|]*", README)
+def test_every_prepare_command_of_the_documents_parses():
+    found = re.findall(r"python data/prepare\.py[^`\n|]*", DOCUMENTS)
     assert len(found) >= 5
     for command in found:
         prepare.parse_args(shlex.split(command)[2:])
 
 
 def test_every_module_that_the_documents_start_exists():
-    for name in re.findall(r"python -m (data[\w.]*)", README + RESULTS + REFERENCE):
+    for name in re.findall(r"python -m (data[\w.]*)", DOCUMENTS):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
 
@@ -88,7 +92,7 @@ def test_every_flag_that_a_document_names_exists(capsys):
     assert {f.name for f in fields(Config)} <= known
     known |= {"new_subwords", "captions", "pairs_n", "dictionary_words", "disjoint", "download", "from", "new",
               "pairs", "tasks", "quick", "dist", "standalone", "nproc_per_node", "help", "index"}
-    for name, text in dict(README=README, REFERENCE=REFERENCE, RESULTS=RESULTS, PLAN=PLAN).items():
+    for name, text in PAGES.items():
         spans = re.findall(r"`([^`\n]+)`", text)
         assert {flag for span in spans for flag in re.findall(r"--(?:no-)?(\w+)", span)} <= known, name
 
@@ -100,10 +104,58 @@ def test_every_module_has_its_place_in_the_map():
 
 
 def test_every_test_that_the_documents_name_exists():
-    named = re.findall(r"(tests/\w+\.py)::(\w+)", README + RESULTS)
+    named = re.findall(r"(tests/\w+\.py)::(\w+)", DOCUMENTS)
     assert len(named) >= 3
     for path, name in named:
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-")
+            for head in re.findall(r"^#+ (.+)$", PAGES[page], re.M)}
+
+
+def links(page):
+    """The links of a page to files and headings: -> [(path from the root, anchor)]."""
+    found, folder = [], (ROOT / page).parent
+    for path, anchor in re.findall(r"\]\(([^()#\s]*)(?:#([^()\s]*))?\)", PAGES[page]):
+        if not path.startswith("http"):
+            target = (folder / path).resolve() if path else ROOT / page
+            found.append((target.relative_to(ROOT).as_posix(), anchor))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for target, anchor in links(page):
+        assert (ROOT / target).exists(), target
+        assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
+
+
+def test_every_file_that_a_document_names_exists():
+    for path in re.findall(r"`((?:\w+/)*\w+\.(?:py|md|tsv))`", DOCUMENTS):
+        assert any(p.as_posix().endswith(f"/{path}") for p in ROOT.rglob(Path(path).name)), path
+
+
+def test_the_readme_is_short_and_links_every_page_once():
+    lines = README.splitlines()
+    assert len(lines) <= 200
+    assert len(re.findall(r"\S*\w\S*", README)) <= 1800
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+    others = set(PAGES) - {"README.md"}
+    assert sorted(target for target, _ in links("README.md") if target in others) == sorted(others)
+
+
+def test_the_glossary_has_at_most_20_terms_and_every_key_of_summary_json():
+    terms, log, keys = (re.search(rf"## {title}\n(.*?)(?:\n## |\Z)", GLOSSARY, re.S)[1]
+                        for title in ("Terms", "Keys of log.jsonl", "Keys of summary.json"))
+    assert 0 < len(re.findall(r"^\| ", terms, re.M)) - 1 <= 20                   # the first is the head
+    first = " ".join(re.findall(r"^\| (`[^|]*) \|", keys, re.M))
+    explained = re.findall(r"`(\w+)`", first)
+    assert len(explained) == len(set(explained))
+    assert KEYS <= set(explained)
+    assert {"stage", "step", "lm", "prealign", "val", "lr"} <= set(re.findall(r"`(\w+)`", log))
 
 
 # --- numbers ------------------------------------------------------------------------------------------------
@@ -118,6 +170,33 @@ def test_the_tables_of_results_are_those_of_the_results_files(study):
 def test_the_first_table_of_the_readme_is_that_of_the_results_files():
     shown = re.search(r"<!-- headlines -->\n(.*?)<!-- /headlines -->", README, re.S)[1].strip()
     assert shown == claims.headlines(claims.committed())
+
+
+def first_rows():
+    """The rows of a first run to look at, next to joint training: -> the table of the README."""
+    found, rows = claims.committed()["prealign"], []
+    for path in ("knowledge.clone", "perplexity.clone", "tasks_average.clone", "transfer.nli.clone",
+                 "word_retrieval"):
+        measure, language = tables.find(path)
+        chance = tables.number(tables.chance(found["joint"], measure, [language]), 3)
+        rows.append([tables.heading(path), chance,
+                     *(tables.spread(found[name], path, 2) for name in ("joint", "published"))])
+    return tables.table(["row", "chance", "joint", "published"], rows)
+
+
+def test_the_rows_to_look_at_are_those_of_the_results_files():
+    shown = re.search(r"<!-- first rows -->\n(.*?)<!-- /first rows -->", README, re.S)[1]
+    assert shown.strip() == first_rows().strip()
+
+
+def test_the_first_paragraphs_of_the_readme_have_the_numbers_of_the_results_files():
+    found, text = claims.committed()["prealign"], " ".join(README.split("## Quick start")[0].split())
+    joint, published, kept = (tables.spread(found[name], "knowledge.clone", 2).split()[0]
+                              for name in ("joint", "published", "kept"))
+    measure, _ = tables.find("knowledge.clone")
+    assert re.findall(r"answers (\d\.\d+)", text) == [joint, published, kept]
+    assert f"chance is {measure.chance}" in text
+    assert len(re.findall(r"\b\d+\.\d+\b", re.sub(r"\(http.*?\)", "", text))) == 4   # and no others
 
 
 # --- structure ----------------------------------------------------------------------------------------------

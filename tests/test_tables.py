@@ -16,7 +16,7 @@ from data.folder import FORMAT
 from data.lab import claims, plots, studies, tables
 from data.lab.options import STUDIES, parse_args
 
-# Top-level keys of summary.json that hold results; data/README.md explains them.
+# Top-level keys of summary.json that hold results; data/glossary.md explains them.
 KEYS = set("""
 perplexity perplexity_n perplexity_per_word bits_per_byte perplexity_in_other_order self_similarity
 foreign_mass_in_english knowledge knowledge_n knowledge_mixed knowledge_told_in_clone

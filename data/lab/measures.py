@@ -99,7 +99,7 @@ def references(corpus):
 
 
 def evaluate_all(model, corpus, dictionary, held_out, cfg):
-    """All measures that need neither training nor a log: -> dict for summary.json, see data/README.md.
+    """All measures that need neither training nor a log: -> dict for summary.json, see data/glossary.md.
 
     dictionary, held_out: the words that the run may train on and the others, or None
     """
