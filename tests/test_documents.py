@@ -289,7 +289,7 @@ def test_the_story_and_the_whole_stay_short():
     story = [ROOT / name for name in ("model.py", "prealign.py", "forget.py", "align.py", "train.py",
                                       "data/corpus.py", "data/tasks.py")]
     assert lines([*story, *(ROOT / "data" / "world").glob("*.py")]) <= 2600
-    assert lines(CODE) <= 7030
+    assert lines(CODE) <= 7100
 
 
 def test_every_text_file_is_opened_as_utf_8():
@@ -303,6 +303,11 @@ def test_every_text_file_is_opened_as_utf_8():
             if name == "open" or method in ("read_text", "write_text"):
                 binary = any(isinstance(a, ast.Constant) and a.value in ("rb", "wb", "ab") for a in node.args)
                 assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
+
+
+def test_the_figure_of_the_readme_is_made_of_the_numbers_of_the_study():
+    assert claims.FIGURE.read_text(encoding="utf-8") == claims.facts_figure(claims.committed())
+    assert "](data/results/facts.svg)" in README
 
 
 def test_no_line_of_code_is_longer_than_110_characters():

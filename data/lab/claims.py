@@ -3,7 +3,8 @@
   judged     the claims of a study with their verdicts, by the rule in statistics.py
   verdicts   the report of a study: tables of its systems, and a row per claim
   conclude   write the report and the numbers that it shows
-  headlines  the table of the README, from data/results; `python -m data.lab.claims` prints it
+  headlines  the table of the README, from data/results, and facts_figure, its picture;
+             `python -m data.lab.claims` makes both
 """
 import json
 import re
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.lab import plots
 from data.lab.statistics import interval, judge, standard_error
 from data.lab.studies import CLAIMS, COLUMNS
 from data.lab.tables import CAPTION, chance, find, heading, spread, systems_table, table, value
 
+FIGURE = Path(__file__).parent.parent / "results" / "facts.svg"
 # A report reads these in addition to its columns and claims.
 ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt", "recovery", "word_cosine")
 
@@ -238,5 +241,18 @@ def conclude(study, summaries, folder):
     return f"\n{report}\nwritten to {path}; the numbers behind it to {path.with_suffix('.json')}"
 
 
+def facts_figure(results):
+    """The figure of the README: facts that are told in English, asked in the clone.  See committed."""
+    labels = {"joint": "joint training", "published": "PreAlign, as published",
+              "kept": "PreAlign, kept aligned (ours)"}
+    systems = {}
+    for name, label in labels.items():
+        found = measured(results["prealign"], name, "knowledge.clone")
+        systems[label] = (found.mean(), *interval(found))
+    return plots.bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", systems, 0.125)
+
+
 if __name__ == "__main__":
     print(headlines(committed()))
+    FIGURE.write_text(facts_figure(committed()), encoding="utf-8")
+    print(f"written to {FIGURE}")

@@ -76,6 +76,38 @@ def picture(width, height, parts):
             + "".join(parts) + "</svg>\n")
 
 
+# --- bars ---------------------------------------------------------------------------------------------------
+
+def bars(title, systems, chance):
+    """Draw a share per system with its interval: systems {label: (mean, low, high)} -> SVG.
+
+    The ground is transparent and the text follows the reader's theme, so that it reads on light and dark.
+    """
+    left, width, step = 220, 380, 44
+    bottom = 50 + step * len(systems)
+
+    def x(share):
+        return left + width * min(max(share, 0), 1)
+
+    parts = ["<style>text { fill: #1f2328 } line { stroke: #59636e } @media (prefers-color-scheme: dark) "
+             "{ text { fill: #e6edf3 } line { stroke: #9198a1 } }</style>",
+             f"<title>{html.escape(title)}</title>",
+             f'<text x="10" y="24" font-size="14" font-weight="bold">{html.escape(title)}</text>']
+    for i, (label, (mean, low, high)) in enumerate(systems.items()):
+        y = 50 + step * i
+        parts.append(
+            f'<text x="{left - 10}" y="{y + 18}" text-anchor="end">{html.escape(label)}</text>'
+            f'<rect x="{left}" y="{y}" width="{x(mean) - left:.1f}" height="26" fill="{COLOURS[i]}"/>'
+            f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y + 13}" y2="{y + 13}" stroke-width="2"/>'
+            f'<text x="{x(high) + 8:.1f}" y="{y + 18}">{mean:.2f}</text>')
+    parts.append(f'<line x1="{x(chance):.1f}" x2="{x(chance):.1f}" y1="40" y2="{bottom}" '
+                 'stroke-dasharray="4 3"/>')
+    for share, words in ((chance, f"chance {chance:.3f}"), (0.5, "0.5"), (1, "1")):
+        parts.append(f'<text x="{x(share):.1f}" y="{bottom + 16}" text-anchor="middle">{words}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {bottom + 26}" '
+            'font-family="sans-serif" font-size="13">' + "".join(parts) + "</svg>\n")
+
+
 # --- sentences in the plane ---------------------------------------------------------------------------------
 
 def principal_plane(states):

@@ -45,7 +45,8 @@ class Run(RunFolder):
             self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
             longest = max(len(word) for entry in whole.entries for word in (entry[0], *entry[1]))
             if longest > cfg.context_len:
-                raise UserError(f"--context_len {cfg.context_len}: the dictionary has a word of {longest} tokens")
+                raise UserError(f"--context_len {cfg.context_len}: the dictionary has a word of {longest} "
+                                "tokens")
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
             values = set() if cfg.code_switch_values else self.corpus.values()
