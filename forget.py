@@ -125,6 +125,8 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
     # with the seed of GPT.initialise the new rows would start with the same numbers as the old ones
     generator = torch.Generator().manual_seed(-1 - seed)
     embed, head = model.embed.weight.detach(), model.head.weight.detach()        # (V, D) each
+    if model.config.tied:                                      # each learns for itself from here on
+        model.config, head = replace(model.config, tied=False), head.clone()
     if protocol == "all":
         embed = init_new_rows(embed, len(embed), "noise", generator)
         head = init_new_rows(head, len(head), "noise", generator)

@@ -2,6 +2,7 @@
 
 Letters for shapes, used with these meanings in the whole repository:
   B  sequences in a batch      T  tokens in a sequence      D  model width      H  attention heads
+  G  heads of keys and values, each shared by H / G heads of queries
   L  transformer blocks        V  rows of the vocabulary    N  words or sentences in a contrastive batch
   K  levels whose states are compared.  Level 0 is the input embedding, levels 1 ... L are the block outputs
      (level L after the final norm), level L + 1 holds the rows of the output embedding: K = L + 2 in PreAlign
@@ -26,18 +27,28 @@ IGNORE = -100   # a target that carries no loss: the default ignore_index of F.c
 class ModelConfig:
     """The sizes of a GPT.  vocab_size counts the rows of all languages together.
 
-    Raises ValueError if d_model does not split into n_head heads of an even width.
+    The options of the second half are those of public checkpoints, see data/pretrained.py.
+    Raises ValueError if d_model does not split into n_head heads of an even width, or n_head into n_kv_head.
     """
     vocab_size: int
     n_layer: int = 4
     n_head: int = 4
     d_model: int = 128
     context_len: int = 128
+    n_kv_head: int = 0                   # heads of keys and values, 0 for n_head
+    d_ff: int = 0                        # width of the feed-forward network, 0 for 4 * d_model
+    gated: bool = False                  # SwiGLU in place of GELU [Shazeer 2020]
+    attention_bias: bool = False         # queries, keys and values have one
+    tied: bool = False                   # the head is the embedding
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-5
 
     def __post_init__(self):
         if self.d_model % (2 * self.n_head):
             raise ValueError(f"d_model {self.d_model} must be an even multiple of n_head {self.n_head}: "
                              "rotary positions rotate pairs of channels")
+        if self.n_head % (self.n_kv_head or 1):
+            raise ValueError(f"n_head {self.n_head} must be a multiple of n_kv_head {self.n_kv_head}")
 
 
 def rotary_table(context_len, head_dim, base=10_000.0):
@@ -61,19 +72,22 @@ def rotate(x, cos, sin):
 
 
 def attend(q, k, v, mask=None):
-    """Causal attention: q, k, v (B, H, T, D/H) -> (B, H, T, D/H).
+    """Causal attention: q (B, H, T, D/H), k, v (B, G, T, D/H) -> (B, H, T, D/H).
 
     mask: None, or (B, 1, T, T), added to the scores: 0 where a token is seen, else -inf
     """
-    T = q.shape[2]
+    T, shared = q.shape[2], q.shape[1] // k.shape[1]           # heads of queries for one of keys and values
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and T <= 256:
         # F.scaled_dot_product_attention is several times slower on short bfloat16 rows on a CPU.  The mask is
         # added rather than filled in, because an addition costs nothing in the backward pass.
         if mask is None:
             mask = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)      # (T, T) -inf on later tokens
+        if shared > 1:
+            k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)  # (B, H, T, D/H)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)              # (B, H, T, T)
         return scores.add_(mask).softmax(dim=-1) @ v                             # (B, H, T, D/H)
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)   # (B, H, T, D/H)
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, is_causal=mask is None, enable_gqa=shared > 1)            # (B, H, T, D/H)
 
 
 def mask_between(owner, dtype):
@@ -87,14 +101,14 @@ def mask_between(owner, dtype):
 class RMSNorm(nn.Module):
     """Scale vectors to a root mean square of one, then by a learned weight [Zhang & Sennrich 2019]."""
 
-    def __init__(self, d_model):
+    def __init__(self, d_model, eps=1e-5):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(d_model))
+        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
 
     def forward(self, x):
         """x (..., D) -> the same shape and dtype."""
         with torch.autocast(x.device.type, enabled=False):     # on CUDA it would turn bfloat16 into float32
-            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-5)
+            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=self.eps)
 
 
 class Block(nn.Module):
@@ -102,22 +116,27 @@ class Block(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        D = config.d_model
-        self.n_head = config.n_head
-        self.attention_norm, self.feed_norm = RMSNorm(D), RMSNorm(D)
-        self.query_key_value = nn.Linear(D, 3 * D, bias=False)
+        D, d_ff = config.d_model, config.d_ff or 4 * config.d_model
+        H, G = config.n_head, config.n_kv_head or config.n_head
+        self.heads, self.gated = (H, G, G), config.gated
+        self.attention_norm, self.feed_norm = RMSNorm(D, config.norm_eps), RMSNorm(D, config.norm_eps)
+        self.query_key_value = nn.Linear(D, (H + 2 * G) * (D // H), bias=config.attention_bias)
         self.attention_out = nn.Linear(D, D, bias=False)
-        self.feed_in = nn.Linear(D, 4 * D, bias=False)
-        self.feed_out = nn.Linear(4 * D, D, bias=False)
+        self.feed_in = nn.Linear(D, 2 * d_ff if config.gated else d_ff, bias=False)
+        self.feed_out = nn.Linear(d_ff, D, bias=False)
 
     def forward(self, x, cos, sin, mask=None):
         """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D)."""
         B, T, D = x.shape
-        qkv = self.query_key_value(self.attention_norm(x))                                 # (B, T, 3D)
-        q, k, v = qkv.view(B, T, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H)
+        qkv = self.query_key_value(self.attention_norm(x)).view(B, T, sum(self.heads), -1)
+        q, k, v = qkv.transpose(1, 2).split(self.heads, dim=1)                   # (B, H or G, T, D/H) each
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         x = x + self.attention_out(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, D))  # (B, T, D)
-        return x + self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))                  # (B, T, D)
+        wide = self.feed_in(self.feed_norm(x))                                   # (B, T, 4D)
+        if self.gated:
+            gate, wide = wide.chunk(2, dim=-1)                                   # (B, T, d_ff) each
+            return x + self.feed_out(F.silu(gate) * wide)                        # (B, T, D)
+        return x + self.feed_out(F.gelu(wide))                                   # (B, T, D)
 
 
 class GPT(nn.Module):
@@ -128,9 +147,11 @@ class GPT(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.body = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.final_norm = RMSNorm(config.d_model)
+        self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        cos, sin = rotary_table(config.context_len, config.d_model // config.n_head)
+        if config.tied:
+            self.head.weight = self.embed.weight
+        cos, sin = rotary_table(config.context_len, config.d_model // config.n_head, config.rope_base)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -143,7 +164,8 @@ class GPT(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.ndim < 2:
-                continue                                                         # norm weights start at one
+                p.fill_(0.0 if name.endswith("bias") else 1.0)                   # norm weights start at one
+                continue
             residual = name.endswith(("attention_out.weight", "feed_out.weight"))
             std = 0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
             # drawn on the CPU, so that every device starts from the same weights
@@ -180,15 +202,16 @@ class GPT(nn.Module):
     def param_groups(self, lr, embed_lr, weight_decay, embed_decay=0.0):
         """Parameter groups for AdamW, each with its name and peak rate; every parameter is in exactly one.
 
-        Matrices of the body use lr and weight_decay, norms use lr without decay, and embedding and head use
-        embed_lr and embed_decay.  The latter is 0 by default: a row has (nearly) no gradient in most steps,
-        and decay would shrink the rows of rare words towards zero.
+        Matrices of the body use lr and weight_decay, norms (and biases) use lr without decay, and embedding
+        and head use embed_lr and embed_decay.  The latter is 0 by default: a row has (nearly) no gradient in
+        most steps, and decay would shrink the rows of rare words towards zero.  A tied head is in the group
+        of the embedding.
         """
         body = [p for name, p in self.named_parameters() if not name.startswith(("embed.", "head."))]
         groups = [
             ("body", [p for p in body if p.ndim == 2], lr, weight_decay),
             ("norms", [p for p in body if p.ndim < 2], lr, 0.0),
-            ("head", [self.head.weight], embed_lr, embed_decay),
+            ("head", [] if self.config.tied else [self.head.weight], embed_lr, embed_decay),
             ("embed", [self.embed.weight], embed_lr, embed_decay),
         ]
         return [dict(name=name, params=params, lr=rate, peak_lr=rate, weight_decay=decay)

@@ -371,6 +371,17 @@ def test_a_new_row_does_not_begin_with_the_noise_that_an_old_row_began_with(prot
     assert F.cosine_similarity(new[:, None], old, dim=-1).abs().max() < 0.9
 
 
+def test_an_expanded_model_with_a_tied_head_has_two_matrices_from_there_on():
+    model = GPT(ModelConfig(V, 2, 2, D, 16, tied=True)).initialise(0)
+    rows, tokens = model.embed.weight.detach().clone(), random_tokens(2, 16, below=V)
+    before = model.logits(tokens)
+    expand_vocabulary(model, N, protocol="head")
+    assert torch.equal(model.logits(tokens)[..., :V], before)
+    with torch.no_grad():
+        model.head.old.add_(1.0)
+    assert torch.equal(model.embed.old, rows) and not merge(model).config.tied
+
+
 @pytest.mark.parametrize("expanded", [False, True])
 def test_assembling_takes_the_body_of_one_model_and_the_rows_of_the_other(expanded):
     english, other = small_model(seed=1), expand_vocabulary(small_model(seed=2), N, protocol="all")

@@ -389,6 +389,91 @@ def test_embedding_and_head_are_two_matrices():
     assert sum(p.numel() for p in model.parameters()) == 12 * 2 * 32**2 + 5 * 32 + 2 * 50 * 32
 
 
+# --- the options of public checkpoints ----------------------------------------------------------------------
+
+PUBLIC = dict(n_kv_head=2, d_ff=80, gated=True, attention_bias=True, rope_base=1e5, norm_eps=1e-3)
+
+
+def plain_public_block(p, x):
+    """A block of 4 heads with the options PUBLIC, one query and one key at a time: x (T, 32) -> (T, 32)."""
+    def norm(a, name):
+        return a / (a.pow(2).mean(dim=1, keepdim=True) + 1e-3).sqrt() * p[name]
+
+    def turn(a, t):
+        """The vector of position t, rotated in the planes of channels i and i + 4."""
+        angle = torch.tensor([t / 1e5 ** (i / 4) for i in range(4)], dtype=a.dtype)
+        return torch.cat((a[:4] * angle.cos() - a[4:] * angle.sin(), a[4:] * angle.cos() + a[:4] * angle.sin()))
+    q, k, v = (norm(x, "attention_norm.weight") @ p["query_key_value.weight"].T
+               + p["query_key_value.bias"]).split((32, 16, 16), dim=1)           # (T, 32), (T, 16), (T, 16)
+    rows = []
+    for t in range(len(x)):
+        heads = []
+        for h in range(4):
+            query, own, shared = turn(q[t, 8 * h:8 * h + 8], t), [], slice(8 * (h // 2), 8 * (h // 2) + 8)
+            own = torch.stack([query @ turn(k[u, shared], u) / math.sqrt(8) for u in range(t + 1)])
+            heads.append(own.softmax(dim=0) @ v[:t + 1, shared])
+        rows.append(torch.cat(heads))
+    x = x + torch.stack(rows) @ p["attention_out.weight"].T
+    gate, up = (norm(x, "feed_norm.weight") @ p["feed_in.weight"].T).split(80, dim=1)
+    return x + (gate / (1 + (-gate).exp()) * up) @ p["feed_out.weight"].T
+
+
+def test_a_block_with_grouped_queries_biases_and_a_gate_equals_one_written_out():
+    config = ModelConfig(50, 2, 4, 32, 16, **PUBLIC)
+    block, x = odd_parameters(Block(config)), random_normal(2, 9, 32).double()
+    found = block(x, *rotary_table(16, 8, 1e5))
+    for row, expected in zip(found, x):
+        assert torch.allclose(row, plain_public_block(dict(block.named_parameters()), expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_queries_are_heads_of_keys_and_values_repeated(dtype):
+    q, k, v = (random_normal(2, heads, 7, 8).to(dtype) for heads in (4, 2, 2))
+    repeated = [t.repeat_interleave(2, dim=1) for t in (k, v)]
+    for mask in (None, random_normal(2, 1, 7, 7).to(dtype)):
+        assert torch.allclose(attend(q, k, v, mask), attend(q, *repeated, mask), atol=1e-6)
+
+
+def test_the_defaults_have_the_initial_weights_and_losses_that_they_always_had():
+    model = GPT(SMALL).initialise(0)
+    names = ["attention_norm.weight", "feed_norm.weight", "query_key_value.weight", "attention_out.weight",
+             "feed_in.weight", "feed_out.weight"]
+    assert list(model.state_dict()) == ["embed.weight", *(f"body.{i}.{n}" for i in range(2) for n in names),
+                                        "final_norm.weight", "head.weight"]
+    last = [p.detach().flatten()[-1].item() for p in (model.embed.weight, model.head.weight)]
+    assert last == pytest.approx([float.fromhex(x) for x in ("0x1.aa06ep-6", "-0x1.d1f3eep-5")], rel=1e-6)
+    optimizer = torch.optim.AdamW(model.param_groups(1e-2, 3e-2, 0.1), betas=(0.9, 0.95))
+    generator, losses = torch.Generator().manual_seed(0), []
+    for _ in range(4):
+        tokens = torch.randint(0, 50, (4, 17), generator=generator)
+        loss = lm_loss(model.logits(tokens[:, :-1]), tokens[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == pytest.approx([float.fromhex(x) for x in (
+        "0x1.f572bap+1", "0x1.f2af44p+1", "0x1.f68ca2p+1", "0x1.04b6dap+2")], rel=1e-5)
+
+
+def test_a_tied_head_is_the_embedding_is_drawn_once_and_learns_once():
+    config = ModelConfig(50, 2, 4, 32, 16, tied=True, attention_bias=True)
+    model, untied = GPT(config).initialise(0), GPT(SMALL).initialise(0)
+    assert model.head.weight is model.embed.weight and torch.equal(model.embed.weight, untied.embed.weight)
+    assert all(not p.any() for name, p in model.named_parameters() if name.endswith("bias"))
+    groups = model.param_groups(1e-2, 3e-2, 0.1)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped)) and set(grouped) == {id(p) for p in model.parameters()}
+    before, optimizer = model.embed.weight.clone(), torch.optim.AdamW(groups, fused=True)
+    lm_loss(model.logits(random_tokens(2, 12)), random_tokens(2, 12)).backward()
+    optimizer.step()
+    assert model.head.weight is model.embed.weight and not torch.equal(model.embed.weight, before)
+
+
+def test_heads_of_queries_that_heads_of_keys_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="n_kv_head 3"):
+        ModelConfig(vocab_size=50, d_model=32, n_head=4, n_kv_head=3)
+
+
 @pytest.mark.parametrize("n_head", [5, 32])                          # 32/5 is no integer, 32/32 is no pair
 def test_a_head_count_that_does_not_divide_the_width_into_pairs_is_refused(n_head):
     with pytest.raises(ValueError, match=f"n_head {n_head}"):
