@@ -1,0 +1,215 @@
+"""Public checkpoints of the Llama family: a folder of three files, and a GPT with its weights.
+
+  config.json        the sizes of the model, under the names that the transformers library gives them
+  tokenizer.json     left to data/folder.py
+  model.safetensors  the weights:
+      8 bytes        the length n of the header, an unsigned integer, lowest byte first
+      n bytes        the header, a JSON object {tensor: {"dtype": "BF16", "shape": [rows, columns],
+                     "data_offsets": [begin, end]}}; "__metadata__" is no tensor
+      the rest       the numbers, row by row; begin and end count bytes from here
+  model.safetensors.index.json   where the weights are in several such files: {"weight_map": {tensor: file}}
+
+Nothing in such a folder is run.  The files are mapped into memory, and each tensor is copied once, into its
+place among the float32 weights of the GPT.  What a GPT cannot compute is refused by the key of config.json.
+"""
+import json
+import math
+import mmap
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from data.files import UserError, named, read_json, whole_folder
+from model import GPT, ModelConfig, rotary_table
+
+DTYPES = dict(F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16)
+LONGEST = dict(header=2**24, context=8192)                     # bytes; tokens, unless more are asked for
+SIZES = dict(vocab_size="vocab_size", n_layer="num_hidden_layers", n_head="num_attention_heads",
+             d_model="hidden_size", context_len="max_position_embeddings", d_ff="intermediate_size")
+ARCHITECTURES = dict(llama="LlamaForCausalLM", qwen2="Qwen2ForCausalLM")
+# what else changes the computation, with the one value that a GPT represents; null and absent are the default
+ONLY = dict(hidden_act="silu", attention_bias=False, mlp_bias=False, use_sliding_window=False,
+            rope_interleaved=False, partial_rotary_factor=1.0, quantization_config=None)
+
+
+# --- config.json --------------------------------------------------------------------------------------------
+
+def model_config(path, config, context_len=None):
+    """The ModelConfig of an opened config.json: -> ModelConfig.  Raises UserError, naming the key."""
+    def check(fits, key, value, wanted):
+        if not fits:
+            raise UserError(f"{path}: {key} is {json.dumps(value):.60}; this program reads only {wanted}")
+
+    def number(key, kind, default=None):
+        value = config.get(key)
+        value = default if value is None else value
+        check(type(value) in (int, kind) and 0 < value < 2**24, key, value, "positive numbers below 2^24")
+        return value
+
+    kind = config.get("model_type")
+    check(kind in [*ARCHITECTURES], "model_type", kind, " and ".join(ARCHITECTURES))
+    for key, only in ONLY.items():
+        check(config.get(key) in (None, only), key, config.get(key), json.dumps(only))
+    if kind == "llama":                                        # qwen2 has use_sliding_window to turn it off
+        check(config.get("sliding_window") is None, "sliding_window", config.get("sliding_window"), "null")
+    layers = config.get("layer_types") or []
+    check(layers == ["full_attention"] * len(layers), "layer_types", layers, "full_attention")
+    for key in ("rope_scaling", "rope_parameters"):            # the older and the newer name
+        rope = config.get(key) or {}
+        plain = isinstance(rope, dict) and {*rope} <= {"rope_theta", "rope_type"}
+        check(plain and rope.get("rope_type", "default") == "default", key, rope, "null and the default type")
+        config = config | rope
+    sizes = {name: number(key, int) for name, key in SIZES.items()}
+    sizes["context_len"] = min(context_len or LONGEST["context"], sizes["context_len"])
+    heads = number("num_attention_heads", int)
+    width = sizes["d_model"] // heads
+    check(number("head_dim", int, width) == width, "head_dim", config.get("head_dim"),
+          "hidden_size / num_attention_heads")
+    try:
+        return ModelConfig(
+            **sizes, n_kv_head=number("num_key_value_heads", int, heads), gated=True,
+            attention_bias=kind == "qwen2", tied=config.get("tie_word_embeddings") is True,
+            rope_base=float(number("rope_theta", float, 10_000.0)), norm_eps=number("rms_norm_eps", float))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def named_tensors(model):
+    """The weights of a GPT under the names that they have in a file: -> {name: a view of a parameter}."""
+    config, found = model.config, {"model.embed_tokens.weight": model.embed.weight}
+    narrow = (config.n_kv_head or config.n_head) * (config.d_model // config.n_head)
+    for i, block in enumerate(model.body):
+        parts = {"input_layernorm.weight": block.attention_norm.weight,
+                 "post_attention_layernorm.weight": block.feed_norm.weight,
+                 "self_attn.o_proj.weight": block.attention_out.weight,
+                 "mlp.down_proj.weight": block.feed_out.weight}
+        for kind, p in block.query_key_value.named_parameters():                 # weight and perhaps bias
+            rows = p.split((config.d_model, narrow, narrow))
+            parts |= {f"self_attn.{x}_proj.{kind}": part for x, part in zip("qkv", rows)}
+        rows = block.feed_in.weight.chunk(2)
+        parts |= {f"mlp.{x}_proj.weight": part for x, part in zip(("gate", "up"), rows)}
+        found |= {f"model.layers.{i}.{name}": part for name, part in parts.items()}
+    found["model.norm.weight"] = model.final_norm.weight
+    if not config.tied:
+        found["lm_head.weight"] = model.head.weight
+    return {name: part.detach() for name, part in found.items()}
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+def open_safetensors(path):
+    """Map a file into memory: -> {tensor: (path, entry in the header, mapped file, begin of the data)}."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: download the checkpoint again")
+    with open(path, "rb") as file:
+        n = int.from_bytes(file.read(8), "little")
+        try:
+            if not 0 < n <= min(LONGEST["header"], os.path.getsize(path) - 8):
+                raise ValueError
+            header = json.loads(file.read(n))
+            header.pop("__metadata__", None)
+        except (ValueError, AttributeError, TypeError, RecursionError):          # not JSON, or not an object
+            raise UserError(f"{path} is damaged or no safetensors file: download it again") from None
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)              # private: nothing is written
+    return {name: (path, entry, data, 8 + n) for name, entry in header.items()}
+
+
+def open_weights(folder):
+    """All tensors of a checkpoint in one file or in several, see open_safetensors."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() or not index.exists():
+        return open_safetensors(whole)
+    places = (read_json(index, "download it again") or {}).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(f, str) and f == Path(f).name and f
+                                               for f in places.values()):
+        raise UserError(f"{index} is damaged (weight_map names no files): download it again")
+    shards = {file: open_safetensors(folder / file) for file in sorted({*places.values()})}
+    return {name: shards[file][name] for name, file in places.items() if name in shards[file]}
+
+
+def stored_tensor(name, shape, path, entry, data, start):
+    """One tensor of a mapped file, not yet read: -> a tensor of this shape and of the file's dtype."""
+    entry = entry if isinstance(entry, dict) else {}
+    found, dtype, offsets = (entry.get(key) for key in ("shape", "dtype", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise UserError(f"{path}: {name} has dtype {json.dumps(dtype):.60}; this program reads "
+                        f"{', '.join(DTYPES)}")
+    if found != [*shape]:
+        raise UserError(f"{path}: {name} has shape {json.dumps(found):.60}, config.json asks for {[*shape]}")
+    n, size = math.prod(shape), DTYPES[dtype].itemsize
+    good = isinstance(offsets, list) and [type(x) for x in offsets] == [int, int]
+    if not good or offsets[0] < 0 or offsets[1] - offsets[0] != n * size or start + offsets[1] > len(data):
+        raise UserError(f"{path} is damaged ({name} does not lie within the file): download it again")
+    return torch.frombuffer(data, dtype=DTYPES[dtype], count=n, offset=start + offsets[0]).view(shape)
+
+
+def load_pretrained(folder, context_len=None):
+    """The model of a public checkpoint: -> (GPT, the content of its config.json).
+
+    context_len: the longest text in tokens; by default that of the checkpoint, but at most 8192
+    Raises UserError if the folder is damaged or holds a model that a GPT cannot represent.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    config = read_json(path, "download it again")
+    if config is None:
+        raise UserError(f"{folder} holds no pretrained model (it has no config.json)")
+    sizes, stored = model_config(path, config, context_len), open_weights(folder)
+    if f"model.layers.{sizes.n_layer - 1}.input_layernorm.weight" not in stored:
+        raise UserError(f"{folder}: the weights have fewer layers than config.json (num_hidden_layers)")
+    with torch.device("meta"):                                 # shapes only, until the files are checked
+        model = GPT(sizes)
+    wanted = named_tensors(model)
+    ignored = {"lm_head.weight"} if sizes.tied else set()      # some checkpoints store the embedding twice
+    extra = {name for name in stored if not name.endswith("rotary_emb.inv_freq")} - {*wanted} - ignored
+    for what, names in (("lack", {*wanted} - {*stored}), ("also have", extra)):
+        if names:
+            raise UserError(f"{folder}: the weights {what} {min(names):.80}, so this is another architecture")
+    parts = {name: stored_tensor(name, part.shape, *stored[name]) for name, part in wanted.items()}
+    model.to_empty(device="cpu")
+    if sizes.tied:
+        model.head.weight = model.embed.weight
+    model.cos, model.sin = rotary_table(sizes.context_len, sizes.d_model // sizes.n_head, sizes.rope_base)
+    for name, part in named_tensors(model).items():
+        part.copy_(parts[name])
+    return model, config
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+def export_pretrained(model, folder, tokenizer_json, config=None):
+    """Write a model as a new folder that load_pretrained, transformers and llama.cpp read, in float32.
+
+    tokenizer_json: the file of its tokenizer;  config: of the checkpoint that the model began as, whose other
+    keys (such as the ids of special tokens) are kept
+    Raises UserError if the folder exists, or if the model has no gate, as Llama's has.
+    """
+    folder, sizes = Path(folder), model.config
+    if folder.exists():
+        raise UserError(f"{folder} exists already: choose another folder")
+    if not sizes.gated:
+        raise UserError(f"{folder}: only models that began as a public checkpoint can be exported, because "
+                        "others have no gated feed-forward network")
+    kind, longest = "qwen2" if sizes.attention_bias else "llama", (config or {}).get(SIZES["context_len"], 0)
+    config = dict(config or {}) | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
+        model_type=kind, architectures=[ARCHITECTURES[kind]], hidden_act="silu",
+        num_key_value_heads=sizes.n_kv_head or sizes.n_head, rope_theta=sizes.rope_base,
+        rms_norm_eps=sizes.norm_eps, tie_word_embeddings=sizes.tied, torch_dtype="float32", dtype="float32")
+    config |= dict(intermediate_size=sizes.d_ff or 4 * sizes.d_model,
+                   max_position_embeddings=max(longest, sizes.context_len))    # it may be read in part
+    header, at, tensors = {"__metadata__": {"format": "pt"}}, 0, named_tensors(model)
+    for name, part in tensors.items():
+        size = part.numel() * 4
+        header[name] = dict(dtype="F32", shape=[*part.shape], data_offsets=[at, at + size])
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)                            # the numbers begin at a multiple of 8
+    with whole_folder(folder) as new:
+        (new / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        shutil.copy(tokenizer_json, new / "tokenizer.json")
+        with named(folder / "model.safetensors"), open(new / "model.safetensors", "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for part in tensors.values():
+                file.write(part.float().cpu().contiguous().numpy())
