@@ -64,11 +64,12 @@ def rotary_table(context_len, head_dim, base=10_000.0):
 def rotate(x, cos, sin):
     """Rotate each pair of channels by the angle of its position: x (B, H, T, head_dim) -> the same shape.
 
-    cos and sin are the tables of rotary_table, of at least T rows.
+    cos and sin: the tables of rotary_table, of at least T rows, or T rows per sequence (B, 1, T, head_dim)
     """
     T, head_dim = x.shape[-2:]
     other = x.roll(head_dim // 2, dims=-1)                     # for each channel, the other one of its pair
-    return x * cos[:T].to(x.dtype) + other * sin[:T].to(x.dtype)                 # (B, H, T, head_dim)
+    cos, sin = cos[..., :T, :].to(x.dtype), sin[..., :T, :].to(x.dtype)
+    return x * cos + other * sin                               # (B, H, T, head_dim)
 
 
 def attend(q, k, v, mask=None):
@@ -125,12 +126,18 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(D, 2 * d_ff if config.gated else d_ff, bias=False)
         self.feed_out = nn.Linear(d_ff, D, bias=False)
 
-    def forward(self, x, cos, sin, mask=None):
-        """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D)."""
+    def forward(self, x, cos, sin, mask=None, past=None, place=None):
+        """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D).  past, place: see GPT.hidden."""
         B, T, D = x.shape
         qkv = self.query_key_value(self.attention_norm(x)).view(B, T, sum(self.heads), -1)
         q, k, v = qkv.transpose(1, 2).split(self.heads, dim=1)                   # (B, H or G, T, D/H) each
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if place is not None:
+            for read, new in zip(past, (k, v)):
+                read[torch.arange(B, device=x.device), :, place] = new[:, :, 0]
+            k, v = past                                                          # (B, G, S, D/H) each
+        elif past is not None:
+            past += k, v
         x = x + self.attention_out(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, D))  # (B, T, D)
         wide = self.feed_in(self.feed_norm(x))                                   # (B, T, 4D)
         if self.gated:
@@ -172,20 +179,29 @@ class GPT(nn.Module):
             p.copy_(torch.randn(p.shape, generator=generator) * std)
         return self
 
-    def hidden(self, tokens, top=None, alone=None):
+    def hidden(self, tokens, top=None, alone=None, past=None, place=None):
         """States of levels 0 ... L: tokens (B, T) -> list of L + 1 tensors (B, T, D).
 
         top:   the highest level that is needed; later blocks are not computed
         alone: (B, T) several texts share a row, and tokens with the same number belong together: a token sees
                no other text.  Rotary positions act by differences, so they need not begin anew
+        past:  for each block a list: an empty one is given the keys and values of the tokens (B, G, T, D/H).
+               With them, texts are continued by one token each, T = 1, without reading the earlier ones again
+        place: (B,) positions of these tokens, which must be below the number S of positions in `past`
         """
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):
             # otherwise the residual stream would stay in float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
         levels, mask = [x], None if alone is None else mask_between(alone, x.dtype)
-        for block in self.body[:top]:
-            x = block(x, self.cos, self.sin, mask)                               # (B, T, D)
+        cos, sin = self.cos, self.sin
+        if place is not None:
+            cos, sin = cos[place][:, None, None], sin[place][:, None, None]      # (B, 1, 1, D/H) each
+            later = torch.arange(past[0][0].shape[2], device=x.device) > place[:, None]    # (B, S)
+            mask = torch.zeros(later.shape, dtype=x.dtype, device=x.device).masked_fill_(later, float("-inf"))
+            mask = mask[:, None, None]                                           # (B, 1, 1, S)
+        for i, block in enumerate(self.body[:top]):
+            x = block(x, cos, sin, mask, past and past[i], place)                # (B, T, D)
             levels.append(x)
         if len(levels) > len(self.body):
             levels[-1] = self.final_norm(x)
@@ -413,16 +429,25 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
     top_k:       sample among the k most likely tokens
     stop:        tokens that end a continuation; they are not returned
     Prompts of different lengths are padded on the right.  Attention is causal, so padding is never seen.
-    Beyond context_len tokens the model reads only the last ones.
+    Each token is read once: `past` has the keys and values of the earlier ones.  Beyond context_len tokens
+    the model reads only the last ones; their positions slide, so all are read again for each new token.
     """
-    device = model.embed.weight.device
-    texts, active = [list(prompt) for prompt in prompts], list(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        windows = [texts[i][-model.config.context_len:] for i in active]
-        width = max(map(len, windows))
-        tokens = torch.tensor([w + [0] * (width - len(w)) for w in windows], device=device)          # (B, T)
+    device, context_len = model.embed.weight.device, model.config.context_len
+    texts, active, past = [list(prompt) for prompt in prompts], list(range(len(prompts))), None
+    for step in range(max_new_tokens):
+        windows = [texts[i][-context_len:] for i in active]
+        longest = max(len(texts[i]) for i in active)
         last = torch.tensor([len(w) - 1 for w in windows], device=device)                            # (B,)
-        states = model.hidden(tokens)[-1][torch.arange(len(active), device=device), last]            # (B, D)
+        if past and longest <= context_len:
+            tokens = torch.tensor([w[-1:] for w in windows], device=device)                          # (B, 1)
+            states = model.hidden(tokens, past=past, place=last)[-1][:, 0]                           # (B, D)
+        else:
+            past = [[] for _ in model.body] if longest < context_len else None
+            width = min(longest, context_len)
+            tokens = torch.tensor([w + [0] * (width - len(w)) for w in windows], device=device)      # (B, T)
+            states = model.hidden(tokens, past=past)[-1][torch.arange(len(active), device=device), last]
+            room = min(max_new_tokens - step, context_len - width)                                   # S - T
+            past = past and [[F.pad(t, (0, 0, 0, room)) for t in read] for read in past]
         scores = model.head(states).float()                                                          # (B, V)
         if temperature == 0:
             drawn = scores.argmax(dim=-1)                                                            # (B,)
@@ -432,10 +457,14 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
                 scores = scores.masked_fill(scores < weakest, float("-inf"))
             drawn = torch.multinomial(
                 (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
-        continued = [(i, token) for i, token in zip(active, drawn.tolist()) if token not in stop]
-        for i, token in continued:
-            texts[i].append(token)
-        active = [i for i, _ in continued]                     # finished texts are not computed any further
+        drawn = drawn.tolist()
+        for i, token in zip(active, drawn):
+            if token not in stop:
+                texts[i].append(token)
+        going = [n for n, token in enumerate(drawn) if token not in stop]
+        if past and len(going) < len(active):                  # finished texts are not computed any further
+            past = [[t[going] for t in read] for read in past]
+        active = [active[n] for n in going]
         if not active:
             break
     return [text[len(prompt):] for text, prompt in zip(texts, prompts)]

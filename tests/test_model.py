@@ -1,6 +1,7 @@
 """The decoder, its training functions and its sampling, against loops and values worked out on paper."""
 import itertools
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -554,6 +555,62 @@ def test_temperature_zero_takes_the_likeliest_token_and_padding_is_never_seen():
     assert len({tuple(e) for e in expected}) == 3
     assert generate(model, PROMPTS, 8, temperature=0) == expected
     assert [generate(model, [p], 8, temperature=0)[0] for p in PROMPTS] == expected
+
+
+def generate_without_past(model, prompts, n, temperature, generator=None, stop=()):
+    """generate as it was before keys and values were kept: everything is read again for each new token."""
+    texts, active = [list(p) for p in prompts], list(range(len(prompts)))
+    for _ in range(n):
+        windows = [texts[i][-model.config.context_len:] for i in active]
+        tokens = torch.tensor([w + [0] * (max(map(len, windows)) - len(w)) for w in windows])
+        scores = model.logits(tokens)[torch.arange(len(active)), [len(w) - 1 for w in windows]]
+        drawn = scores.argmax(dim=-1) if temperature == 0 else torch.multinomial(
+            (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]
+        for i, token in zip(active, drawn.tolist()):
+            if token not in stop:
+                texts[i].append(token)
+        active = [i for i, token in zip(active, drawn.tolist()) if token not in stop]
+        if not active:
+            break
+    return [text[len(p):] for text, p in zip(texts, prompts)]
+
+
+@pytest.mark.parametrize("options", [{}, PUBLIC], ids=["ours", "public"])
+@pytest.mark.parametrize("context_len", [12, 80])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_keeping_keys_and_values_changes_no_token(options, context_len, temperature):
+    model = loud_model(ModelConfig(50, 2, 4, 32, context_len, **options))
+    lengths = random.Random(0).choices(range(1, 20), k=12)
+    prompts = [random_tokens(64)[at:at + n].tolist() for at, n in enumerate(lengths)]
+    for stop in ((), {3, 7, 20}):
+        arguments = [(model, prompts, 40, temperature, torch.Generator().manual_seed(1)) for _ in range(2)]
+        found = generate(*arguments[0][:4], generator=arguments[0][4], stop=stop)
+        assert found == generate_without_past(*arguments[1], stop)
+        assert not stop or len({len(text) for text in found}) > 2
+
+
+def test_a_token_is_read_once_until_the_window_slides(monkeypatch):
+    model, widths = loud_model(), []                                        # the context holds 16
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda tokens, **kw: widths.append(tokens.shape[1]) or hidden(tokens, **kw))
+    generate(model, [[1, 2, 3], [4]], 20, temperature=0)
+    assert widths == [3] + 13 * [1] + 6 * [16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_of_continued_texts_are_those_of_whole_texts(dtype):
+    model, tokens, past = loud_model(ModelConfig(50, 2, 4, 32, 16, **PUBLIC)), random_tokens(3, 9), [[], []]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        whole = model.hidden(tokens)
+        model.hidden(tokens[:, :6], past=past)                              # padding behind 6, 4 and 2 tokens
+        past = [[F.pad(t, (0, 0, 0, 3)) for t in read] for read in past]
+        assert {t.shape for read in past for t in read} == {(3, 2, 9, 8)}
+        for step in range(3):
+            place = torch.tensor([6, 4, 2]) + step
+            found = model.hidden(tokens[torch.arange(3), place][:, None], past=past, place=place)
+            for level, expected in zip(found, whole):
+                expected = expected[torch.arange(3), place][:, None]
+                assert torch.allclose(level, expected, atol=1e-5 if dtype == torch.float32 else 0.1)
 
 
 def test_text_beyond_the_context_slides_out_on_the_left():
