@@ -153,10 +153,12 @@ class Corpus:
 
     @property
     def digest(self):
-        """Eight digits that identify tokenizer and pretraining text; languages added later do not count."""
-        known = self.meta["languages"]
-        sizes = {key: n for key, n in self.meta["tokens"].items() if key.split(".")[0] in known}
-        identity = [known, self.meta.get("seed"), self.meta["tokenizer"], self.disjoint, sizes]
+        """Eight digits that identify all that a run reads; languages added later do not count."""
+        known, new = self.meta["languages"], set(self.meta["new"])
+        # baselines are shown only, and their last digits depend on the machine
+        files = {name: found for name, found in self.meta["files"].items()
+                 if new.isdisjoint(name.split(".")[:2]) and name != "baselines.json"}
+        identity = [known, self.meta.get("seed"), self.disjoint, files]
         return f"{zlib.crc32(json.dumps(identity).encode('utf-8')):08x}"
 
     # --- batches --------------------------------------------------------------------------------------------

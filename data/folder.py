@@ -5,7 +5,8 @@
                           languages share a token; word_order {language: order} of languages that are English
                           in disguise (see permute_words); dtype of the .bin files; documents, words, bytes
                           and tokens of each "<language>.<split>"; spaces {language: whether spaces separate
-                          its words}; tokenizer, the sha256 of tokenizer.json; seed, source and licence
+                          its words}; seed, source and licence; files {name: [bytes, checksum]} of all the
+                          others, and its own checksum: a folder that was changed later is refused
   tokenizer.json          byte-level BPE, trained on training text; token 0 opens a document
   tokenizer.<new>.json    the same with the subwords of one new language behind the old ones
   <language>.<split>.bin  train, val and test: the token ids of all documents, end to end
@@ -20,22 +21,21 @@
 A folder may lack any of the files below the streams.  data/world and data/real write it, and data/corpus.py
 reads it.
 """
-import hashlib
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.files import UserError, named, read_json
+from data.files import UserError, named, read_json, replaced
 from data.text import SEPARATOR, chunks
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
-REQUIRED = ("languages", "new", "base_vocab", "bytes", "disjoint", "dtype", "spaces", "tokens", "tokenizer",
-            "word_order", "words")
+READ = (".json", ".jsonl", ".tsv")   # files that are read wherever they are
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these
 # full stops of languages without spaces, as byte-level BPE writes them
 WIDE_END = tuple(pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0]
@@ -45,16 +45,25 @@ LANGUAGE = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3}
 
 # --- reading ------------------------------------------------------------------------------------------------
 
-def file_digest(path):
-    """The sha256 of a file, hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def checksum(path, size):
+    """The crc32 of the first `size` bytes of a file: -> 8 hexadecimal digits."""
+    found = 0
+    with open(path, "rb") as file:
+        while block := file.read(min(size, 2**24)):
+            found, size = zlib.crc32(block, found), size - len(block)
+    return f"{found:08x}"
+
+
+def seal(meta):
+    """The checksum of the content of meta.json."""
+    content = {key: value for key, value in meta.items() if key != "checksum"}
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode('utf-8')):08x}"
 
 
 def read_meta(folder):
-    """Read and check meta.json of a folder: -> dict.
+    """Read meta.json of a folder and check that all files are as they were written: -> dict.
 
-    Raises UserError if the folder was not prepared, has another format, a file that is too short, or a
-    tokenizer.json that is not its own.
+    Raises UserError if the folder was not prepared, has another format, or was changed since.
     """
     def check(intact, problem):
         if not intact:
@@ -66,16 +75,18 @@ def read_meta(folder):
                         "python data/prepare.py")
     meta = read_json(folder / "meta.json", "prepare the folder again")
     check(meta.get("format") == FORMAT,
-          f"{folder} has format {meta.get('format')}, this program reads format {FORMAT}")
-    for key in REQUIRED:
-        check(key in meta, f"{folder}/meta.json is damaged (no {key})")
-    tokenizer = folder / "tokenizer.json"
-    check(tokenizer.exists() and file_digest(tokenizer) == meta["tokenizer"],
-          f"{tokenizer} is not the tokenizer that the folder was prepared with")
-    for name, n in meta["tokens"].items():
-        path, size = folder / f"{name}.bin", n * np.dtype(meta["dtype"]).itemsize
-        check(path.exists() and path.stat().st_size >= size,
-              f"{path} does not hold the {n} tokens that meta.json states")
+          f"{folder} has format {meta.get('format')!r:.20}, this program reads format {FORMAT}")
+    check(seal(meta) == meta.get("checksum"), f"{folder}/meta.json was changed after it was written")
+    for name, (size, digest) in meta["files"].items():
+        path = folder / name
+        check(path.is_file(), f"{path} is missing")
+        # the world lengthens the text of a new language before it replaces meta.json
+        longer = path.stat().st_size - size
+        check((longer > 0 and path.suffix == ".bin" or not longer) and checksum(path, size) == digest,
+              f"{path} was changed after the folder was prepared")
+    for path in folder.rglob("*"):
+        check(path.suffix not in READ or path.name == "meta.json"
+              or path.relative_to(folder).as_posix() in meta["files"], f"{path} is no file of this folder")
     return meta
 
 
@@ -187,6 +198,16 @@ def write_text(path, content):
 
 def write_json(path, content):
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_meta(folder, meta):
+    """Write meta.json when all other files are written: it states their sizes and checksums."""
+    sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*"))
+             if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"}
+    files = {path.relative_to(folder).as_posix(): [n, checksum(path, n)] for path, n in sizes.items()}
+    meta = meta | dict(files=files)
+    with replaced(folder / "meta.json") as path:
+        write_json(path, meta | dict(checksum=seal(meta)))
 
 
 def write_lines(path, lines):

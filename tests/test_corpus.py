@@ -13,7 +13,7 @@ from tokenizers import pre_tokenizers
 from data import folder as folders
 from data.corpus import Corpus, Dictionary, languages_of_rows
 from data.files import UserError
-from data.folder import file_digest, language_order, permute_words, text_lines
+from data.folder import language_order, permute_words, text_lines
 from data.tasks import Item
 
 STORY = "Anna went to the park.\nThere she met Tom. Who had the ball? Tom had it."
@@ -205,15 +205,14 @@ def by_hand(corpus, folder, dtype, train, val):
     """A folder of two languages with the given English streams; the clone's are the same, moved."""
     folder.mkdir()
     shutil.copy(corpus.folder / "tokenizer.json", folder)
-    (folder / "meta.json").write_text(json.dumps(dict(
-        format=folders.FORMAT, languages=["en", "clone"], new=[], base_vocab=400, dtype=dtype, bytes={}, words={},
-        disjoint=True, spaces=dict(en=True, clone=True), word_order=dict(clone=None),
-        tokenizer=file_digest(corpus.folder / "tokenizer.json"),
-        tokens={f"{name}.{split}": len(tokens) for name in ("en", "clone")
-                for split, tokens in (("train", train), ("val", val))})), encoding="utf-8")
     for split, tokens in (("train", train), ("val", val)):
         for i, name in enumerate(("en", "clone")):
             (np.array(tokens) + i * 400).astype(dtype).tofile(folder / f"{name}.{split}.bin")
+    folders.write_meta(folder, dict(
+        format=folders.FORMAT, languages=["en", "clone"], new=[], base_vocab=400, dtype=dtype, bytes={}, words={},
+        disjoint=True, spaces=dict(en=True, clone=True), word_order=dict(clone=None),
+        tokens={f"{name}.{split}": len(tokens) for name in ("en", "clone")
+                for split, tokens in (("train", train), ("val", val))}))
     return Corpus(folder)
 
 
@@ -343,6 +342,9 @@ def test_a_broken_line_of_items_is_named(corpus, tmp_path):
     path = tmp_path / "copy" / "tasks" / "cause.test.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:2], '{"prompt": 1}', *lines[3:]]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"cause\.test\.jsonl was changed after the folder was prepared"):
+        Corpus(tmp_path / "copy")
+    folders.write_meta(tmp_path / "copy", corpus.meta)
     with pytest.raises(UserError, match=r"cause\.test\.jsonl line 3"):
         Corpus(tmp_path / "copy").items("cause", "test", 10)
 
@@ -375,9 +377,9 @@ def test_the_share_of_a_split_is_rounded_to_the_nearest_word():
     assert [len(numbered(10).split(share, seed=0)[0]) for share in (0.79, 0.71, 0.05)] == [8, 7, 2]
 
 
-@pytest.mark.parametrize("change", [dict(seed=7), dict(tokenizer="0"), dict(disjoint=False),
+@pytest.mark.parametrize("change", [dict(seed=7), dict(files={}), dict(disjoint=False),
                                     dict(languages=["en", "clone", "reversed"])])
-def test_the_identity_of_the_data_depends_on_seed_tokenizer_and_languages(corpus, change):
+def test_the_identity_of_the_data_depends_on_seed_files_and_languages(corpus, change):
     other = Corpus(corpus.folder)
     before = other.digest
     other.meta = other.meta | change
@@ -390,8 +392,8 @@ def test_test_text_is_evaluated_where_there_is_any_and_validation_text_elsewhere
     assert by_hand(corpus, folder, "uint16", np.arange(300), np.arange(50)).test_split == "val"
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     meta["tokens"]["en.test"] = 20
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     np.arange(20).astype("uint16").tofile(folder / "en.test.bin")
+    folders.write_meta(folder, meta)
     assert Corpus(folder).test_split == "test"
 
 
@@ -412,6 +414,7 @@ def pairs(corpus, tmp_path):
     for name, some in lines.items():
         (folder / f"pairs.{name}.test.tsv").write_text("\n".join(some) + "\n", encoding="utf-8")
         (folder / f"dictionary.{name}.tsv").write_text("the\tthe\nwas\twas\nthe\tthe\n", encoding="utf-8")
+    folders.write_meta(folder, corpus.meta)
     return Corpus(folder, ["en", "clone", "reversed"])
 
 

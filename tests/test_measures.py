@@ -67,7 +67,6 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
     base = tokenizer.get_vocab_size()
     meta = dict(format=folders.FORMAT, languages=languages, new=[], seed=0, base_vocab=base,
                 disjoint=disjoint, dtype="uint16", new_vocab={},
-                tokenizer=folders.file_digest(path / "tokenizer.json"),
                 spaces=dict.fromkeys(languages, True), word_order=word_order,
                 documents={}, words={}, bytes={}, tokens={}, **dict(extra))
     for i, name in enumerate(languages):
@@ -85,7 +84,7 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
         folders.write_lines(path / f"dictionary.{name}.tsv", [f"{w}\t{translate(w)}" for w in words])
         folders.write_lines(path / f"pairs.{name}.test.tsv", [f"{s}\t{texts[name](s)}" for s in some])
     folders.write_items(path, items)
-    folders.write_json(path / "meta.json", meta)
+    folders.write_meta(path, meta)
     return path
 
 

@@ -134,7 +134,7 @@ def test_no_test_sentence_is_in_the_training_text_even_if_it_occurs_twice(files,
 
 def test_the_numbers_in_meta_are_those_of_the_text(prepared):
     folder, meta = prepared
-    assert meta["format"] == 2 and meta["word_order"] == {} and meta["disjoint"] is False
+    assert meta["format"] == 3 and meta["word_order"] == {} and meta["disjoint"] is False
     assert meta["languages"] == ["en", "de", "zh", "he"] and meta["new"] == ["cs"]
     assert meta["spaces"] == dict(en=True, de=True, zh=False, he=True, cs=True)
     for name in WORDS:
@@ -443,15 +443,19 @@ def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
     assert main(flags(files, out=out)) == 0
     meta, tokenizer = ((out / name).read_text(encoding="utf-8") for name in ("meta.json", "tokenizer.json"))
     for name, content, message in (
-            ("tokenizer.json", tokenizer + " ", "is not the tokenizer that the folder was prepared with"),
+            ("tokenizer.json", tokenizer + " ", r"tokenizer\.json was changed after the folder was prepared"),
             ("meta.json", meta[:-3], "meta.json is damaged"),
-            ("meta.json", meta.replace('"format": 2', '"format": 9'), "9, this program reads format 2"),
-            ("de.val.bin", "short", r"de\.val\.bin does not hold the \d+ tokens")):
-        before = (out / name).read_bytes()
+            ("meta.json", meta.replace('"format": 3', '"format": 9'), "9, this program reads format 3"),
+            ("meta.json", meta.replace('"en": true', '"en": false'), r"meta\.json was changed after it was written"),
+            ("meta.json", '{"format": 3}', r"meta\.json was changed"),
+            ("baselines.json", "{}", r"baselines\.json was changed"),
+            ("lexicon.de.tsv", "a\tb\n", r"lexicon\.de\.tsv is no file of this folder"),
+            ("de.val.bin", "short", r"de\.val\.bin was changed")):
+        before = (out / name).read_bytes() if (out / name).exists() else None
         (out / name).write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             folders.read_meta(out)
-        (out / name).write_bytes(before)
+        (out / name).write_bytes(before) if before else (out / name).unlink()
     assert folders.read_meta(out)["base_vocab"] == 400
 
 

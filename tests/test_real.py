@@ -350,7 +350,7 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
     with pytest.raises(UserError, match="no English items"):
         Corpus(bare, ["en", "de"]).exercises()
     (bare / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
-    assert "is not the tokenizer that the folder was prepared with" in error("--data", str(bare))
+    assert "tokenizer.json was changed after the folder was prepared" in error("--data", str(bare))
 
 
 # --- the study ----------------------------------------------------------------------------------------------

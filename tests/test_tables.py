@@ -1,5 +1,4 @@
 """Tables, pictures, claims and studies, on handmade summaries and logs."""
-import hashlib
 import json
 import math
 import re
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.files import UserError
-from data.folder import FORMAT
+from data.folder import FORMAT, write_meta
 from data.lab import claims, plots, studies, tables
 from data.lab.options import STUDIES, parse_args
 
@@ -618,10 +617,9 @@ def prepared(folder, disjoint=False):
     tokens = {f"{name}.{split}": 5000 for name in ("en", "de", "cs") for split in ("train", "val", "test")}
     for name in tokens:
         (folder / f"{name}.bin").write_bytes(bytes(2 * 5000))
-    (folder / "meta.json").write_text(json.dumps(dict(
+    write_meta(folder, dict(
         format=FORMAT, languages=["en", "de"], new=["cs"], base_vocab=330, disjoint=disjoint, dtype="uint16",
-        tokenizer=hashlib.sha256(b"{}").hexdigest(), spaces={}, words={}, bytes={}, tokens=tokens,
-        word_order={})), encoding="utf-8")
+        spaces={}, words={}, bytes={}, tokens=tokens, word_order={}))
 
 
 def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 
 from data.corpus import Corpus
 from data.files import UserError
-from data.folder import read_meta
+from data.folder import read_meta, write_meta
 from data.tasks import Item
 from data.world import build as builder
 from data.world.build import add_language, divide, load, read_text
@@ -626,12 +626,23 @@ def cut(path):
     os.truncate(path, path.stat().st_size - 2)
 
 
+def replace(path, old, new):
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new), encoding="utf-8")
+
+
 DAMAGE = {
     "a stream is cut": lambda folder: cut(folder / "clone.val.bin"),
     "a stream is missing": lambda folder: (folder / "en.train.bin").unlink(),
     "meta.json is cut": lambda folder: cut(folder / "meta.json"),
     "meta.json is missing": lambda folder: (folder / "meta.json").unlink(),
     "another tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{}", encoding="utf-8"),
+    "a stream is zeroed": lambda folder: (folder / "en.val.bin").write_bytes(
+        bytes((folder / "en.val.bin").stat().st_size)),
+    "an edited number": lambda folder: replace(folder / "meta.json", '"disjoint": true', '"disjoint": false'),
+    "another dictionary": lambda folder: replace(folder / "dictionary.clone.tsv", "\n", "s\n"),
+    "a file is added": lambda folder: (folder / "pairs.clone.train.tsv").write_text("a\tb\n", encoding="utf-8"),
     "an empty folder": lambda folder: [path.unlink() for path in folder.rglob("*") if path.is_file()],
 }
 
@@ -668,6 +679,7 @@ def test_a_damaged_line_of_items_is_reported_with_its_file_and_line(corpus, tmp_
     shutil.copytree(corpus.folder, folder)
     path = folder / "tasks" / "nli.test.jsonl"
     path.write_text("\n".join(lines(path)[:3]) + '\n{"id": "nli', encoding="utf-8")
+    write_meta(folder, corpus.meta)
     with pytest.raises(UserError, match=r"nli\.test\.jsonl line 4"):
         Corpus(folder).items("nli", "test", 10)
 

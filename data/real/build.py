@@ -9,8 +9,8 @@ from typing import Callable
 import numpy as np
 
 from data.files import UserError, whole_folder
-from data.folder import (ENCODED, FORMAT, SPLITS, file_digest, pack, read_meta, train_tokenizer, write_items,
-                         write_json, write_lines, write_stream, write_text)
+from data.folder import (ENCODED, FORMAT, SPLITS, pack, read_meta, train_tokenizer, write_items, write_json,
+                         write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries
 from data.real.vocabulary import extend
 from data.text import chunks, count_words, has_spaces, sample
@@ -103,9 +103,8 @@ class Writer:
             write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
-                    tokenizer=file_digest(self.folder / "tokenizer.json"), new_vocab=new_vocab,
-                    spaces=self.spaces, word_order={}, documents={}, words={}, bytes={}, tokens={},
-                    tokens_per_word={}, tokens_per_word_before={})
+                    new_vocab=new_vocab, spaces=self.spaces, word_order={}, documents={}, words={}, bytes={},
+                    tokens={}, tokens_per_word={}, tokens_per_word_before={})
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
             path, documents = self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng)
@@ -189,7 +188,7 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)
         meta |= writer.write_streams(vocab_size, new_subwords)
         writer.write_tasks({name: writer.write_dictionary(name) for name in writer.languages[1:]})
-        write_json(temporary / "meta.json", meta | dict(counts=writer.counts) | source.about)
+        write_meta(temporary, meta | dict(counts=writer.counts) | source.about)
     return read_meta(folder)
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data.corpus import languages_of_rows
-from data.files import UserError, locked, replaced, whole_folder
-from data.folder import (FORMAT, file_digest, language_order, read_meta, token_classes, train_tokenizer,
-                         write_items, write_json, write_lines, write_stream, write_text)
+from data.files import UserError, locked, whole_folder
+from data.folder import (FORMAT, language_order, read_meta, token_classes, train_tokenizer, write_items,
+                         write_lines, write_meta, write_stream, write_text)
 from data.tasks import MOST_SHOTS
 from data.text import LEAST, documents_of
 from data.world.lexicon import LABELS, QUESTIONS
@@ -111,6 +111,7 @@ def write_tokens(folder, stream, documents, tokenizer, index, meta, limit=math.i
 def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Generate the world, train the tokenizer on its English training text and write the folder.
 
+    The folder appears when it is complete.
     n_words:     English words of training text
     clone_share: share of the other languages in all training text, divided evenly among them
     text:        path of a user's own English, one document per line, told instead of the stories of the world
@@ -136,7 +137,6 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
                 source=f"data/world with the text of {Path(text).name}" if text else "data/world")
     with whole_folder(folder) as temporary:
         write_text(temporary / "tokenizer.json", tokenizer.to_str(pretty=True))
-        meta["tokenizer"] = file_digest(temporary / "tokenizer.json")
         for (index, split), texts in streams.items():
             write_tokens(temporary, f"{languages[index]}.{split}", texts, tokenizer, index, meta)
         tokens = np.fromfile(temporary / "en.train.bin", meta["dtype"], DICTIONARY_TOKENS)
@@ -149,7 +149,7 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
                               tasks=write_items(temporary, world_items(seed)))
         if own:
             write_lines(temporary / "new_text.txt", own[10::20])     # for new languages
-        write_json(temporary / "meta.json", meta)
+        write_meta(temporary, meta)
 
 
 def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
@@ -192,5 +192,4 @@ def add_language(folder, name, n_tokens):
             write_tokens(folder, f"{name}.{split}", texts, tokenizer, len(meta["languages"]), meta, limit=n)
         if name not in meta["new"]:
             meta["new"].append(name)
-        with replaced(folder / "meta.json") as path:
-            write_json(path, meta)
+        write_meta(folder, meta)
