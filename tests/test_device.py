@@ -129,7 +129,7 @@ def test_every_preset_makes_a_step_and_a_checkpoint_without_memory_for_it(name, 
         optimizer.step()
     assert logits.shape == (2, T, V) and all(p.grad.shape == p.shape for p in model.parameters())
     folder = RunFolder(tmp_path)
-    folder.save(stage="pretrain", step=1, model=model.state_dict(), optimizer=optimizer.state_dict(), sums={},
+    folder.save(run={}, stage="pretrain", step=1, model=model.state_dict(), optimizer=optimizer.state_dict(), sums={},
                 seconds=0.0)
     checkpoint = load_checkpoint(tmp_path / "last.pt", "meta")
     other.load_state_dict(checkpoint["model"], assign=True)

@@ -145,8 +145,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(cache, run, capsys, monkeyp
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(version=4), "is of version 4, this program reads version 3"),
-    (dict(version=2), "is of version 2, this program reads version 3"),
+    (dict(version=5), "is of version 5, this program reads version 4"),
+    (dict(version=2), "is of version 2, this program reads version 4"),
+    (dict(run=dict(seed=1)), "is of another run (seed 1 there, 0 here"),
     (dict(step="8"), "is damaged, or is not a checkpoint"),
     (dict(stage="adapt"), "of the stage adapt, which this run does not have"),
     (dict(model={}), "of another model than its config.json"),
@@ -157,6 +158,20 @@ def test_a_checkpoint_of_something_else_is_refused(cache, run, capsys, change, w
     assert train.main(flags(cache, run, **SHORT)) == 2
     error = one_line(capsys)
     assert words in error and "--fresh" in error and str(run) in error
+
+
+def test_the_checkpoint_of_another_run_is_neither_resumed_nor_started_from(cache, run, capsys, tmp_path):
+    other = run_recipe(cache, tmp_path / "other", **SHORT | dict(seed=1)).out
+    before = (run / "log.jsonl").read_bytes()
+    (run / "last.pt").write_bytes((other / "previous.pt").read_bytes())
+    for command in (flags(cache, run, **SHORT), ["--sample", "x", "--out", str(run), "--cache", str(cache)]):
+        assert train.main(command) == 2
+        error = one_line(capsys)
+        assert f"the checkpoint in {run} is of another run (seed 1 there, 0 here; data_used " in error
+    adapted = flags(cache, tmp_path / "b", **SHORT | dict(adapt_to="clone2", from_run=run))
+    assert train.main(adapted) == 2 and not (tmp_path / "b").exists()
+    assert f"--from_run {run}: its last.pt is of another run (seed 1 there, 0 here" in one_line(capsys)
+    assert (run / "log.jsonl").read_bytes() == before
 
 
 def test_moments_of_another_shape_are_refused(cache, run, capsys):
@@ -172,6 +187,7 @@ def finished(run, stage, **changes):
     config = json.loads((run / "config.json").read_text(encoding="utf-8")) | changes
     (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
     state = load_checkpoint(run / "last.pt")
+    state["run"] |= changes
     torch.save(state | dict(stage=stage, step=load_config(run).stages[stage]), run / "last.pt")
 
 

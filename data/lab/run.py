@@ -9,11 +9,24 @@ import torch
 
 from data.corpus import Corpus
 from data.files import UserError
-from data.lab.options import NEUTRAL, flags_of, load_config
+from data.lab.options import NEUTRAL, Config, flags_of, load_config
 from data.lab.processes import init_distributed
 from data.lab.runs import RunFolder, device_of, load_checkpoint
 from data.world import build
 from model import GPT, ModelConfig, choose_dtype, lm_loss
+
+
+def identity(cfg, data_used):
+    """What makes a run another one: its options, but those of NEUTRAL, and the digest of its data."""
+    return {name: value for name, value in asdict(cfg).items() if name not in NEUTRAL} | dict(
+        data_used=data_used)
+
+
+def differences(there, here):
+    """Two identities -> their differences as text.  Options that are newer than `there` had their default."""
+    there = asdict(Config()) | there
+    return "; ".join(f"{name} {there.get(name)!s:.60} there, {value} here" for name, value in here.items()
+                     if there.get(name) != value)
 
 
 class Run(RunFolder):
@@ -88,12 +101,15 @@ class Run(RunFolder):
         """The weights of the finished run that a flag names.  Raises UserError if they do not fit here."""
         run = RunFolder(getattr(self.cfg, flag))
         where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
-        steps = load_config(run.out).stages
+        cfg, data_used = load_config(run.out), (run.read("config.json") or {}).get("data_used", self.digest)
+        if different := differences(state["run"], identity(cfg, data_used)):
+            raise UserError(f"{where}: its last.pt is of another run ({different}): train it again")
+        steps = cfg.stages
         if state["stage"] != stage or state["step"] != steps.get(stage):
             how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
             raise UserError(f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
                             f"give a finished run {how[flag]}")
-        if (run.read("config.json") or {}).get("data_used", self.digest) != self.digest:
+        if data_used != self.digest:
             raise UserError(f"{where}: it was trained on other data than there is now; train it again")
         names = ("body.", "final_norm.") if flag == "body_from" else ""          # all names begin with ""
         shapes, needed = ({name: p.shape for name, p in weights.items() if name.startswith(names)}
@@ -121,13 +137,13 @@ class Run(RunFolder):
         found = self.read("config.json")
         if found is None:
             return
-        there = asdict(load_config(self.out)) | dict(data_used=found.get("data_used"))
-        here = asdict(self.cfg) | dict(data_used=self.digest)
-        different = [f"{name} {there[name]} there, {value} here" for name, value in here.items()
-                     if name not in NEUTRAL and there[name] != value]
-        if different:
-            raise UserError(f"{self.out} holds a run of another configuration ({'; '.join(different)}): "
+        there = identity(load_config(self.out), found.get("data_used"))
+        if different := differences(there, identity(self.cfg, self.digest)):
+            raise UserError(f"{self.out} holds a run of another configuration ({different}): "
                             "choose another --out, or train again with --fresh")
+
+    def save(self, **state):
+        super().save(run=identity(self.cfg, self.digest), **state)
 
     def save_config(self):
         self.write("config.json", json.dumps(
@@ -148,6 +164,10 @@ class Run(RunFolder):
             self.save_config()
         self.processes.barrier()
         self.checkpoint = self.last()
+        if self.checkpoint and (different := differences(self.checkpoint["run"],
+                                                         identity(self.cfg, self.digest))):
+            raise UserError(f"the checkpoint in {self.out} is of another run ({different}): put back its "
+                            "own, or train again with --fresh")
         if self.checkpoint and self.checkpoint["stage"] not in self.cfg.stages:
             raise UserError(f"the checkpoint in {self.out} is of the stage {self.checkpoint['stage']:.60}, "
                             "which this run does not have: train again with --fresh")

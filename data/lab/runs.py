@@ -19,8 +19,9 @@ import torch
 from data.files import UserError, locked, named, read_json, replaced
 from data.lab.options import TRAIN_AGAIN
 
-CHECKPOINT_VERSION = 3
-CONTENT = dict(stage=str, step=int, model=dict, optimizer=dict, sums=dict, seconds=float, log_size=int)
+CHECKPOINT_VERSION = 4
+CONTENT = dict(run=dict, stage=str, step=int, model=dict, optimizer=dict, sums=dict, seconds=float,
+               log_size=int)
 CHECKPOINTS = ("last.pt", "previous.pt")
 FILES = ("config.json", "log.jsonl", "last.pt", "samples.txt", "sentences.svg", "summary.json")
 MORE_FILES = ("previous.pt", "sentences-before.svg")           # only some runs have these
