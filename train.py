@@ -356,7 +356,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
             with reading(run.out / "summary.json"):
                 print(tables.show(summary))
             print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
-                  f"  python train.py --sample \"Anna was thirsty.\" --out {quote(str(out))}")
+                  f"  python train.py --sample \"Anna was thirsty.\" --out {quote(str(out))}{run.hint()}")
     return summary
 
 

@@ -29,6 +29,9 @@ from data.real.public_tasks import TASKS, read_all  # noqa: E402
 from data.text import LEAST, documents_of, held_out, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
+MANY = 2**40                         # practically no limit
+RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, MANY), pairs_n=(0, MANY),
+              dictionary_words=(0, MANY), seed=(0, 2**31))
 FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
 
 
@@ -150,11 +153,10 @@ def parse_args(argv):
     p.add_argument("--seed", type=int, default=0, help="of splits and shuffles [%(default)s]")
     args = p.parse_args(argv)
     args.new = list(dict.fromkeys(args.new))
-    for flag, least in dict(vocab_size=300, new_subwords=1, captions=1, pairs_n=0, dictionary_words=0,
-                            seed=0).items():
+    for flag, (low, high) in RANGES.items():
         value = getattr(args, flag)
-        if value is not None and value < least:
-            p.error(f"--{flag} {value} is out of range: at least {least}")
+        if value is not None and not low <= value <= high:
+            p.error(f"--{flag} {value} is out of range: {low} to {high}")
     if bool(args.download) == bool(args.text):
         p.error("give either --download multi30k or --text en=FILE de=FILE")
     if args.download and args.pairs:
@@ -177,7 +179,7 @@ def main(argv=None):
         message = error
         if isinstance(error, OSError):
             message = f"{error.filename or folder}: {os.strerror(error.errno or 5)}"
-        print(f"prepare.py: {message}", file=sys.stderr)
+        print("prepare.py:", " ".join(str(message).split()), file=sys.stderr)  # names may hold newlines
         return 2
     except KeyboardInterrupt:
         print("\nstopped, no folder was made; fetched files are kept", file=sys.stderr)

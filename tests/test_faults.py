@@ -174,6 +174,17 @@ def test_the_checkpoint_of_another_run_is_neither_resumed_nor_started_from(cache
     assert (run / "log.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("log", ["{", "3\n", "{}\n", '{"stage": "pretrain"}\n', "\x00"])
+def test_a_damaged_log_is_named(run, log, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (run / "summary.json").write_text('{"languages": []}', encoding="utf-8")
+    (run / "log.jsonl").write_text(log, encoding="utf-8")
+    assert train.main(["--report", str(run)]) == 2
+    assert f"{run}/log.jsonl is damaged: train again with --fresh" in one_line(capsys)
+    with pytest.raises(UserError, match="log.jsonl is damaged"):
+        RunFolder(run).curve("pretrain", "lm")
+
+
 def test_moments_of_another_shape_are_refused(cache, run, capsys):
     state = load_checkpoint(run / "last.pt")
     state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)

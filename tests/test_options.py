@@ -224,6 +224,20 @@ def test_a_folder_without_a_newer_option_is_the_same_run_if_the_option_has_its_d
         run_with(cache, tmp_path / "a", reset_blend=0.5).enter()
 
 
+def test_a_slash_at_the_end_of_a_folder_changes_nothing(corpus, tmp_path):
+    base = write_config(tmp_path / "base", method="baseline")
+    for flag, folder in (("--data", corpus.folder), ("--from_run", base)):
+        more = ["--method", "align"] if flag == "--from_run" else []
+        assert parse_args([flag, f"{folder}/", *more])[0] == parse_args([flag, str(folder), *more])[0]
+
+
+def test_a_finished_run_says_with_which_options_it_was_evaluated(cache, tmp_path):
+    run_with(cache, tmp_path / "a").enter()
+    assert run_with(cache, tmp_path / "a", log_every=3).hint() == ""
+    assert run_with(cache, tmp_path / "a", shots="0,5", eval_items=7).hint() == (
+        "\nshown with eval_items 6, shots 0: add --eval_only to measure again")
+
+
 def test_other_data_is_another_configuration(cache, tmp_path):
     run = run_with(cache, tmp_path / "a")
     run.enter()

@@ -353,7 +353,10 @@ def complaint(wanted, capsys, out):
     (dict(tasks="pawsx=folder"), "no item found in {files}/folder, expected {files}/folder/en/dev_2k.tsv"),
     (dict(tasks="glue=pawsx"), "--tasks glue: not one of pawsx, xnli, xcopa, xstorycloze"),
     (dict(disjoint=" ", new="de"), "--disjoint goes without --new"),
-    (dict(vocab_size=100), "--vocab_size 100 is out of range: at least 300"),
+    (dict(vocab_size=100), "--vocab_size 100 is out of range: 300 to 1048576"),
+    (dict(vocab_size=10**12), "--vocab_size 1000000000000 is out of range: 300 to 1048576"),
+    (dict(captions=10**30), "is out of range: 1 to"),
+    (dict(text="en=en.txt de=unbroken.txt"), "unbroken.txt line 101 has a word of 100,000 characters, more than 10,000"),
     (dict(captions=1), "its train part has"),
     (dict(text=""), "give either --download multi30k or --text"),
     (dict(new_subword=5), "unknown flag --new_subword; did you mean --new_subwords?"),
@@ -367,12 +370,18 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, cha
     (files / "latin.txt").write_bytes(b"fine\n" * 149 + "caf\u00e9\n".encode("latin-1")[1:])
     (files / "cut.txt.gz").write_bytes((files / "de.txt.gz").read_bytes()[:-2000])
     put(files / "bad.txt", ["dog hund", "katze"])
+    put(files / "unbroken.txt", ["fine words"] * 100 + ["ab" * 50_000])
     put(files / "short.de", sentences("de", seed=9)[:-1])
     (files / "badtask/en").mkdir(parents=True, exist_ok=True)
     (files / "folder").mkdir(exist_ok=True)
     put(files / "badtask/en/test_2k.tsv", ["id\tsentence1\tsentence2\tlabel", "1\tA\tB"])
     said = complaint(flags(files, **change), capsys, tmp_path / "out")
     assert message.replace("{files}", str(files)) in said
+
+
+def test_a_newline_in_the_name_of_a_language_is_one_line(files, tmp_path, capsys):
+    said = complaint([*flags(files)[:3], f"en={files}/en.txt", f"d\ne={files}/de.txt"], capsys, tmp_path / "out")
+    assert "--text d e=" in said and "write NAME=FILE" in said
 
 
 def test_a_text_too_short_for_training_is_refused_with_what_it_needs(files, tmp_path, capsys):

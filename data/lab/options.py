@@ -40,8 +40,8 @@ REAL = dict(eval_items=1000, adapt_steps=300)
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
 UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
-NEUTRAL = ("eval_items", "shots", "generate_items", "transfer_steps", "log_every", "accumulate", "device",
-           "compile")
+EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")
+NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
 
 # options that --from_run takes from the run, because its pretraining is over
 PRETRAINING = ("data", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
@@ -310,6 +310,9 @@ def parse_args(argv, description=""):
         if f.name in modes:
             given[f.name] = vars(modes).pop(f.name)
             check_value(f, given[f.name])
+    for name in ("data", "text", "from_run", "body_from"):     # folder/ is the same as folder
+        if given.get(name):
+            given[name] = str(Path(given[name]))
     if modes.sample is None and not modes.eval_only:
         return resolve(given), modes
     out = Path(modes.out) if modes.out else default_out(resolve(given))

@@ -9,7 +9,7 @@ import torch
 
 from data.corpus import Corpus
 from data.files import UserError
-from data.lab.options import NEUTRAL, Config, flags_of, load_config
+from data.lab.options import EVALUATION, NEUTRAL, Config, flags_of, load_config
 from data.lab.processes import init_distributed
 from data.lab.runs import RunFolder, device_of, load_checkpoint
 from data.world import build
@@ -141,6 +141,13 @@ class Run(RunFolder):
         if different := differences(there, identity(self.cfg, self.digest)):
             raise UserError(f"{self.out} holds a run of another configuration ({different}): "
                             "choose another --out, or train again with --fresh")
+
+    def hint(self):
+        """A line for results that were measured with other options than these: -> text, perhaps empty."""
+        there = self.read("config.json") or {}
+        shown = [f"{name} {there[name]}" for name in EVALUATION
+                 if there.get(name, value := getattr(self.cfg, name)) != value]
+        return f"\nshown with {', '.join(shown)}: add --eval_only to measure again" if shown else ""
 
     def save(self, **state):
         super().save(run=identity(self.cfg, self.digest), **state)

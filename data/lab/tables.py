@@ -1,14 +1,14 @@
 """Tables of a run, of several runs and of a study.  A line of tables.tsv shows a measure in all of them."""
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data.files import UserError, read_json
-from data.lab.options import TRAIN_AGAIN, UNTRIED
+from data.files import UserError
+from data.lab.options import UNTRIED
 from data.lab.plots import curves
+from data.lab.runs import RunFolder
 
 CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
            "(of an average: per task)")
@@ -284,11 +284,11 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
 
 def read_run(folder):
     """The results of a finished run: -> summary, rows of the log.  Raises UserError if it has none."""
-    summary = read_json(folder / "summary.json", TRAIN_AGAIN)
+    run = RunFolder(folder)
+    summary = run.read("summary.json")
     if summary is None:
         raise UserError(f"{folder}/summary.json is missing: give the folder of a finished run")
-    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return summary, [json.loads(line) for line in log]
+    return summary, run.rows()
 
 
 def compare(folders, out):
