@@ -37,6 +37,7 @@ SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
 READ = (".json", ".jsonl", ".tsv")   # files that are read wherever they are
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these
+APOSTROPHES = ("'", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")     # byte-level BPE splits words before them
 # full stops of languages without spaces, as byte-level BPE writes them
 WIDE_END = tuple(pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0]
                  for mark in "。？！")
@@ -111,7 +112,7 @@ def train_tokenizer(documents, vocab_size):
 def token_classes(tokenizer):
     """Two tables over the vocabulary, (V,) bool each: the token starts a word, the token ends a sentence.
 
-    A word starts at a leading space or at anything that is neither letter nor digit.
+    A word starts at a leading space or at anything that is neither letter nor digit.  "don't" is one word.
     """
     starts, ends = np.ones(tokenizer.get_vocab_size(), bool), np.zeros(tokenizer.get_vocab_size(), bool)
     for token, i in tokenizer.get_vocab().items():
@@ -120,7 +121,8 @@ def token_classes(tokenizer):
             continue
         letters = token.replace("Ċ", "\n")     # byte-level BPE writes the space as Ġ, the newline as Ċ
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
-        starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum())
+        starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum()
+                                          and letters.lower() not in APOSTROPHES)
         ends[i] = letters[0] in SENTENCE_END or letters.startswith(WIDE_END)
     return starts, ends
 

@@ -15,6 +15,7 @@ from data.corpus import Corpus, Dictionary, languages_of_rows
 from data.files import UserError
 from data.folder import language_order, permute_words, text_lines
 from data.tasks import Item
+from prealign import code_switch
 
 STORY = "Anna went to the park.\nThere she met Tom. Who had the ball? Tom had it."
 
@@ -191,6 +192,17 @@ def test_a_word_starts_at_a_space_or_at_a_mark_in_every_language(corpus):
 def test_a_word_with_an_accented_letter_is_one_word(corpus, word):
     starts = corpus.starts_word(corpus.encode(word, separator=False))
     assert starts.tolist() == [True] + [False] * (len(starts) - 1)
+
+
+@pytest.mark.parametrize("text, words", [("don't", 1), ("don’t", 1), ("it's he'll", 2), ("o'clock", 1),
+                                         ("say 'no", 2), ("DON'T", 1), ("a-b", 2)])
+def test_a_contraction_is_one_word_and_never_switched_in_parts(corpus, text, words):
+    tokens = corpus.encode(text, separator=False)
+    assert corpus.starts_word(tokens).sum() == words
+    row = np.append(tokens, [0, 0])[None]                                        # (1, T + 1)
+    table = {corpus.word(part, "en"): [corpus.word("cat", "clone")] for part in ("don", "it", "he", "o", "say")}
+    switched, _ = code_switch(row, corpus.starts_word(row), np.array([True]), table, 1.0, np.random.default_rng(0))
+    assert (switched >= 400).any() == text.startswith("say")
 
 
 def test_sentences_end_at_their_marks_at_line_ends_and_at_documents(corpus):

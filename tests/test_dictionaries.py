@@ -127,6 +127,21 @@ def test_pairs_whose_words_never_occur_are_dropped_and_counted():
     assert coverage(selected, ENGLISH) == pytest.approx(6 / 15)
 
 
+def test_contractions_are_words_and_both_apostrophes_are_one(tmp_path):
+    english = WordCounts(["Tom DON’T say that we don’t.", "We don’t see Don, don't we?", "It's the dog's."])
+    assert english.count["don't"] == 4 and english.spell("don't") == "don’t" and english.count["don"] == 1
+    assert english.count["it's"] == english.count["dog's"] == 1 and "s" not in english.count
+    french = WordCounts(["Voici l'eau et L’EAU."])
+    assert french.count["eau"] == french.count["l"] == 2                      # an article is a word of its own
+    entries = read(write(tmp_path / "a.txt", "don't niet", "Don don", "It’s het", "DON’T geen"))
+    assert entries == {"don't": ["niet", "geen"], "don": ["don"], "it's": ["het"]}
+    selected, dropped = select(entries, english, None)
+    assert selected == {"don’t": ["niet", "geen"], "Don": ["don"], "It's": ["het"]} and not dropped
+    assert coverage(selected, english) == 6 / 15
+    found = learn([("we don’t", "wij niet"), ("we", "wij"), ("don't", "niet")] * 5)
+    assert found == {"don't": ["niet"], "we": ["wij"]}
+
+
 def test_without_spaces_every_translation_stays():
     assert select(dict(dog=["狗"], cat=["猫"]), ENGLISH, None) == (dict(dog=["狗"]), 1)
 

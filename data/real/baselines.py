@@ -13,7 +13,7 @@ from collections import Counter
 
 import numpy as np
 
-from data.real.dictionaries import WORD
+from data.real.dictionaries import WORD, fold
 
 CLASSIFIED = ("scene", "who")
 
@@ -21,27 +21,27 @@ CLASSIFIED = ("scene", "who")
 def invert(entries, english):
     """Turn a dictionary around: each translation gets its most frequent English word.
 
-    {English: [translation, ...]}, dictionaries.WordCounts -> {translation: English} in lower case
+    {English: [translation, ...]}, dictionaries.WordCounts -> {translation: English} folded
     """
     inverse = {}
-    for word in sorted(entries, key=lambda w: (english.count[w.lower()], w)):
-        inverse |= {t.lower(): word.lower() for t in entries[word]}
+    for word in sorted(entries, key=lambda w: (english.count[fold(w)], w)):
+        inverse |= {fold(t): fold(word) for t in entries[word]}
     return inverse
 
 
 def invert_ranked(entries, english):
     """The same for a learned dictionary with ranked translations: the English word that ranks it best."""
     inverse, best = {}, {}
-    for word in sorted(entries, key=lambda w: (-english.count[w.lower()], w)):
-        for rank, translation in enumerate(map(str.lower, entries[word])):
+    for word in sorted(entries, key=lambda w: (-english.count[fold(w)], w)):
+        for rank, translation in enumerate(map(fold, entries[word])):
             if rank < best.get(translation, rank + 1):
-                inverse[translation], best[translation] = word.lower(), rank
+                inverse[translation], best[translation] = fold(word), rank
     return inverse
 
 
 def words(text, inverse=None):
-    """The words of a text in lower case, those in the dictionary `inverse` replaced."""
-    found = WORD.findall(text.lower())
+    """The words of a text, folded, those in the dictionary `inverse` replaced."""
+    found = WORD.findall(fold(text))
     return [inverse.get(word, word) for word in found] if inverse else found
 
 

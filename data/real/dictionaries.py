@@ -3,7 +3,8 @@
   read        MUSE ("dog hund"), TSV ("dog<TAB>hund"), PreAlign's JSON lines ({"words": "dog $ hund"})
   learn       IBM model 1 from sentence pairs (Brown et al. 1993)
 
-A dictionary is {English word: [translation, ...]}.  Its words are in lower case until `select` spells them.
+A dictionary is {English word: [translation, ...]}.  Its words are folded (lower case, one kind of apostrophe)
+until `select` spells them as the text does.
 """
 import itertools
 import json
@@ -16,13 +17,18 @@ import numpy as np
 from data.files import UserError
 from data.text import lines_of
 
-WORD = re.compile(r"\w+")
-SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*(\w+)")
+WORD = re.compile(r"\w+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)     # "don't" is a word, "l'eau" two
+SENTENCE_START = re.compile(rf"(?:^|[.!?:]\s+)\W*({WORD.pattern})", re.I)
 HELD_OUT_OF = 5                      # one English word in five is held out from training
 FREQUENT = 10, 5                     # smallest counts of a held-out word in the text and of its translation
 # Of a learned dictionary: smallest count of an English word, smallest probability in both directions, most
 # translations of a word, and most word pairs within sentences (100 bytes each; later ones are not read).
 LEAST_COUNT, LEAST_P, MOST_LEARNED, MOST_LINKS = 5, 0.1, 3, 10_000_000
+
+
+def fold(text):
+    """The form in which words of text and dictionary are compared: "Don’t" is "don't"."""
+    return text.lower().replace("’", "'")
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -55,7 +61,7 @@ def read(path):
 
 
 def _sides(line):
-    """Split one line: -> [English, translation, ...] in lower case, [] for another format."""
+    """Split one line: -> [English, translation, ...] folded, [] for another format."""
     if line.startswith("{"):
         try:
             found = json.loads(line)["words"].split("$")
@@ -67,7 +73,7 @@ def _sides(line):
         found = line.split(" ")
         if len(found) != 2:
             return []
-    return [side.strip().lower() for side in found]
+    return [fold(side.strip()) for side in found]
 
 
 # --- IBM model 1 --------------------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ def learn(pairs):
     """
     read, size = [], 0
     for pair in pairs:
-        read.append([WORD.findall(side.lower()) for side in pair])
+        read.append([WORD.findall(fold(side)) for side in pair])
         size += len(read[-1][0]) * len(read[-1][1])
         if size > MOST_LINKS:
             break
@@ -146,7 +152,7 @@ def learn(pairs):
 class WordCounts:
     """How often each word occurs in a text, in any case, and how it is spelled within sentences.
 
-    count: {word in lower case: number};  spelling: {word in lower case: the word as written}
+    count: {folded word: number};  spelling: {folded word: the word as written}
     """
 
     def __init__(self, documents):
@@ -155,16 +161,16 @@ class WordCounts:
             forms.update(WORD.findall(document))
             openings.update(SENTENCE_START.findall(document))
         for form, n in forms.items():
-            self.count[form.lower()] += n
+            self.count[fold(form)] += n
         # a capital at the start of a sentence tells nothing: only words that never occur inside keep it
         inside = forms - openings
         for form in sorted(forms, key=lambda form: (inside[form], forms[form], form)):
-            self.spelling[form.lower()] = form                 # the most frequent form is set last
+            self.spelling[fold(form)] = form                 # the most frequent form is set last
 
     def spell(self, phrase):
         """A word or phrase in the spelling of the text; None if one of its words never occurs."""
-        parts = re.split(r"(\w+)", phrase)                     # words at odd places
-        words = [part.lower() for part in parts[1::2]]
+        parts = re.split(f"({WORD.pattern})", phrase, flags=re.I)      # words at odd places
+        words = [fold(part) for part in parts[1::2]]
         if not all(word in self.spelling for word in words):
             return None
         parts[1::2] = [self.spelling[word] for word in words]
@@ -190,7 +196,7 @@ def select(entries, english, other):
 
 def is_held_out(word, seed):
     """Whether an English word is held out, in every language: the word alone decides."""
-    return zlib.crc32(f"{seed} {word.lower()}".encode()) % HELD_OUT_OF == 0
+    return zlib.crc32(f"{seed} {fold(word)}".encode()) % HELD_OUT_OF == 0
 
 
 def split(selected, english, other, seed, limit=None):
@@ -202,8 +208,8 @@ def split(selected, english, other, seed, limit=None):
     for word, translations in selected.items():
         if not is_held_out(word, seed):
             train[word] = translations
-        elif english.count[word.lower()] >= FREQUENT[0]:
-            frequent = [t for t in translations if not other or other.count[t.lower()] >= FREQUENT[1]]
+        elif english.count[fold(word)] >= FREQUENT[0]:
+            frequent = [t for t in translations if not other or other.count[fold(t)] >= FREQUENT[1]]
             if frequent:
                 held_out[word] = frequent
     return dict(itertools.islice(train.items(), limit)), held_out
@@ -211,5 +217,5 @@ def split(selected, english, other, seed, limit=None):
 
 def coverage(entries, english):
     """The share of running English words that have an entry."""
-    known = {word.lower() for word in entries}
+    known = {fold(word) for word in entries}
     return sum(n for word, n in english.count.items() if word in known) / max(sum(english.count.values()), 1)
