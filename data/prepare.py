@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 if not __package__:                  # python data/prepare.py: the repository in place of the folder data/
@@ -32,6 +33,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 MANY = 2**40                         # practically no limit
 RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, MANY), pairs_n=(0, MANY),
               dictionary_words=(0, MANY), seed=(0, 2**31))
+CACHE = "data/cache/download"
 FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
 
 
@@ -68,7 +70,7 @@ def source_of(args):
     pairs, folders = assignments("--pairs", args.pairs, 2), assignments("--tasks", args.tasks)
     languages = list(texts)
     if args.download:
-        languages = list(dict.fromkeys([*filter(None, args.languages.split(",")), *args.new]))
+        languages = list(dict.fromkeys([*filter(None, (args.languages or "en,de,fr").split(",")), *args.new]))
         check_names("--languages", languages, download.LANGUAGES)
     check_names("--new", args.new, languages)
     old = sorted((name for name in languages if name not in args.new), key=lambda name: name != "en")
@@ -82,7 +84,8 @@ def source_of(args):
     given = {name: file for name, file in dictionary.items() if file != FROM_PAIRS}
     learned = [name for name in dictionary if name not in given]
     if args.download:
-        return multi30k.source(old, args.new, given, learned, folders, args.seed, args.cache, args.from_dir)
+        return multi30k.source(old, args.new, given, learned, folders, args.seed, args.cache or CACHE,
+                               args.from_dir)
     for name in learned:
         if name not in pairs:
             raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
@@ -131,21 +134,20 @@ def parse_args(argv):
     p = argparse.ArgumentParser(prog="prepare.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.error = complain
+    several = partial(p.add_argument, nargs="+", action="extend", default=[])
     p.add_argument("--download", choices=["multi30k"], help="a data set that is fetched and checked")
     p.add_argument("--from-dir", metavar="DIR", help="with --download: take the files from this folder")
-    p.add_argument("--cache", default="data/cache/download", metavar="DIR",
-                   help="where fetched files are kept [%(default)s]")
-    p.add_argument("--languages", default="en,de,fr", help="of multi30k, English first [%(default)s]")
-    p.add_argument("--text", nargs="+", default=[], metavar="LANG=FILE", help="your own text")
-    p.add_argument("--dictionary", nargs="+", default=[], metavar="LANG=FILE",
-                   help="from English to each language; LANG=pairs learns it from the sentence pairs")
-    p.add_argument("--pairs", nargs="+", default=[], metavar="LANG=EN,OTHER", help="two aligned files")
-    p.add_argument("--tasks", nargs="+", default=[], metavar="TASK=DIR", help=", ".join(TASKS))
-    p.add_argument("--new", nargs="+", default=[], metavar="LANG",
-                   help="languages that tokenizer and pretraining do not meet")
+    p.add_argument("--cache", metavar="DIR", help=f"where fetched files are kept [{CACHE}]")
+    p.add_argument("--languages", help="of multi30k, English first [en,de,fr]")
+    several("--text", metavar="LANG=FILE", help="your own text")
+    several("--dictionary", metavar="LANG=FILE",
+            help="from English to each language; LANG=pairs learns it from the sentence pairs")
+    several("--pairs", metavar="LANG=EN,OTHER", help="two aligned files")
+    several("--tasks", metavar="TASK=DIR", help=", ".join(TASKS))
+    several("--new", metavar="LANG", help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
     p.add_argument("--vocab_size", type=int, default=4000, help="subwords of the tokenizer [%(default)s]")
-    p.add_argument("--new_subwords", type=int, default=2000, help="more for each new language [%(default)s]")
+    p.add_argument("--new_subwords", type=int, help="more for each new language [2000]")
     p.add_argument("--disjoint", action="store_true", help="no two languages share a subword (control)")
     p.add_argument("--captions", type=int, help="most training documents of a language but English [all]")
     p.add_argument("--pairs_n", type=int, help="most sentence pairs to train on [all]")
@@ -159,8 +161,16 @@ def parse_args(argv):
             p.error(f"--{flag} {value} is out of range: {low} to {high}")
     if bool(args.download) == bool(args.text):
         p.error("give either --download multi30k or --text en=FILE de=FILE")
-    if args.download and args.pairs:
-        p.error("--pairs goes with --text: multi30k has its own pairs")
+    own = [] if args.download else args.pairs + args.dictionary
+    for flag, serves, why in (
+        ("pairs", args.text, "--text: multi30k has its own pairs"),
+        *((flag, args.download, "--download") for flag in ("languages", "from_dir", "cache")),
+        ("cache", not args.from_dir, "files that are fetched, not with --from-dir"),
+        ("new_subwords", args.new, "--new"), ("pairs_n", args.download or args.pairs, "--pairs"),
+        ("dictionary_words", args.download or own, "--dictionary or --pairs"),
+    ):
+        if getattr(args, flag) not in (None, []) and not serves:
+            p.error(f"--{flag.replace('from_dir', 'from-dir')} goes with {why}")
     if args.disjoint and args.new:
         p.error("--disjoint goes without --new: new subwords extend a shared tokenizer")
     if args.from_dir and not Path(args.from_dir).is_dir():
@@ -173,7 +183,7 @@ def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     folder = Path(args.out or ("data/multi30k" if args.download else "data/own"))
     try:
-        meta = build.write(folder, source_of(args), args.vocab_size, args.new_subwords, args.seed,
+        meta = build.write(folder, source_of(args), args.vocab_size, args.new_subwords or 2000, args.seed,
                            args.disjoint, args.captions, args.pairs_n, args.dictionary_words)
     except (UserError, OSError) as error:
         message = error

@@ -35,6 +35,8 @@ def lines_of(path):
                 except UnicodeDecodeError as error:
                     raise UserError(f"{path} line {number} is not UTF-8 (byte {error.start + 1}): "
                                     "save the file as UTF-8") from None
+                if "\0" in text:
+                    raise UserError(f"{path} line {number} has a NUL byte: save the file as text in UTF-8")
                 longest = max(map(len, UNBROKEN.findall(text)), default=0) if len(text) > LONGEST_WORD else 0
                 if longest > LONGEST_WORD:
                     raise UserError(f"{path} line {number} has a word of {longest:,} characters, more than "

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data import folder as folders, text
+from data import folder as folders, prepare, text
 from data.corpus import Corpus
 from data.files import UserError
 from data.lab.options import Config, parse_args
@@ -288,6 +288,26 @@ def test_a_word_of_the_dictionary_that_never_occurs_is_counted(files, tmp_path, 
     assert "unicorn" not in (tmp_path / "out/dictionary.de.tsv").read_text(encoding="utf-8")
 
 
+def test_the_fit_of_a_dictionary_is_shown_in_numbers_with_a_warning(files, tmp_path, capsys):
+    rows = [f"{a} {b}".lower() for a, b in zip(WORDS["en"], WORDS["de"][:6] + WORDS["cs"][6:])]
+    put(tmp_path / "bad.txt", rows)
+    wanted = [*flags(files), "--dictionary", f"de={tmp_path}/bad.txt", "--out", str(tmp_path / "out")]
+    assert main(wanted) == 0
+    shown = capsys.readouterr().out
+    found = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]["fit"]
+    assert found["english"] == 1 and found["occur"] == 0.1 and 0.1 < found["other"] < 0.5
+    assert "of those of de; 10% of the translations occur in the text of de\n    warning: below 20%" in shown
+    assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(tmp_path / "good")]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_flag_that_is_repeated_adds_up(files):
+    once, twice = (prepare.parse_args(wanted) for wanted in (
+        ["--text", "en=a", "hu=b", "cs=c", "--new", "cs", "hu"],
+        ["--text", "en=a", "--text", "hu=b", "cs=c", "--new", "cs", "--new", "hu"]))
+    assert once == twice and once.text == ["en=a", "hu=b", "cs=c"]
+
+
 def test_the_same_input_and_seed_give_the_same_bytes(files, prepared, tmp_path):
     def content(seed):
         out = tmp_path / f"out{seed}"
@@ -346,6 +366,25 @@ def complaint(wanted, capsys, out):
     (dict(dictionary="de=pairs"), "--dictionary de=pairs needs --pairs"),
     (dict(pairs="de=pairs.en,short.de"), "short.de differ in length"),
     (dict(pairs="de=pairs.en"), "two files, English first"),
+    (dict(pairs="de=pairs.de,pairs.en"), "--pairs de: 0% of the words of the English side occur in the English text, 100%"),
+    (dict(pairs="de=pairs.de,pairs.de"), "--pairs de: both sides are the same in 530 of the first 530 pairs"),
+    (dict(text="en=en.txt zh=zh.txt", pairs="zh=zh.txt,en.txt"), "the two files look swapped"),
+    (dict(pairs="de=one.txt,one.txt", dictionary="de=pairs"), "sentence pairs for training, at least two"),
+    (dict(pairs="de=empty.txt,empty.txt"), "--pairs de: 0 sentence pairs for training, at least two"),
+    (dict(pairs="de=few.en,few.de", dictionary="de=pairs"), "de=pairs: 0 words could be learned from"),
+    (dict(text="en=en.txt zh=zh.txt", pairs="zh=en.txt,zh.txt", dictionary="zh=pairs"), "shows no words to learn"),
+    (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it looks turned"),
+    (dict(dictionary="de=foreign.txt"), "it has 60 translations of words of the English text, and none of them occurs"),
+    (dict(dictionary="de=numbers.txt"), "it has 0 translations of words of the English text, and none of them occurs"),
+    (dict(text="en=en.txt zh=zh.txt", dictionary="zh=muse.txt"), "none of them occurs in the text of zh"),
+    (dict(text="en=en.txt de=repeated.txt"), "its val part has 0 tokens, context length 128 needs 130"),
+    (dict(text="en=en.txt de=nul.txt"), "nul.txt line 1 has a NUL byte: save the file as text in UTF-8"),
+    (dict(languages="en,de"), "--languages goes with --download"),
+    (dict(**{"from-dir": "gone"}), "--from-dir goes with --download"),
+    (dict(cache="gone"), "--cache goes with --download"),
+    (dict(new_subwords=9), "--new_subwords goes with --new"),
+    (dict(pairs_n=9), "--pairs_n goes with --pairs"),
+    (dict(dictionary_words=9), "--dictionary_words goes with --dictionary or --pairs"),
     (dict(pairs="de=pairs.en,gone.de"), "gone.de does not exist"),
     (dict(pairs="he=pairs.en,pairs.de"), "--pairs he: not one of de"),
     (dict(tasks="pawsx=badtask"), "test_2k.tsv line 2 has no field 'label'"),
@@ -370,6 +409,14 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, cha
     (files / "latin.txt").write_bytes(b"fine\n" * 149 + "caf\u00e9\n".encode("latin-1")[1:])
     (files / "cut.txt.gz").write_bytes((files / "de.txt.gz").read_bytes()[:-2000])
     put(files / "bad.txt", ["dog hund", "katze"])
+    for name, n in dict(turned=("de", "en"), foreign=("en", "cs")).items():
+        put(files / f"{name}.txt", [f"{a.lower()} {b.lower()}" for a, b in zip(*map(WORDS.get, n))])
+    put(files / "numbers.txt", ["17 18", "19 20"])
+    put(files / "one.txt", ["One line."])
+    for name in ("en", "de"):
+        put(files / f"few.{name}", sentences(name, 3, seed=9))
+    put(files / "repeated.txt", ["The same line again."] * 2000)
+    put(files / "nul.txt", ["\0\0"] * 2000)
     put(files / "unbroken.txt", ["fine words"] * 100 + ["ab" * 50_000])
     put(files / "short.de", sentences("de", seed=9)[:-1])
     (files / "badtask/en").mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from data.files import UserError, whole_folder
 from data.folder import (ENCODED, FORMAT, SPLITS, pack, read_meta, train_tokenizer, write_items, write_json,
                          write_lines, write_meta, write_stream, write_text)
-from data.real import baselines, dictionaries
+from data.real import baselines, dictionaries, fit
 from data.real.vocabulary import extend
 from data.text import chunks, count_words, has_spaces, sample
 
@@ -81,6 +81,22 @@ class Writer:
         self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
         self.words = {name: dictionaries.WordCounts(documents) for name, documents in self.samples.items()}
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
+        for name in self.languages[1:]:
+            self.check(name)
+
+    def check(self, name):
+        """Check pairs and dictionary of one language against the texts before anything is written."""
+        english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
+        pairs = list(itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
+                     if name in self.source.paired else ())
+        if name in self.source.learned and not other:
+            raise UserError(f"--dictionary {name}=pairs: a language without spaces shows no words to learn; "
+                            "give a dictionary")
+        if name in self.source.paired:
+            fit.of_pairs(name, pairs, english, other)
+        if name in self.source.given:
+            self.counts["languages"][name]["fit"] = fit.of_dictionary(
+                name, self.source.given[name], english, other, self.samples[name])
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
@@ -113,7 +129,8 @@ class Writer:
                                   i * base if self.disjoint else 0)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
-                                f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more text")
+                                f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and "
+                                "different documents")
             for key, n in counts.items():
                 meta[key][f"{name}.{split}"] = n
             self.counts["languages"][name][split] = counts["documents"]
@@ -150,6 +167,9 @@ class Writer:
         if kind in found:
             # a given dictionary is the better test, even of a learned one
             train, held_out = splits[kind][0], splits.get("dictionary", splits[kind])[1]
+            if name in self.source.learned and len(train) < 2 and self.max_words is None:
+                raise UserError(f"--dictionary {name}=pairs: {len(train)} words could be learned from "
+                                f"{counts['pairs_train']} sentence pairs: use more pairs, or a dictionary")
             counts.update(
                 dictionary=write_entries(self.folder / f"dictionary.{name}.tsv", train),
                 dictionary_words=len(train), learned=kind == "learned", never_occur=dropped[kind],
@@ -210,6 +230,7 @@ def summary(folder, meta):
             rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "
                      f"{counts['coverage']:.0%} of English text; {counts['lexicon_words']} words held out",
                      f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs"]
+            rows += fit.lines(name, counts["fit"]) if "fit" in counts else []
         elif name != "en":
             rows.append("    no dictionary: give one, or (for a language with spaces) sentence pairs")
         if "pairs_train" in counts:

@@ -1,0 +1,69 @@
+"""Do dictionary and sentence pairs fit the texts?  Swapped, foreign and identical files are refused."""
+from data.files import UserError
+from data.real.dictionaries import WORD, fold
+
+PAIRS = 1000                         # sentence pairs that are looked at
+CHARACTERS = 200_000                 # of the text of a language without spaces
+SOME = 0.2                           # smaller shares get a warning
+
+
+def share(words, counts):
+    """The share of the running words of a text (WordCounts) that are among `words`."""
+    return sum(counts.count[word] for word in words) / max(sum(counts.count.values()), 1)
+
+
+def known(sentences, counts):
+    """The share of the words of sentences that occur in a text (WordCounts)."""
+    words = [word for sentence in sentences for word in WORD.findall(fold(sentence))]
+    return sum(word in counts.count for word in words) / max(len(words), 1)
+
+
+def of_dictionary(name, entries, english, other, documents):
+    """How well a dictionary fits: the shares of running words that it covers, and of translations that occur.
+
+    entries: {English: [translation, ...]};  english, other: WordCounts, other None for a language without
+    spaces, where `documents` are searched
+    -> {"english": share, "other": share or absent, "occur": share of translations}
+    Raises UserError for one that is turned around, or of whose words none occurs.
+    """
+    translations = {t for many in entries.values() for t in many}
+    found = dict(english=share(entries, english))
+    turned = share(translations, english)
+    if turned > max(SOME, 2 * found["english"]):
+        raise UserError(f"--dictionary {name}: its first words are {found['english']:.0%} of the English "
+                        f"text, its second words {turned:.0%}: it looks turned around, write English first")
+    if other:
+        found["other"] = share(translations, other)
+    text = "" if other else "\n".join(documents)[:CHARACTERS]
+    asked = [t for word, many in entries.items() if english.spell(word) for t in many]
+    n = sum(bool(other.spell(t)) if other else t in text for t in asked)
+    if not n:
+        raise UserError(f"--dictionary {name}: it has {len(asked)} translations of words of the English "
+                        f"text, and none of them occurs in the text of {name}")
+    return found | dict(occur=n / len(asked))
+
+
+def of_pairs(name, pairs, english, other):
+    """Raise UserError for sentence pairs, list of (English, other), swapped, identical or too few."""
+    if len(pairs) < 2:
+        raise UserError(f"--pairs {name}: {len(pairs)} sentence pairs for training, at least two are needed")
+    same = sum(one == two for one, two in pairs)
+    if 2 * same > len(pairs):
+        raise UserError(f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
+    sides = list(zip(*pairs))
+    here, there = (known(side, english) for side in sides)
+    mine, swapped = ((known(side, other) if other else 0) for side in sides[::-1])
+    if there + swapped > here + mine:
+        raise UserError(f"--pairs {name}: {here:.0%} of the words of the English side occur in the English "
+                        f"text, {there:.0%} of the other side: the two files look swapped")
+
+
+def lines(name, found):
+    """The result of of_dictionary in words: -> list of lines, the second one a warning."""
+    about = f"covers {found['english']:.0%} of the words of en"
+    if "other" in found:
+        about += f" and {found['other']:.0%} of those of {name}"
+    rows = [f"    {about}; {found['occur']:.0%} of the translations occur in the text of {name}"]
+    if min(found["english"], found["occur"]) < SOME:
+        rows.append(f"    warning: below {SOME:.0%}; is this a dictionary from English to {name}?")
+    return rows
