@@ -15,7 +15,6 @@ class UserError(Exception):
     """A user's mistake.  The message is one line that names the file, the line and the fix."""
 
 
-
 def read_json(path, fix):
     """The object in a JSON file, None without a file.  Raises UserError, ending in `fix`, if it is broken."""
     try:

@@ -5,6 +5,7 @@
   python data/prepare.py --download multi30k --from-dir DIR     the same files from a local folder
   python data/prepare.py --text en=a.txt de=b.txt.gz --dictionary de=muse.txt --pairs de=a.en,b.de
                          --tasks pawsx=DIR --out data/mine      your own languages, English among them
+  python data/prepare.py --parallel de=a.en,b.de --out data/mine the same from a parallel corpus alone
 
 Text has one document per line, plain or .gz.  A twentieth of the first 200,000 documents (and pairs) is for
 validation and a twentieth for test.  Sentences of these pairs are removed from the training text.
@@ -25,14 +26,13 @@ if not __package__:                  # python data/prepare.py: the repository in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from data.files import UserError  # noqa: E402
-from data.real import build, dictionaries, download, multi30k  # noqa: E402
+from data.real import build, dictionaries, download, multi30k, parallel  # noqa: E402
 from data.real.public_tasks import TASKS, read_all  # noqa: E402
 from data.text import LEAST, documents_of, held_out, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-MANY = 2**40                         # practically no limit
-RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, MANY), pairs_n=(0, MANY),
-              dictionary_words=(0, MANY), seed=(0, 2**31))
+RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, 2**40), pairs_n=(0, 2**40),
+              dictionary_words=(0, 2**40), seed=(0, 2**31), divide=(0.05, 0.95))
 CACHE = "data/cache/download"
 FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
 
@@ -68,7 +68,8 @@ def source_of(args):
     """Check the command line and read what it names: -> build.Source."""
     texts, dictionary = assignments("--text", args.text), assignments("--dictionary", args.dictionary)
     pairs, folders = assignments("--pairs", args.pairs, 2), assignments("--tasks", args.tasks)
-    languages = list(texts)
+    corpora = assignments("--parallel", args.parallel, 2)
+    languages = list(texts) or list(dict.fromkeys(["en", *corpora]))
     if args.download:
         languages = list(dict.fromkeys([*filter(None, (args.languages or "en,de,fr").split(",")), *args.new]))
         check_names("--languages", languages, download.LANGUAGES)
@@ -78,8 +79,8 @@ def source_of(args):
         raise UserError(f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other "
                         "are needed")
     others = [*old[1:], *args.new]
-    check_names("--dictionary", dictionary, others)
-    check_names("--pairs", pairs, others)
+    for flag, names in (("--dictionary", dictionary), ("--pairs", pairs), ("--parallel", corpora)):
+        check_names(flag, names, others)
     check_names("--tasks", folders, TASKS)
     given = {name: file for name, file in dictionary.items() if file != FROM_PAIRS}
     learned = [name for name in dictionary if name not in given]
@@ -87,13 +88,18 @@ def source_of(args):
         return multi30k.source(old, args.new, given, learned, folders, args.seed, args.cache or CACHE,
                                args.from_dir)
     for name in learned:
-        if name not in pairs:
+        if name not in pairs | corpora:
             raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
-    return own_source(old, args.new, texts, given, learned, pairs, folders)
+    items, skipped = read_all(folders, [*old, *args.new])
+    about = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
+                 items=items, skipped=skipped)
+    if corpora:
+        return parallel.source(old, args.new, corpora, args.divide or 0.75, about)
+    return own_source(old, args.new, texts, pairs, about)
 
 
-def own_source(languages, new, texts, given, learned, pairs, folders):
-    """Make a Source of a user's files: texts, given {language: file}, pairs {language: two files}.
+def own_source(languages, new, texts, pairs, about):
+    """Make a Source of a user's files: texts {language: file}, pairs {language: two files}; about: the rest.
 
     Raises UserError for a text of fewer than LEAST documents.
     """
@@ -105,14 +111,12 @@ def own_source(languages, new, texts, given, learned, pairs, folders):
     without = dict(train=set(), val=(), test=())     # what pairs test must not stay in the training text
     for files in pairs.values():
         without["train"] |= held_out(pairs_of(*files))
-    items, skipped = read_all(folders, [*languages, *new])
     return build.Source(
         languages, new,
         text=lambda name, split: part_of(documents_of(texts[name]), split, without[split]),
         pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split),
         paired=[name for name in [*languages, *new] if name in pairs],
-        given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
-        items=items, skipped=skipped, about=dict(source=texts, licence=[]), files=texts)
+        about=dict(source=texts, licence=[]), files=texts, **about)
 
 
 def next_command(folder, meta):
@@ -143,6 +147,8 @@ def parse_args(argv):
     several("--dictionary", metavar="LANG=FILE",
             help="from English to each language; LANG=pairs learns it from the sentence pairs")
     several("--pairs", metavar="LANG=EN,OTHER", help="two aligned files")
+    several("--parallel", metavar="LANG=EN,OTHER", help="two aligned files in place of texts and pairs")
+    p.add_argument("--divide", type=float, metavar="X", help="share of it that gives the English text [0.75]")
     several("--tasks", metavar="TASK=DIR", help=", ".join(TASKS))
     several("--new", metavar="LANG", help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
@@ -159,14 +165,14 @@ def parse_args(argv):
         value = getattr(args, flag)
         if value is not None and not low <= value <= high:
             p.error(f"--{flag} {value} is out of range: {low} to {high}")
-    if bool(args.download) == bool(args.text):
-        p.error("give either --download multi30k or --text en=FILE de=FILE")
-    own = [] if args.download else args.pairs + args.dictionary
+    if sum(map(bool, (args.download, args.text, args.parallel))) != 1:
+        p.error("give either --download multi30k or --text en=FILE de=FILE or --parallel de=EN,DE")
+    own = [] if args.download else args.pairs + args.parallel + args.dictionary
     for flag, serves, why in (
-        ("pairs", args.text, "--text: multi30k has its own pairs"),
+        ("pairs", args.text, "--text: others have their own pairs"), ("divide", args.parallel, "--parallel"),
         *((flag, args.download, "--download") for flag in ("languages", "from_dir", "cache")),
         ("cache", not args.from_dir, "files that are fetched, not with --from-dir"),
-        ("new_subwords", args.new, "--new"), ("pairs_n", args.download or args.pairs, "--pairs"),
+        ("new_subwords", args.new, "--new"), ("pairs_n", not args.text or args.pairs, "--pairs"),
         ("dictionary_words", args.download or own, "--dictionary or --pairs"),
     ):
         if getattr(args, flag) not in (None, []) and not serves:

@@ -349,16 +349,13 @@ def test_training_samples_hold_the_asked_share_of_sentences_to_translate(corpus)
         corpus.training_samples(10**6, 0.5, ["clone"])
 
 
-def test_a_broken_line_of_items_is_named(corpus, tmp_path):
+def test_a_broken_line_of_items_is_refused(corpus, tmp_path):
     shutil.copytree(corpus.folder, tmp_path / "copy")
     path = tmp_path / "copy" / "tasks" / "cause.test.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:2], '{"prompt": 1}', *lines[3:]]), encoding="utf-8")
     with pytest.raises(UserError, match=r"cause\.test\.jsonl was changed after the folder was prepared"):
         Corpus(tmp_path / "copy")
-    folders.write_meta(tmp_path / "copy", corpus.meta)
-    with pytest.raises(UserError, match=r"cause\.test\.jsonl line 3"):
-        Corpus(tmp_path / "copy").items("cause", "test", 10)
 
 
 def test_the_prompt_of_an_item_may_differ_between_languages():

@@ -91,7 +91,8 @@ def test_every_flag_that_a_document_names_exists(capsys):
     known = set(re.findall(r"--(?:no-)?(\w+)", capsys.readouterr().out))
     assert {f.name for f in fields(Config)} <= known
     known |= {"new_subwords", "captions", "pairs_n", "dictionary_words", "disjoint", "download", "from", "new",
-              "pairs", "tasks", "quick", "dist", "standalone", "nproc_per_node", "help", "index"}
+              "pairs", "parallel", "divide", "tasks", "quick", "dist", "standalone", "nproc_per_node",
+              "help", "index"}
     for name, text in PAGES.items():
         spans = re.findall(r"`([^`\n]+)`", text)
         assert {flag for span in spans for flag in re.findall(r"--(?:no-)?(\w+)", span)} <= known, name
@@ -289,7 +290,7 @@ def test_the_story_and_the_whole_stay_short():
     story = [ROOT / name for name in ("model.py", "prealign.py", "forget.py", "align.py", "train.py",
                                       "data/corpus.py", "data/tasks.py")]
     assert lines([*story, *(ROOT / "data" / "world").glob("*.py")]) <= 2600
-    assert lines(CODE) <= 7100
+    assert lines(CODE) <= 7700
 
 
 def test_every_text_file_is_opened_as_utf_8():

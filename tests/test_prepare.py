@@ -2,6 +2,7 @@
 
 The tests check its content, that it appears completely or not at all, and that every mistake gets one line.
 """
+import doctest
 import gzip
 import json
 import os
@@ -21,7 +22,7 @@ from data.corpus import Corpus
 from data.files import UserError
 from data.lab.options import Config, parse_args
 from data.prepare import main, next_command
-from data.real import build
+from data.real import build, parallel
 from data.real.vocabulary import extend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,6 +302,39 @@ def test_the_fit_of_a_dictionary_is_shown_in_numbers_with_a_warning(files, tmp_p
     assert "warning" not in capsys.readouterr().out
 
 
+def test_a_parallel_corpus_is_divided_so_that_no_text_holds_a_translation_of_another(files, tmp_path):
+    """Sentences repeat with other translations: what hangs together stays in one part."""
+    english, german, hebrew = (sentences(name, 1500, seed=4) for name in ("en", "de", "he"))
+    for i in range(0, 1500, 5):
+        english[i] = english[i - 1]                             # one English sentence, two German ones
+        hebrew[i - 2] = hebrew[i]                               # and one Hebrew sentence, two English ones
+    for name, lines_ in dict(en=english, de=german, he=hebrew).items():
+        put(tmp_path / name, lines_)
+    wanted = flags(tmp_path, text="", parallel="de=en,de he=en,he", new="he", divide=0.7, dictionary="de=pairs")
+    assert main([*wanted, "--out", str(tmp_path / "out")]) == 0
+    meta = folders.read_meta(tmp_path / "out")
+    found = {(name, split): set(decoded(tmp_path / "out", meta, name, split))
+             for name in ("en", "de", "he") for split in folders.SPLITS}
+    all_pairs = dict(de=set(zip(english, german)), he=set(zip(english, hebrew)))
+    for name, some in all_pairs.items():
+        for one, other in some:                                 # a pair is in one split, and never on both sides of train
+            splits = {split for split in folders.SPLITS if one in found["en", split] or other in found[name, split]}
+            assert len(splits) == 1
+            assert splits != {"train"} or (one in found["en", "train"]) != (other in found[name, "train"])
+        for split in folders.SPLITS:
+            pairs = {tuple(line.split("\t")) for line in lines(tmp_path / f"out/pairs.{name}.{split}.tsv")}
+            assert pairs and pairs <= some and {other for _, other in pairs} == found[name, split]
+            assert ({one for one, _ in pairs} <= found["en", split]) == (split != "train")
+    n = {key: len(documents) for key, documents in found.items()}
+    assert 0.6 < n["en", "train"] / (n["en", "train"] + n["de", "train"]) < 0.8
+    assert all(20 < n["en", split] < 160 for split in ("val", "test"))
+    assert meta["counts"]["languages"]["de"]["dictionary_words"] > 20
+
+
+def test_the_example_of_groups_is_true():
+    assert doctest.testmod(parallel).attempted == 1 and not doctest.testmod(parallel).failed
+
+
 def test_a_flag_that_is_repeated_adds_up(files):
     once, twice = (prepare.parse_args(wanted) for wanted in (
         ["--text", "en=a", "hu=b", "cs=c", "--new", "cs", "hu"],
@@ -372,13 +406,20 @@ def complaint(wanted, capsys, out):
     (dict(pairs="de=one.txt,one.txt", dictionary="de=pairs"), "sentence pairs for training, at least two"),
     (dict(pairs="de=empty.txt,empty.txt"), "--pairs de: 0 sentence pairs for training, at least two"),
     (dict(pairs="de=few.en,few.de", dictionary="de=pairs"), "de=pairs: 0 words could be learned from"),
-    (dict(text="en=en.txt zh=zh.txt", pairs="zh=en.txt,zh.txt", dictionary="zh=pairs"), "shows no words to learn"),
+    (dict(text="en=en.txt zh=zh.txt", pairs="zh=en.txt,zh.txt", dictionary="zh=pairs"), "zh=pairs: no spaces between words"),
     (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it looks turned"),
     (dict(dictionary="de=foreign.txt"), "it has 60 translations of words of the English text, and none of them occurs"),
     (dict(dictionary="de=numbers.txt"), "it has 0 translations of words of the English text, and none of them occurs"),
     (dict(text="en=en.txt zh=zh.txt", dictionary="zh=muse.txt"), "none of them occurs in the text of zh"),
     (dict(text="en=en.txt de=repeated.txt"), "its val part has 0 tokens, context length 128 needs 130"),
     (dict(text="en=en.txt de=nul.txt"), "nul.txt line 1 has a NUL byte: save the file as text in UTF-8"),
+    (dict(text="", parallel="en=en.txt,de.txt"), "languages of pretraining: en; en and at least one other"),
+    (dict(text="", parallel="de=en.txt,short.de"), "differ in length"),
+    (dict(text="", parallel="de=few.en,few.de"), "1 sentence pairs for training, at least two"),
+    (dict(parallel="de=en.txt,de.txt"), "give either --download multi30k or --text"),
+    (dict(divide=0.5), "--divide goes with --parallel"),
+    (dict(text="", parallel="de=en.txt,de.txt", divide=1.5), "--divide 1.5 is out of range: 0.05 to 0.95"),
+    (dict(text="", parallel="de=en.txt,de.txt", divide="nan"), "--divide nan is out of range"),
     (dict(languages="en,de"), "--languages goes with --download"),
     (dict(**{"from-dir": "gone"}), "--from-dir goes with --download"),
     (dict(cache="gone"), "--cache goes with --download"),

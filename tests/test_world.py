@@ -16,7 +16,7 @@ import pytest
 
 from data.corpus import Corpus
 from data.files import UserError
-from data.folder import read_meta, write_meta
+from data.folder import read_meta
 from data.tasks import Item
 from data.world import build as builder
 from data.world.build import add_language, divide, load, read_text
@@ -672,16 +672,6 @@ def test_a_build_that_fails_leaves_no_folder(no_items, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         load(tmp_path, **SMALL)
     assert [path.name.endswith(".lock") for path in tmp_path.iterdir()] == [True]
-
-
-def test_a_damaged_line_of_items_is_reported_with_its_file_and_line(corpus, tmp_path):
-    folder = tmp_path / "folder"
-    shutil.copytree(corpus.folder, folder)
-    path = folder / "tasks" / "nli.test.jsonl"
-    path.write_text("\n".join(lines(path)[:3]) + '\n{"id": "nli', encoding="utf-8")
-    write_meta(folder, corpus.meta)
-    with pytest.raises(UserError, match=r"nli\.test\.jsonl line 4"):
-        Corpus(folder).items("nli", "test", 10)
 
 
 # --- a user's own text --------------------------------------------------------------------------------------

@@ -310,9 +310,8 @@ def parse_args(argv, description=""):
         if f.name in modes:
             given[f.name] = vars(modes).pop(f.name)
             check_value(f, given[f.name])
-    for name in ("data", "text", "from_run", "body_from"):     # folder/ is the same as folder
-        if given.get(name):
-            given[name] = str(Path(given[name]))
+    paths = [name for name in ("data", "text", "from_run", "body_from") if given.get(name)]
+    given |= {name: str(Path(given[name])) for name in paths}  # folder/ is the same as folder
     if modes.sample is None and not modes.eval_only:
         return resolve(given), modes
     out = Path(modes.out) if modes.out else default_out(resolve(given))
@@ -390,7 +389,6 @@ def options_of_folder(options, given):
 
 
 # --- runs and their names -----------------------------------------------------------------------------------
-
 
 def load_config(folder):
     """The Config of the run in a folder; options that are newer than the run have their defaults.

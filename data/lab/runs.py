@@ -100,21 +100,15 @@ class RunFolder:
 
     def rows(self):
         """The rows of the log.  Raises UserError for a damaged one."""
-        with self.intact_log():
+        try:
             rows = [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
             return [dict(row, stage=str(row["stage"]), step=int(row["step"])) for row in rows]
-
-    def curve(self, stage, key):
-        """One quantity of the log in one stage: -> {step: value}.  Raises UserError for a damaged log."""
-        with self.intact_log():
-            return {row["step"]: row[key] for row in self.rows() if row["stage"] == stage}
-
-    @contextmanager
-    def intact_log(self):
-        try:
-            yield
         except (ValueError, RecursionError, KeyError, TypeError, OverflowError):
             raise UserError(f"{self.log_path} is damaged: {TRAIN_AGAIN}") from None
+
+    def curve(self, stage, key):
+        """One quantity of the log in one stage: -> {step: value}."""
+        return {row["step"]: row[key] for row in self.rows() if row["stage"] == stage}
 
 
 def load_checkpoint(path, device="cpu"):

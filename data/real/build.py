@@ -90,8 +90,7 @@ class Writer:
         pairs = list(itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
                      if name in self.source.paired else ())
         if name in self.source.learned and not other:
-            raise UserError(f"--dictionary {name}=pairs: a language without spaces shows no words to learn; "
-                            "give a dictionary")
+            raise UserError(f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:
             fit.of_pairs(name, pairs, english, other)
         if name in self.source.given:

@@ -3,8 +3,7 @@
   read        MUSE ("dog hund"), TSV ("dog<TAB>hund"), PreAlign's JSON lines ({"words": "dog $ hund"})
   learn       IBM model 1 from sentence pairs (Brown et al. 1993)
 
-A dictionary is {English word: [translation, ...]}.  Its words are folded (lower case, one kind of apostrophe)
-until `select` spells them as the text does.
+A dictionary is {English word: [translation, ...]}.  Its words are folded until `select` spells them.
 """
 import itertools
 import json
@@ -73,7 +72,7 @@ def _sides(line):
         found = line.split(" ")
         if len(found) != 2:
             return []
-    return [fold(side.strip()) for side in found]
+    return [fold(" ".join(side.split())) for side in found]
 
 
 # --- IBM model 1 --------------------------------------------------------------------------------------------

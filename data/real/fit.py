@@ -1,15 +1,9 @@
 """Do dictionary and sentence pairs fit the texts?  Swapped, foreign and identical files are refused."""
 from data.files import UserError
-from data.real.dictionaries import WORD, fold
+from data.real.dictionaries import WORD, coverage, fold
 
-PAIRS = 1000                         # sentence pairs that are looked at
-CHARACTERS = 200_000                 # of the text of a language without spaces
+PAIRS, CHARACTERS = 1000, 200_000    # sentence pairs, and characters of a language without spaces, looked at
 SOME = 0.2                           # smaller shares get a warning
-
-
-def share(words, counts):
-    """The share of the running words of a text (WordCounts) that are among `words`."""
-    return sum(counts.count[word] for word in words) / max(sum(counts.count.values()), 1)
 
 
 def known(sentences, counts):
@@ -21,19 +15,17 @@ def known(sentences, counts):
 def of_dictionary(name, entries, english, other, documents):
     """How well a dictionary fits: the shares of running words that it covers, and of translations that occur.
 
-    entries: {English: [translation, ...]};  english, other: WordCounts, other None for a language without
-    spaces, where `documents` are searched
-    -> {"english": share, "other": share or absent, "occur": share of translations}
-    Raises UserError for one that is turned around, or of whose words none occurs.
+    entries, english, other: see dictionaries.select;  documents: searched where `other` is None
+    -> {"english": share, "other": share or absent, "occur": share of the translations}
+    Raises UserError for one that is turned around, or whose translations never occur.
     """
     translations = {t for many in entries.values() for t in many}
-    found = dict(english=share(entries, english))
-    turned = share(translations, english)
+    found, turned = dict(english=coverage(entries, english)), coverage(translations, english)
     if turned > max(SOME, 2 * found["english"]):
         raise UserError(f"--dictionary {name}: its first words are {found['english']:.0%} of the English "
                         f"text, its second words {turned:.0%}: it looks turned around, write English first")
     if other:
-        found["other"] = share(translations, other)
+        found["other"] = coverage(translations, other)
     text = "" if other else "\n".join(documents)[:CHARACTERS]
     asked = [t for word, many in entries.items() if english.spell(word) for t in many]
     n = sum(bool(other.spell(t)) if other else t in text for t in asked)
@@ -50,9 +42,8 @@ def of_pairs(name, pairs, english, other):
     same = sum(one == two for one, two in pairs)
     if 2 * same > len(pairs):
         raise UserError(f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
-    sides = list(zip(*pairs))
-    here, there = (known(side, english) for side in sides)
-    mine, swapped = ((known(side, other) if other else 0) for side in sides[::-1])
+    (here, there), (swapped, mine) = ([known(side, counts) if counts else 0 for side in zip(*pairs)]
+                                      for counts in (english, other))
     if there + swapped > here + mine:
         raise UserError(f"--pairs {name}: {here:.0%} of the words of the English side occur in the English "
                         f"text, {there:.0%} of the other side: the two files look swapped")
@@ -60,10 +51,9 @@ def of_pairs(name, pairs, english, other):
 
 def lines(name, found):
     """The result of of_dictionary in words: -> list of lines, the second one a warning."""
-    about = f"covers {found['english']:.0%} of the words of en"
-    if "other" in found:
-        about += f" and {found['other']:.0%} of those of {name}"
-    rows = [f"    {about}; {found['occur']:.0%} of the translations occur in the text of {name}"]
+    other = f" and {found['other']:.0%} of those of {name}" if "other" in found else ""
+    rows = [f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.0%} of the "
+            f"translations occur in the text of {name}"]
     if min(found["english"], found["occur"]) < SOME:
         rows.append(f"    warning: below {SOME:.0%}; is this a dictionary from English to {name}?")
     return rows

@@ -20,7 +20,6 @@ SHARE_A = 17 / 29                    # of the training pictures: 17,000 of 29,00
 LETTER = re.compile(r"[^\W\d_]")
 WORD = re.compile(r"[\w'-]+")
 
-
 CLASSES = {}                         # {task: {class: set of words}}
 for line in Path(__file__).with_name("multi30k_classes.tsv").read_text(encoding="utf-8").splitlines():
     task, name, words = line.split("\t")
