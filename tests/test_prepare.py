@@ -297,7 +297,7 @@ def test_the_fit_of_a_dictionary_is_shown_in_numbers_with_a_warning(files, tmp_p
     shown = capsys.readouterr().out
     found = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]["fit"]
     assert found["english"] == 1 and found["occur"] == 0.1 and 0.1 < found["other"] < 0.5
-    assert "of those of de; 10% of the translations occur in the text of de\n    warning: below 20%" in shown
+    assert "of those of de; 10.0% of the translations occur in the text of de\n    warning: below 20%" in shown
     assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(tmp_path / "good")]) == 0
     assert "warning" not in capsys.readouterr().out
 

@@ -52,8 +52,8 @@ def of_pairs(name, pairs, english, other):
 def lines(name, found):
     """The result of of_dictionary in words: -> list of lines, the second one a warning."""
     other = f" and {found['other']:.0%} of those of {name}" if "other" in found else ""
-    rows = [f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.0%} of the "
+    rows = [f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.1%} of the "
             f"translations occur in the text of {name}"]
     if min(found["english"], found["occur"]) < SOME:
-        rows.append(f"    warning: below {SOME:.0%}; is this a dictionary from English to {name}?")
+        rows.append(f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}")
     return rows
