@@ -46,8 +46,8 @@ LANGUAGE = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3}
 
 # --- reading ------------------------------------------------------------------------------------------------
 
-def checksum(path, size):
-    """The crc32 of the first `size` bytes of a file: -> 8 hexadecimal digits."""
+def checksum(path, size=2**60):
+    """The crc32 of a file, or of its first `size` bytes: -> 8 hexadecimal digits."""
     found = 0
     with open(path, "rb") as file:
         while block := file.read(min(size, 2**24)):
@@ -204,10 +204,10 @@ def write_json(path, content):
 
 def write_meta(folder, meta):
     """Write meta.json when all other files are written: it states their sizes and checksums."""
-    sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*"))
-             if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"}
-    files = {path.relative_to(folder).as_posix(): [n, checksum(path, n)] for path, n in sizes.items()}
-    meta = meta | dict(files=files)
+    found = [path for path in sorted(folder.rglob("*"))
+             if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"]
+    meta = meta | dict(files={path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)]
+                              for path in found})
     with replaced(folder / "meta.json") as path:
         write_json(path, meta | dict(checksum=seal(meta)))
 

@@ -10,11 +10,11 @@ from data.files import UserError
 SEPARATOR = "<|doc|>"                # opens every document; token id 0 of each language
 LEAST = 100                          # smallest number of documents of a user's language
 LONGEST = 2**26                      # bytes of a line: a longer one is no text, and would not fit into memory
-LONGEST_WORD = 10_000                # characters: byte-level BPE takes time that grows with their square
+WORD = 10_000                        # characters: byte-level BPE takes time that grows with their square
 SAMPLE = 20_000_000                  # characters per language that train the tokenizer and count words
 HELD_OUT_OF = 200_000                # validation and test documents come from the first ones of a user's text
 SPACE = re.compile(r"\s+")
-UNBROKEN = re.compile(r"\w+|[^\w\s]+")
+UNBROKEN = re.compile(rf"(?<!\w)\w{{{WORD + 1}}}|(?<![^\w\s])[^\w\s]{{{WORD + 1}}}")
 
 
 def lines_of(path):
@@ -37,10 +37,8 @@ def lines_of(path):
                                     "save the file as UTF-8") from None
                 if "\0" in text:
                     raise UserError(f"{path} line {number} has a NUL byte: save the file as text in UTF-8")
-                longest = max(map(len, UNBROKEN.findall(text)), default=0) if len(text) > LONGEST_WORD else 0
-                if longest > LONGEST_WORD:
-                    raise UserError(f"{path} line {number} has a word of {longest:,} characters, more than "
-                                    f"{LONGEST_WORD:,}: this is no text")
+                if len(text) > WORD and UNBROKEN.search(text):
+                    raise UserError(f"{path} line {number} has a word of more than {WORD:,} characters")
                 yield number, clean(text)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(f"{path} is damaged after line {number}: it is not a complete .gz file") from None

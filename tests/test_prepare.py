@@ -335,6 +335,12 @@ def test_the_example_of_groups_is_true():
     assert doctest.testmod(parallel).attempted == 1 and not doctest.testmod(parallel).failed
 
 
+def test_pairs_of_unequal_lengths_are_taken_as_they_are(files, tmp_path):
+    put(files / "a.en", [" ".join([x] * (1 + i * i % 7)) for i, x in enumerate(sentences("en", seed=9))])
+    put(files / "a.de", [" ".join([x] * (1 + i * i % 7)) for i, x in enumerate(sentences("de", seed=9))])
+    assert main(flags(files, pairs="de=a.en,a.de", out=tmp_path / "out")) == 0
+
+
 def test_a_flag_that_is_repeated_adds_up(files):
     once, twice = (prepare.parse_args(wanted) for wanted in (
         ["--text", "en=a", "hu=b", "cs=c", "--new", "cs", "hu"],
@@ -403,6 +409,10 @@ def complaint(wanted, capsys, out):
     (dict(pairs="de=pairs.de,pairs.en"), "--pairs de: 0% of the words of the English side occur in the English text, 100%"),
     (dict(pairs="de=pairs.de,pairs.de"), "--pairs de: both sides are the same in 530 of the first 530 pairs"),
     (dict(text="en=en.txt zh=zh.txt", pairs="zh=zh.txt,en.txt"), "the two files look swapped"),
+    (dict(pairs="de=en.txt,cs.txt"), "0% of the others in the text of de: are these other languages?"),
+    (dict(pairs="de=shifted.en,shifted.de"), "the lengths of sentences fit those one line away better (correlation"),
+    (dict(pairs="de=shifted.en,back.de"), "is a file shifted?"),
+    (dict(text="en=en.txt de=en.txt"), "en.txt: the same text as that of en"),
     (dict(pairs="de=one.txt,one.txt", dictionary="de=pairs"), "sentence pairs for training, at least two"),
     (dict(pairs="de=empty.txt,empty.txt"), "--pairs de: 0 sentence pairs for training, at least two"),
     (dict(pairs="de=few.en,few.de", dictionary="de=pairs"), "de=pairs: 0 words could be learned from"),
@@ -436,7 +446,7 @@ def complaint(wanted, capsys, out):
     (dict(vocab_size=100), "--vocab_size 100 is out of range: 300 to 1048576"),
     (dict(vocab_size=10**12), "--vocab_size 1000000000000 is out of range: 300 to 1048576"),
     (dict(captions=10**30), "is out of range: 1 to"),
-    (dict(text="en=en.txt de=unbroken.txt"), "unbroken.txt line 101 has a word of 100,000 characters, more than 10,000"),
+    (dict(text="en=en.txt de=unbroken.txt"), "unbroken.txt line 101 has a word of more than 10,000 characters"),
     (dict(captions=1), "its train part has"),
     (dict(text=""), "give either --download multi30k or --text"),
     (dict(new_subword=5), "unknown flag --new_subword; did you mean --new_subwords?"),
@@ -456,6 +466,11 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, cha
     put(files / "one.txt", ["One line."])
     for name in ("en", "de"):
         put(files / f"few.{name}", sentences(name, 3, seed=9))
+    long = [" ".join([line] * (1 + i * i % 7)) for i, line in enumerate(sentences("en", seed=9))]
+    put(files / "shifted.en", long)
+    long = [" ".join([line] * (1 + i * i % 7)) for i, line in enumerate(sentences("de", seed=9))]
+    put(files / "shifted.de", long[1:] + long[:1])
+    put(files / "back.de", long[-1:] + long[:-1])
     put(files / "repeated.txt", ["The same line again."] * 2000)
     put(files / "nul.txt", ["\0\0"] * 2000)
     put(files / "unbroken.txt", ["fine words"] * 100 + ["ab" * 50_000])

@@ -18,7 +18,6 @@ from data.text import chunks, count_words, has_spaces, sample
 CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
 SHUFFLED = 2**24                     # characters shuffled together
-
 MOST_REPEATS = 10                    # the tokenizer's training repeats a small language at most this often
 MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
@@ -89,6 +88,8 @@ class Writer:
         english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
         pairs = list(itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
                      if name in self.source.paired else ())
+        if self.samples[name] == self.samples[self.languages[0]]:
+            raise UserError(f"{self.label[name]}: the same text as that of {self.languages[0]}")
         if name in self.source.learned and not other:
             raise UserError(f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:

@@ -1,9 +1,11 @@
 """Do dictionary and sentence pairs fit the texts?  Swapped, foreign and identical files are refused."""
+import numpy as np
+
 from data.files import UserError
 from data.real.dictionaries import WORD, coverage, fold
 
 PAIRS, CHARACTERS = 1000, 200_000    # sentence pairs, and characters of a language without spaces, looked at
-SOME = 0.2                           # smaller shares get a warning
+SOME, MANY = 0.2, 100                # smaller shares get a warning; pairs of which the lengths tell something
 
 
 def known(sentences, counts):
@@ -36,7 +38,7 @@ def of_dictionary(name, entries, english, other, documents):
 
 
 def of_pairs(name, pairs, english, other):
-    """Raise UserError for sentence pairs, list of (English, other), swapped, identical or too few."""
+    """Raise UserError for pairs, list of (English, other), that are swapped, foreign, shifted or too few."""
     if len(pairs) < 2:
         raise UserError(f"--pairs {name}: {len(pairs)} sentence pairs for training, at least two are needed")
     same = sum(one == two for one, two in pairs)
@@ -47,13 +49,21 @@ def of_pairs(name, pairs, english, other):
     if there + swapped > here + mine:
         raise UserError(f"--pairs {name}: {here:.0%} of the words of the English side occur in the English "
                         f"text, {there:.0%} of the other side: the two files look swapped")
+    if min(here, mine if other else here) < SOME / 2:
+        raise UserError(f"--pairs {name}: {here:.0%} of the English words occur in the English text, "
+                        f"{mine:.0%} of the others in the text of {name}: are these other languages?")
+    lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
+    if len(pairs) >= MANY and lengths.std(axis=1).all():
+        here, up, down = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, -1, 1))
+        if max(up, down) > here + SOME:
+            raise UserError(f"--pairs {name}: the lengths of sentences fit those one line away better "
+                            f"(correlation {max(up, down):.2f}, not {here:.2f}): is a file shifted?")
 
 
 def lines(name, found):
     """The result of of_dictionary in words: -> list of lines, the second one a warning."""
     other = f" and {found['other']:.0%} of those of {name}" if "other" in found else ""
-    rows = [f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.1%} of the "
-            f"translations occur in the text of {name}"]
-    if min(found["english"], found["occur"]) < SOME:
-        rows.append(f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}")
-    return rows
+    about = (f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.1%} of the "
+             f"translations occur in the text of {name}")
+    warning = f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"
+    return [about] + [warning] * (min(found["english"], found["occur"]) < SOME)

@@ -47,6 +47,4 @@ def source(languages, new, files, share, about):
         split = "english" if split == "train" else split
         return iter(dict.fromkeys(one for name in files for one, _ in found(name, split)))
 
-    labels = {name: other for name, (_, other) in files.items()} | dict(en="the English sentences")
-    return Source(languages, new, text, found, paired=[*files], files=labels,
-                  about=dict(source=files, licence=[]), **about)
+    return Source(languages, new, text, found, [*files], about=dict(source=files, licence=[]), **about)
