@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -21,13 +22,16 @@ import torch  # noqa: E402
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings, strategies as st  # noqa: E402
 
+import numpy as np  # noqa: E402
+
 import train  # noqa: E402
-from data import text  # noqa: E402
+from data import prepare, text  # noqa: E402
 from data.corpus import Corpus  # noqa: E402
 from data.files import UserError  # noqa: E402
 from data.lab.options import METHODS, Config, load_config  # noqa: E402
 from data.lab.runs import CHECKPOINT_VERSION, CONTENT, RunFolder, load_checkpoint  # noqa: E402
 from data.world import build  # noqa: E402
+from test_prepare import WORDS, sentences  # noqa: E402
 
 INPUTS = int(sys.argv[1]) if __name__ == "__main__" else 0
 TRIED = Counter()
@@ -55,15 +59,15 @@ BYTES = st.one_of(
     st.binary(max_size=300), st.just(b"\0" * 1000), st.just(b"[" * 100_000), st.just(b"{" * 100_000),
     st.just(b"a" * 2**21), st.just(b"1" * 5000), st.text().map(lambda t: t.encode("utf-8", "surrogatepass")),
     JSON.map(lambda j: json.dumps(j).encode()), CONFIGS.map(lambda c: json.dumps(c).encode()))
-WORDS = st.sampled_from(["a b", "\0", "\ud800", "é" * 50, "<|doc|>", " ", "\u2028", "x" * 10_000])
+PIECES = st.sampled_from(["a b", "\0", "\ud800", "é" * 50, "<|doc|>", " ", "\u2028", "x" * 10_000])
 TEXTS = st.builds(lambda words, end: end.join(words * 60).encode("utf-8", "surrogatepass"),
-                  st.lists(WORDS, max_size=5), st.sampled_from(["\n", "\r", "\r\n", "\n\r"]))
+                  st.lists(PIECES, max_size=5), st.sampled_from(["\n", "\r", "\r\n", "\n\r"]))
 
 
 def tries(**inputs):
     def decorate(function):
         function = given(**inputs)(function)
-        return settings(max_examples=INPUTS // 8 if INPUTS else 25, derandomize=not INPUTS, deadline=None,
+        return settings(max_examples=INPUTS // 10 if INPUTS else 25, derandomize=not INPUTS, deadline=None,
                         database=None, suppress_health_check=list(HealthCheck))(function)
     return decorate
 
@@ -185,6 +189,76 @@ def test_any_bytes_in_a_prepared_folder(name, content):
     (folder / name).write_bytes(content)
     assert refused("prepared folders", Corpus, folder) is None or content == good
     (folder / name).write_bytes(good) if good else (folder / name).unlink()
+
+
+# Files for preparing whose meaning is damaged: {role: {name: content}}.  The first of each role is right.
+def meanings():
+    def text(language, seed, n=600, most=4):
+        lengths = np.random.default_rng(99).integers(1, most + 1, n)
+        return [" ".join(sentences(language, n, seed)[i:i + k]) for i, k in enumerate(lengths)]
+
+    def entries(one, other):
+        return [f"{a} {b}" for a, b in zip(WORDS[one], WORDS[other])]
+
+    en, de, cs = text("en", 1), text("de", 2), text("cs", 3)
+    pair_en, pair_de = text("en", 9), text("de", 9)
+    same_for_all = dict(empty=[], nul=["a\0b"] * 600, latin=["caf\udce9"] * 600, one_word=["w" * 20_000] * 200)
+    return dict(
+        en=dict(right=en, repeated=en[:1] * 600, other=de, short=en[:20], **same_for_all),
+        de=dict(right=de, repeated=de[:1] * 600, english=en, short=de[:20], **same_for_all),
+        dictionary=dict(right=entries("en", "de"), turned=entries("de", "en"), foreign=entries("en", "cs"),
+                        unknown=entries("cs", "cs"), half=[w for w in WORDS["en"]], **same_for_all),
+        pairs_en=dict(right=pair_en, swapped=pair_de, foreign=cs, shorter=pair_en[:-1], shifted=pair_en[1:] + pair_en[:1],
+                      few=pair_en[:1], **same_for_all),
+        pairs_de=dict(right=pair_de, swapped=pair_en, foreign=cs, shorter=pair_de[1:], shifted=pair_de[-1:] + pair_de[:-1],
+                      few=pair_de[:1], **same_for_all))
+
+
+ROLES = meanings()
+
+
+def prepared(**chosen):
+    """Prepare from the chosen files: -> the exit code of data/prepare.py."""
+    shutil.rmtree("made", ignore_errors=True)
+    for role, name in chosen.items():
+        Path(f"{role}.txt").write_text("\n".join(ROLES[role][name]), encoding="utf-8", errors="surrogateescape")
+    wanted = ("--text en=en.txt de=de.txt --dictionary de=dictionary.txt --pairs de=pairs_en.txt,pairs_de.txt "
+              "--vocab_size 300 --out made").split()
+    error = io.StringIO()
+    TRIED["files for preparing"] += 1
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+        code = prepare.main(wanted)
+    assert code == 0 or code == 2 and error.getvalue().count("\n") == 1, (chosen, error.getvalue())
+    assert Path("made").exists() == (code == 0)
+    return code
+
+
+@tries(chosen=st.fixed_dictionaries({role: st.sampled_from(["right"] * 9 + list(ROLES[role])) for role in ROLES}))
+def test_any_meaning_of_the_files_for_preparing(chosen):
+    """Whatever is wrong in meaning is refused, and only that."""
+    right = set(chosen.values()) == {"right"}
+    assert (prepared(**chosen) == 0) == right, chosen
+
+
+@tries(data=st.data())
+def test_any_change_of_a_file_of_a_prepared_folder(data):
+    """A byte, a line, a copy of another file: a folder that does not hold what was written is refused."""
+    if not Path("whole").exists():
+        assert prepared(**dict.fromkeys(ROLES, "right")) == 0
+        Path("made").rename("whole")
+    names = sorted(str(path) for path in Path("whole").rglob("*") if path.is_file())
+    path, other = (Path(data.draw(st.sampled_from(names))) for _ in range(2))
+    good = path.read_bytes()
+    at = data.draw(st.integers(0, max(len(good) - 1, 0)))
+    bad = data.draw(st.sampled_from([
+        good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1:] if good else b"x", good[:at], good + b"x",
+        bytes(len(good)), good[::-1], other.read_bytes(), b"{}", good.replace(b"1", b"2")]))
+    path.write_bytes(bad)
+    found = refused("changed folders", Corpus, Path("whole"))
+    path.write_bytes(good)
+    if found is not None and bad != good:                      # white space of meta.json, or more than a stream needs
+        assert path.name == "meta.json" and json.loads(bad) == json.loads(good) or (
+            path.suffix == ".bin" and bad.startswith(good)), path
 
 
 if __name__ == "__main__":

@@ -410,7 +410,7 @@ def complaint(wanted, capsys, out):
     (dict(pairs="de=pairs.de,pairs.de"), "--pairs de: both sides are the same in 530 of the first 530 pairs"),
     (dict(text="en=en.txt zh=zh.txt", pairs="zh=zh.txt,en.txt"), "the two files look swapped"),
     (dict(pairs="de=en.txt,cs.txt"), "0% of the others in the text of de: are these other languages?"),
-    (dict(pairs="de=shifted.en,shifted.de"), "the lengths of sentences fit those one line away better (correlation"),
+    (dict(pairs="de=shifted.en,shifted.de"), "the lengths of sentences fit those some lines away better (correlation"),
     (dict(pairs="de=shifted.en,back.de"), "is a file shifted?"),
     (dict(text="en=en.txt de=en.txt"), "en.txt: the same text as that of en"),
     (dict(pairs="de=one.txt,one.txt", dictionary="de=pairs"), "sentence pairs for training, at least two"),

@@ -54,10 +54,10 @@ def of_pairs(name, pairs, english, other):
                         f"{mine:.0%} of the others in the text of {name}: are these other languages?")
     lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
     if len(pairs) >= MANY and lengths.std(axis=1).all():
-        here, up, down = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, -1, 1))
-        if max(up, down) > here + SOME:
-            raise UserError(f"--pairs {name}: the lengths of sentences fit those one line away better "
-                            f"(correlation {max(up, down):.2f}, not {here:.2f}): is a file shifted?")
+        here, *away = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, 1, 2, -1, -2))
+        if max(away) > here + SOME + 4 / len(pairs) ** 0.5:    # that much is no chance
+            raise UserError(f"--pairs {name}: the lengths of sentences fit those some lines away better "
+                            f"(correlation {max(away):.2f}, not {here:.2f}): is a file shifted?")
 
 
 def lines(name, found):
