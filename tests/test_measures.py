@@ -841,9 +841,9 @@ def test_measures_of_the_training_itself(real):
 
 def test_the_log_has_the_loss_of_validation_text_and_the_cosines_of_translations(real):
     table, scores = random_table(real), unigram(real)
-    model, dictionary = Table([table, -table], scores, context_len=4), real.dictionary()
+    model, dictionary = Table([table, -table], scores, context_len=8), real.dictionary()
     row = measures.probe(model, real, dictionary, "pretrain", False)
-    rows = {n: real.validation_rows("de", n, 5) for n in (16, 150)}
+    rows = {n: real.validation_rows("de", n, 9) for n in (16, 150)}
     losses = {n: -scores.log_softmax(dim=0)[torch.from_numpy(r[:, 1:])].mean().item()
               for n, r in rows.items()}
     assert row["val"]["de"] == round(row["val"]["de"], 4) == pytest.approx(losses[16], abs=1e-4)
