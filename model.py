@@ -184,7 +184,7 @@ class GPT(nn.Module):
 
         top:   the highest level that is needed; later blocks are not computed
         alone: (B, T) several texts share a row, and tokens with the same number belong together: a token sees
-               no other text.  Rotary positions act by differences, so they need not begin anew
+               no other text.  Rotary positions act by differences, so they need not restart
         past:  for each block a list: an empty one is given the keys and values of the tokens (B, G, T, D/H).
                With them, texts are continued by one token each, T = 1, without reading the earlier ones again
         place: (B,) positions of these tokens, which must be below the number S of positions in `past`

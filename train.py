@@ -33,7 +33,7 @@ from data.lab.processes import Processes, init_distributed, keep_freed_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
-from model import IGNORE, generate, lm_loss, lr_multiplier
+from model import IGNORE, generate, lr_multiplier
 from prealign import code_switch, word_alignment_loss, word_states
 
 WARMUP = 0.05   # share of a stage's steps with a rising learning rate

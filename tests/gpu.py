@@ -5,7 +5,7 @@
   .ci/gpu --only "losses" --only "model"
 
 Each check has a process of its own and a time limit, because an error on a GPU leaves a process that can do
-nothing more.  A check that fails or stops is one row of the table, and the others go on.  The table is also
+nothing more.  A check that fails or stops is one row of the table, and the others still run.  The table is also
 written as JSON.  The exit code is 1 if a row says FAILED.  bench.py defines the speeds that are compared.
 """
 import argparse

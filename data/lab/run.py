@@ -146,7 +146,7 @@ class Run(RunFolder):
         """A line for results that were measured with other options than these: -> text, perhaps empty."""
         there = self.read("config.json") or {}
         shown = [f"{name} {there[name]}" for name in EVALUATION
-                 if there.get(name, value := getattr(self.cfg, name)) != value]
+                 if name in there and there[name] != getattr(self.cfg, name)]
         return f"\nshown with {', '.join(shown)}: add --eval_only to measure again" if shown else ""
 
     def save(self, **state):

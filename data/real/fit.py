@@ -55,7 +55,7 @@ def of_pairs(name, pairs, english, other):
     lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
     if len(pairs) >= MANY and lengths.std(axis=1).all():
         here, *away = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, 1, 2, -1, -2))
-        if max(away) > here + SOME + 4 / len(pairs) ** 0.5:    # that much is no chance
+        if max(away) > here + SOME + 4 / len(pairs) ** 0.5:    # more than chance explains
             raise UserError(f"--pairs {name}: the lengths of sentences fit those some lines away better "
                             f"(correlation {max(away):.2f}, not {here:.2f}): is a file shifted?")
 
@@ -65,5 +65,6 @@ def lines(name, found):
     other = f" and {found['other']:.0%} of those of {name}" if "other" in found else ""
     about = (f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.1%} of the "
              f"translations occur in the text of {name}")
-    warning = f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"
-    return [about] + [warning] * (min(found["english"], found["occur"]) < SOME)
+    if min(found["english"], found["occur"]) >= SOME:
+        return [about]
+    return [about, f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"]
