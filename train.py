@@ -27,7 +27,7 @@ from align import draw_languages, instruction_rows, multilingual_contrast, sente
 from data import tasks
 from data.corpus import languages_of_rows
 from data.files import UserError
-from data.lab import claims, generation, measures, plots, studies, tables
+from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
 from data.lab.options import data_name, default_out, parse_args
 from data.lab.processes import Processes, init_distributed, keep_freed_memory
 from data.lab.run import Run
@@ -297,7 +297,7 @@ def evaluate(run):
     result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg)
     result |= measures.of_training(run, forgetting(cfg))
     if cfg.transfer_steps and corpus.transfer:
-        result["transfer"] = {task: measures.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
+        result["transfer"] = {task: likelihood.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
                               for task in corpus.transfer}
     return result
 
@@ -322,9 +322,9 @@ def draw_sentences(run, name):
     """Draw the states that MCL compares, of 100 test sentences in every language."""
     cfg = run.cfg
     with run.eager():
-        states = measures.parallel_states(run.model, run.corpus, 100, cfg)
-    if states:
-        run.write(name, plots.scatter(states, cfg.afp_mcl_layer, cfg.afp_mcl_pool))
+        found = states.parallel_states(run.model, run.corpus, 100, cfg)
+    if found:
+        run.write(name, plots.scatter(found, cfg.afp_mcl_layer, cfg.afp_mcl_pool))
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -342,7 +342,8 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
     if cfg.eval_items > most > 0:
         raise UserError(f"--eval_items {cfg.eval_items}: {run.corpus.folder} has at most {most} test items "
                         "of a task and difficulty")
-    run.check_data()
+    if fresh or run.read("summary.json") is None:              # there is something to train
+        run.check_data()
     with run.lock():
         if fresh:
             run.clear()
@@ -403,7 +404,7 @@ def overfit(run):
     rows, _ = text_rows(run, TEXT, 0, 4)
     fit(run, run.model, "overfit", lambda step: lm_parts(run, run.model, rows[:, :-1], rows[:, 1:]),
         param_groups(run, run.cfg.lr), steps=300, temporary=True)
-    loss = float(-measures.log_probs(run.model, rows).mean())
+    loss = float(-likelihood.log_probs(run.model, rows).mean())
     learned = loss < 0.1                                       # false for nan, too
     verdict = "learned" if learned else "NOT learned"
     print(f"loss on one batch of 4 rows after 300 steps: {loss:.4f} ({verdict})")

@@ -4,8 +4,6 @@
   likelihood.py  text, tasks and knowledge by likelihood
   generation.py  generated text
 
-train.py takes classify, log_probs and parallel_states from here, too.
-
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
 
@@ -16,9 +14,9 @@ import json
 import math
 
 from data.lab import generation
-from data.lab.likelihood import (ROWS, chance, classify, in_context, instructed, knowledge, language_model,
-                                 log_probs, losses_per_token)
-from data.lab.states import (afp_states, contextuality, lexicon, linear_probes, parallel_states, sentences,
+from data.lab.likelihood import (ROWS, chance, in_context, instructed, knowledge, language_model,
+                                 losses_per_token)
+from data.lab.states import (afp_states, contextuality, lexicon, linear_probes, sentences,
                              translation_states, word_cosine, words)
 from data.tasks import count_tokens
 
