@@ -121,7 +121,8 @@ def pretrain(run, step):
             rows, run.corpus.starts_word(rows), languages == 0, run.switch_table,
             cfg.code_switch, rng, cfg.code_switch_vanilla)
     yield from lm_parts(run, run.model, inputs, targets)
-    if uses_words and cfg.prealign_steps and cfg.prealign_every and step % cfg.prealign_every == 0:
+    due = cfg.prealign_every and step % cfg.prealign_every == 0
+    if uses_words and due and cfg.prealign_from <= step / cfg.pretrain_steps < cfg.prealign_until:
         yield word_alignment(run, cfg.prealign_steps + step, cfg.prealign_weight)
 
 

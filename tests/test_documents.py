@@ -14,7 +14,7 @@ import pytest
 import train
 from data import prepare
 from data.lab import claims, tables
-from data.lab.options import Config, parse_args
+from data.lab.options import STUDIES, Config, parse_args
 from data.real.build import write
 from test_real import source
 from test_tables import KEYS
@@ -161,7 +161,7 @@ def test_the_glossary_has_at_most_20_terms_and_every_key_of_summary_json():
 
 # --- numbers ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("study", ["prealign", "forget", "align", "real"])
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_tables_of_results_are_those_of_the_results_files(study):
     results = ROOT / "data" / "results" / f"{study}-tiny.json"
     shown = re.search(rf"<!-- {study} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()

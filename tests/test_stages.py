@@ -136,7 +136,13 @@ def test_alignment_is_kept_up_at_its_interval_and_with_its_weight(make):
     (loss, values, tokens), = [part for part in train.pretrain(run, 0) if "prealign" in part[1]]
     assert loss.item() == pytest.approx(0.25 * values["prealign"].item()) and tokens == 0
     assert not any("prealign" in parts_of(train.pretrain(make(prealign_every=0), step)) for step in range(6))
-    assert not any("prealign" in parts_of(train.pretrain(make(prealign_steps=0), step)) for step in range(6))
+
+
+def test_alignment_in_pretraining_is_limited_to_its_span(make):
+    run = make(prealign_steps=0, steps=20, prealign_every=2, prealign_from=0.25, prealign_until=0.5)
+    aligned = [step for step in range(20) if "prealign" in parts_of(train.pretrain(run, step))]
+    assert aligned == [6, 8]                                   # from step 5, before step 10
+
 
 
 def test_the_first_stage_adds_its_two_losses_with_alpha(make):

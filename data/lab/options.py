@@ -14,7 +14,7 @@ from data.tasks import MOST_SHOTS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = ("prealign", "forget", "align", "real")
+STUDIES = ("prealign", "timing", "forget", "align", "real")
 SEEDS = 5                                            # of a study, see data/results/plan.md
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
@@ -46,9 +46,9 @@ NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
 # options that --from_run takes from the run, because its pretraining is over
 PRETRAINING = ("data", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
                "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows", "prealign_weight",
-               "prealign_lr", "prealign_every", "code_switch", "code_switch_vanilla", "code_switch_values",
-               "reset_every", "reset_from", "reset_until", "reset_fraction", "reset_blend", "reset_optimizer",
-               "reset_clip")
+               "prealign_lr", "prealign_every", "prealign_from", "prealign_until", "code_switch",
+               "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from", "reset_until",
+               "reset_fraction", "reset_blend", "reset_optimizer", "reset_clip")
 
 
 def option(default, help, low=None, high=None, choices=None, group=None):
@@ -91,6 +91,8 @@ class Config:
     prealign_weight: float = option(0.5, "weight of the alignment loss (alpha); the LM loss has 1", 0, 1e6)
     prealign_lr: float = option(2e-3, "peak learning rate of word alignment", 1e-9, 1e3)
     prealign_every: int = option(0, "pretraining steps between alignment batches (ours); 0: none", 0, MANY)
+    prealign_from: float = option(0.0, "share of pretraining before the first of these batches", 0, 1)
+    prealign_until: float = option(1.0, "share of pretraining after which none follows", 0, 1)
     code_switch: float = option(0.05, "probability that an English dictionary word is translated", 0, 1)
     code_switch_vanilla: bool = option(False, "ablation: replaced words are prediction targets, too")
     code_switch_values: bool = option(True, "translate also words that answer knowledge questions")
