@@ -106,6 +106,7 @@ class Corpus:
                             "and at least one other")
         self.base_vocab, self.disjoint = self.meta["base_vocab"], self.meta["disjoint"]
         self.word_order, self.subwords = self.meta["word_order"], None
+        self.opening = self.meta.get("separator", 0)           # the token that opens a document
         self.offset = {name: i * self.base_vocab if self.disjoint else 0 for i, name in enumerate(known)}
         self.vocab_size = self.base_vocab * len(known) if self.disjoint else self.base_vocab
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
@@ -123,8 +124,8 @@ class Corpus:
                 stream = np.memmap(self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r", shape=n)
             if n is not None:
                 self.streams[name, split] = stream
-        self.classes = token_classes(self.tokenizer)                             # starts, ends: (V,) each
         copies = self.vocab_size // self.base_vocab if self.disjoint else 1
+        self.classes = token_classes(self.tokenizer, self.vocab_size // copies, self.opening)    # (V,) each
         self.starts, self.ends = (np.tile(table, copies) for table in self.classes)
 
     def add_language(self, name, n_tokens):
@@ -143,10 +144,10 @@ class Corpus:
             self.vocab_size += self.base_vocab
         else:
             longer = Tokenizer.from_file(str(self.folder / f"tokenizer.{name}.json"))
-            added = map(longer.id_to_token, range(self.base_vocab, longer.get_vocab_size()))
+            added = map(longer.id_to_token, range(self.base_vocab, self.meta["new_vocab"][name]))
             self.subwords = [[t.id for t in self.tokenizer.model.tokenize(text)] for text in added]
             self.offset[name], self.tokenizers[name], self.tokenizer = 0, longer, longer
-            self.vocab_size = longer.get_vocab_size()
+            self.vocab_size = self.meta["new_vocab"][name]
         self._open([name])
         self.streams[name, "train"] = self.streams[name, "train"][:n_tokens]
         return self.vocab_size - before
@@ -205,7 +206,7 @@ class Corpus:
         """
         language = language or self.languages[0]
         ids = self.tokenizers[language].encode(text_lines(text)).ids if text.strip() else []
-        tokens = np.array([0] * separator + ids, np.int64)
+        tokens = np.array([self.opening] * separator + ids, np.int64)
         order = self.word_order.get(language)
         if order is not None and len(tokens):
             tokens = permute_words(tokens, *self.classes, order)
@@ -239,10 +240,10 @@ class Corpus:
 
     def separator(self, language):
         """The token that opens a document: -> (1,) int64."""
-        return np.array([self.offset[language]])
+        return np.array([self.opening + self.offset[language]])
 
     def newline(self, language):
-        return np.array([self.tokenizer.token_to_id("Ċ") + self.offset[language]])           # (1,)
+        return np.array(self.tokenizer.encode("\n").ids) + self.offset[language]              # (1,)
 
     def language_name(self, language):
         """The name of a language in prompts."""
@@ -251,7 +252,7 @@ class Corpus:
     def documents(self, language, split, n_tokens):
         """The documents in the first n_tokens of a stream: -> list of str."""
         tokens = np.asarray(self.streams[language, split][:n_tokens]).astype(np.int64) - self.offset[language]
-        parts = np.split(tokens, np.flatnonzero(tokens == 0))
+        parts = np.split(tokens, np.flatnonzero(tokens == self.opening))
         return self.tokenizers[language].decode_batch([part.tolist() for part in parts if len(part)])
 
     # --- words and sentence pairs ---------------------------------------------------------------------------

@@ -3,11 +3,13 @@
   meta.json               format; languages (of pretraining, English first) and new (attached later);
                           base_vocab V; disjoint: ids of language i are shifted by i * V, so that no two
                           languages share a token; word_order {language: order} of languages that are English
-                          in disguise (see permute_words); dtype of the .bin files; documents, words, bytes
+                          in disguise (see permute_words); separator: the token that opens a document, 0 if
+                          it is not there; checkpoint: the checksum of the tokenizer.json of a public
+                          checkpoint, if that is the tokenizer; dtype of the .bin files; documents, words, bytes
                           and tokens of each "<language>.<split>"; spaces {language: whether spaces separate
                           its words}; seed, source and licence; files {name: [bytes, checksum]} of all the
                           others, and its own checksum: a folder that was changed later is refused
-  tokenizer.json          byte-level BPE, trained on training text; token 0 opens a document
+  tokenizer.json          byte-level BPE, trained on training text, or that of a public checkpoint
   tokenizer.<new>.json    the same with the subwords of one new language behind the old ones
   <language>.<split>.bin  train, val and test: the token ids of all documents, end to end
   dictionary.<language>.tsv      English TAB translation; a word with several translations takes several lines
@@ -109,17 +111,20 @@ def train_tokenizer(documents, vocab_size):
     return tokenizer
 
 
-def token_classes(tokenizer):
-    """Two tables over the vocabulary, (V,) bool each: the token starts a word, the token ends a sentence.
+def token_classes(tokenizer, n=None, separator=0):
+    """Two tables over a vocabulary, (n,) bool each: the token starts a word, the token ends a sentence.
 
     A word starts at a leading space or at anything that is neither letter nor digit.  "don't" is one word.
+    n: the number of rows, by default that of the tokenizer's tokens
     """
-    starts, ends = np.ones(tokenizer.get_vocab_size(), bool), np.zeros(tokenizer.get_vocab_size(), bool)
+    n = n or tokenizer.get_vocab_size()
+    starts, ends = np.ones(n, bool), np.zeros(n, bool)
+    ends[separator] = True
     for token, i in tokenizer.get_vocab().items():
-        if token == SEPARATOR:
-            ends[i] = True
+        if i == separator:
             continue
-        letters = token.replace("Ċ", "\n")     # byte-level BPE writes the space as Ġ, the newline as Ċ
+        # byte-level BPE writes the space as Ġ and the newline as Ċ, SentencePiece writes ▁ and <0x0A>
+        letters = token.replace("▁", "Ġ").replace("<0x0A>", "\n").replace("Ċ", "\n")
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
         starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum()
                                           and letters.lower() not in APOSTROPHES)
@@ -165,19 +170,19 @@ def permute_words(tokens, starts, ends, order):
     return tokens[np.lexsort((np.arange(len(tokens)), key, sentence))]
 
 
-def pack(documents, tokenizer, order=None, classes=None):
+def pack(documents, tokenizer, order=None, classes=None, separator=0):
     """Token ids of documents end to end, a separator before each: -> (n,) int64.
 
     order, classes: of a made-up language, its word order and the tables of token_classes
     """
     encoded = tokenizer.encode_batch([text_lines(document) for document in documents])
-    tokens = np.concatenate([np.array([0] + e.ids, np.int64) for e in encoded])
+    tokens = np.concatenate([np.array([separator] + e.ids, np.int64) for e in encoded])
     return tokens if order is None else permute_words(tokens, *classes, order)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def write_stream(path, documents, tokenizer, dtype, count_words, offset=0, order=None):
+def write_stream(path, documents, tokenizer, dtype, count_words, offset=0, order=None, separator=0):
     """Encode, shift by offset, write and count documents: -> dict(documents, words, bytes, tokens).
 
     count_words: function of a document;  order: see permute_words
@@ -185,7 +190,7 @@ def write_stream(path, documents, tokenizer, dtype, count_words, offset=0, order
     counts, classes = dict(documents=0, words=0, bytes=0, tokens=0), token_classes(tokenizer)
     with named(path), open(path, "wb") as file:
         for batch in chunks(documents, ENCODED):
-            tokens = pack(batch, tokenizer, order, classes) + offset
+            tokens = pack(batch, tokenizer, order, classes, separator) + offset
             file.write(tokens.astype(dtype).tobytes())
             counts["documents"] += len(batch)
             counts["words"] += sum(map(count_words, batch))

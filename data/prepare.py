@@ -152,7 +152,8 @@ def parse_args(argv):
     several("--tasks", metavar="TASK=DIR", help=", ".join(TASKS))
     several("--new", metavar="LANG", help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
-    p.add_argument("--vocab_size", type=int, default=4000, help="subwords of the tokenizer [%(default)s]")
+    p.add_argument("--tokenizer", metavar="DIR", help="take that of a public checkpoint, for --pretrained")
+    p.add_argument("--vocab_size", type=int, help="subwords of a tokenizer of its own [4000]")
     p.add_argument("--new_subwords", type=int, help="more for each new language [2000]")
     p.add_argument("--disjoint", action="store_true", help="no two languages share a subword (control)")
     p.add_argument("--captions", type=int, help="most training documents of a language but English [all]")
@@ -174,11 +175,12 @@ def parse_args(argv):
         ("cache", not args.from_dir, "files that are fetched, not with --from-dir"),
         ("new_subwords", args.new, "--new"), ("pairs_n", not args.text or args.pairs, "--pairs"),
         ("dictionary_words", args.download or own, "--dictionary or --pairs"),
+        ("vocab_size", not args.tokenizer, "a tokenizer of its own, not with --tokenizer"),
     ):
         if getattr(args, flag) not in (None, []) and not serves:
             p.error(f"--{flag.replace('from_dir', 'from-dir')} goes with {why}")
-    if args.disjoint and args.new:
-        p.error("--disjoint goes without --new: new subwords extend a shared tokenizer")
+    if args.disjoint and (args.new or args.tokenizer):
+        p.error("--disjoint goes without --new and --tokenizer, which extend or take a shared tokenizer")
     if args.from_dir and not Path(args.from_dir).is_dir():
         p.error(f"--from-dir {args.from_dir}: no such folder")
     return args
@@ -189,8 +191,8 @@ def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     folder = Path(args.out or ("data/multi30k" if args.download else "data/own"))
     try:
-        meta = build.write(folder, source_of(args), args.vocab_size, args.new_subwords or 2000, args.seed,
-                           args.disjoint, args.captions, args.pairs_n, args.dictionary_words)
+        meta = build.write(folder, source_of(args), args.vocab_size or 4000, args.new_subwords or 2000, args.seed,
+                           args.disjoint, args.captions, args.pairs_n, args.dictionary_words, args.tokenizer)
     except (UserError, OSError) as error:
         message = error
         if isinstance(error, OSError):

@@ -9,10 +9,10 @@ from typing import Callable
 import numpy as np
 
 from data.files import UserError, whole_folder
-from data.folder import (ENCODED, FORMAT, SPLITS, pack, read_meta, train_tokenizer, write_items, write_json,
-                         write_lines, write_meta, write_stream, write_text)
+from data.folder import (ENCODED, FORMAT, SPLITS, checksum, pack, read_meta, train_tokenizer, write_items,
+                         write_json, write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries, fit
-from data.real.vocabulary import extend
+from data.real.vocabulary import extend, of_checkpoint
 from data.text import chunks, count_words, has_spaces, sample
 
 CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
@@ -107,26 +107,30 @@ class Writer:
         """The sentence pairs of one language, limited as requested."""
         return itertools.islice(self.source.pairs(name, split), self.max_pairs if split == "train" else None)
 
-    def write_streams(self, vocab_size, new_subwords):
+    def write_streams(self, vocab_size, new_subwords, checkpoint):
         """Write tokenizers and streams: -> the part of meta.json about them."""
-        known = {name: self.samples[name] for name in self.source.languages}
-        tokenizer = train_tokenizer(balanced(known), vocab_size)
-        base, tokenizers, new_vocab = tokenizer.get_vocab_size(), {}, {}
+        known, separator, tokenizers, new_vocab = self.source.languages, 0, {}, {}
+        if checkpoint:
+            tokenizer, base, separator = of_checkpoint(checkpoint)
+        else:
+            tokenizer = train_tokenizer(balanced({name: self.samples[name] for name in known}), vocab_size)
+            base = tokenizer.get_vocab_size()
         write_text(self.folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         for name in self.source.new:
-            tokenizers[name] = extend(tokenizer, self.samples[name], new_subwords)
-            new_vocab[name] = tokenizers[name].get_vocab_size()
+            tokenizers[name], new_vocab[name] = extend(tokenizer, self.samples[name], new_subwords, base)
             write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
                     new_vocab=new_vocab, spaces=self.spaces, word_order={}, documents={}, words={}, bytes={},
-                    tokens={}, tokens_per_word={}, tokens_per_word_before={})
+                    tokens={}, tokens_per_word={}, tokens_per_word_before={}, separator=separator)
+        if checkpoint:
+            meta["checkpoint"] = checksum(Path(checkpoint) / "tokenizer.json")
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
             path, documents = self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng)
             counter = partial(count_words, spaces=self.spaces[name])
             counts = write_stream(path, documents, tokenizers.get(name, tokenizer), meta["dtype"], counter,
-                                  i * base if self.disjoint else 0)
+                                  i * base if self.disjoint else 0, separator=separator)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and "
@@ -191,12 +195,13 @@ class Writer:
 
 
 def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=False, max_documents=None,
-          max_pairs=None, max_words=None):
+          max_pairs=None, max_words=None, checkpoint=None):
     """Make a folder from a Source, completely or not at all: -> its meta.json as a dict.
 
     vocab_size, new_subwords: size of the tokenizer, and of its extension for each new language
     disjoint: give every language its own token ids (control)
     max_...:  of training, for each language: documents (but of English), sentence pairs, dictionary words
+    checkpoint: folder of a public checkpoint whose tokenizer is taken instead of training one
 
     Raises UserError for a mistake in the data or a folder that exists, OSError if the disk is full.
     """
@@ -206,7 +211,7 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
     with whole_folder(folder, mark=f"{os.getpid()}.") as temporary:
         writer = Writer(temporary, source, seed, disjoint, max_documents, max_pairs, max_words)
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)
-        meta |= writer.write_streams(vocab_size, new_subwords)
+        meta |= writer.write_streams(vocab_size, new_subwords, checkpoint)
         writer.write_tasks({name: writer.write_dictionary(name) for name in writer.languages[1:]})
         write_meta(temporary, meta | dict(counts=writer.counts) | source.about)
     return read_meta(folder)

@@ -1,12 +1,14 @@
-"""Add the subwords of a new language to a trained tokenizer.
+"""Take the tokenizer of a public checkpoint, and add the subwords of a new language to a tokenizer.
 
 The tokenizers library cannot resume training.  BPE on sequences of old subwords is the same thing: each old
 subword is written as one character, and a merge of two characters is a merge of two subwords.
 """
 import json
+from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from data.files import UserError, read_json
 from data.folder import text_lines
 
 FIRST = 0x10000                      # code point of subword 0; none of the million that follow is a space
@@ -14,10 +16,45 @@ MIN_COUNT = 5                        # a rarer subword has too few examples for 
 BATCH = 1000                         # documents encoded at once
 
 
-def extend(tokenizer, documents, n):
-    """Learn at most n more subwords from documents of one language: -> Tokenizer.
+def of_checkpoint(folder):
+    """The tokenizer of a public checkpoint: -> Tokenizer, rows of its model's vocabulary, id of the separator.
+
+    The separator is the token that begins a text (bos_token_id of config.json), or else ends one.  What the
+    tokenizer does to a whole text is left out: we begin texts and lines ourselves, see text_lines.
+    Raises UserError if the folder lacks a file, or for another kind of tokenizer than BPE.
+    """
+    config, state = (read_json(Path(folder) / name, "download it again")
+                     for name in ("config.json", "tokenizer.json"))
+    if config is None or state is None:
+        raise UserError(f"--tokenizer {folder}: the folder of a checkpoint holds config.json and "
+                        "tokenizer.json")
+    if (state.get("model") or {}).get("type") != "BPE":
+        raise UserError(f"{folder}/tokenizer.json: only byte-pair encoding (BPE) is supported")
+    state |= dict(post_processor=None, truncation=None, padding=None)
+    normalizers = state.get("normalizer") or {}
+    normalizers = normalizers.get("normalizers", [normalizers] if normalizers else [])
+    kept = [part for part in normalizers if part.get("type") != "Prepend"]
+    state["normalizer"] = dict(type="Sequence", normalizers=kept) if kept else None
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+    except Exception as error:                                 # the library raises nothing more specific
+        raise UserError(f"{folder}/tokenizer.json cannot be read ({error}): download it again") from None
+    tokenizer.encode_special_tokens = True                     # a text that spells one does not contain one
+    ids = [config.get("bos_token_id"), config.get("eos_token_id")]
+    ids = [found[0] if isinstance(found, list) and found else found for found in ids]
+    separator, n = next((i for i in ids if i is not None), None), config.get("vocab_size")
+    for key, number, low, high in (("vocab_size", n, tokenizer.get_vocab_size(), 2**20),
+                                   ("bos_token_id", separator, 0, tokenizer.get_vocab_size() - 1)):
+        if type(number) is not int or not low <= number <= high:
+            raise UserError(f"{folder}/config.json: {key} is {number!r:.40}, not between {low} and {high}")
+    return tokenizer, n, separator
+
+
+def extend(tokenizer, documents, n, first):
+    """Learn at most n more subwords from documents of one language: -> Tokenizer, its number of rows.
 
     Old ids and old merges come first and stay unchanged, so no text takes more tokens than before.
+    first: the id of the first new subword
     """
     rows, alphabet = [], set()
     for start in range(0, len(documents), BATCH):
@@ -32,12 +69,14 @@ def extend(tokenizer, documents, n):
     learner.train_from_iterator(rows, trainers.BpeTrainer(
         vocab_size=len(alphabet) + n, min_frequency=MIN_COUNT, show_progress=False))
 
-    old = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     state, vocabulary = json.loads(tokenizer.to_str()), tokenizer.get_vocab()
+    old = {chr(FIRST + i): token for token, i in vocabulary.items()}
     for pair in json.loads(learner.to_str())["model"]["merges"]:
-        subwords = ["".join(old[ord(character) - FIRST] for character in side) for side in pair]
+        subwords = ["".join(old[character] for character in side) for side in pair]
         state["model"]["merges"].append(subwords)
         # two merges may spell the same subword: it gets one id
-        vocabulary.setdefault("".join(subwords), len(vocabulary))
+        if "".join(subwords) not in vocabulary:
+            vocabulary["".join(subwords)] = first
+            first += 1
     state["model"]["vocab"] = vocabulary
-    return Tokenizer.from_str(json.dumps(state))
+    return Tokenizer.from_str(json.dumps(state)), first
