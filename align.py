@@ -38,7 +38,8 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
     states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
     if pool == "last":
         every = torch.arange(len(states), device=states.device)                  # (N,)
-        return states[every, mask.sum(dim=1) - 1]                                # (N, D) [AFP: pooling]
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)        # (N,)
+        return states[every, last]                                               # (N, D) [AFP: pooling]
     mask = mask[..., None]                                                       # (N, W, 1)
     if pool == "mean":
         # filled and not multiplied: an infinite state of the padding times 0 would be NaN

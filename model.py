@@ -234,6 +234,43 @@ class GPT(nn.Module):
                 for name, params, rate, decay in groups]
 
 
+class LowRank(nn.Module):
+    """A linear map that is frozen, plus a product of two thin matrices that learn, LoRA [Hu et al. 2022]."""
+
+    def __init__(self, linear, rank, generator):
+        super().__init__()
+        self.linear = linear
+        down = torch.randn(rank, linear.in_features, generator=generator) / math.sqrt(linear.in_features)
+        self.down = nn.Parameter(down.to(linear.weight.device))
+        self.up = nn.Parameter(torch.zeros_like(linear.weight[:, :1]).repeat(1, rank))       # 0: no change yet
+
+    def forward(self, x):
+        """x (..., D_in) -> (..., D_out)."""
+        return self.linear(x) + F.linear(F.linear(x, self.down), self.up)
+
+
+def add_adapters(model, rank, seed=0):
+    """Freeze a GPT and give every linear map of its blocks an adapter, in place: -> the model."""
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    for block in model.body:
+        for name, part in list(block.named_children()):
+            if isinstance(part, nn.Linear):
+                setattr(block, name, LowRank(part, rank, generator))
+    return model
+
+
+@torch.no_grad()
+def merge_adapters(model):
+    """Add the adapters to their linear maps, in place: -> an ordinary GPT that can learn everything again."""
+    for block in model.body:
+        for name, part in list(block.named_children()):
+            if isinstance(part, LowRank):
+                part.linear.weight += part.up @ part.down
+                setattr(block, name, part.linear)
+    return model.requires_grad_(True)
+
+
 def lr_multiplier(step, steps, warmup):
     """Factor of the peak learning rate at a step: a linear warm-up, then a cosine decay to 0.1.
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from model import GPT, IGNORE, ModelConfig, contrastive_loss
 
 
-def word_states(model, words, mask):
+def word_states(model, words, mask, prefix=None):
     """One vector per word and level: words (N, M), mask (N, M) bool -> (K, N, D), K = L + 2.
 
     Each word is read alone, and its vector is the mean over its tokens.  Level 0 is the input embedding,
@@ -29,10 +29,15 @@ def word_states(model, words, mask):
     model also learns to write a translation where it could write the word.
     words holds token ids, padded on the right to the M tokens of the longest word; mask is true on real
     tokens.  Keep both on the CPU, where they are laid out.
+    prefix: a token that every word is read after, and that is left out of the mean.  Public checkpoints put
+            huge states on the first token of a text
     differs from the paper: level 0 has no positions, because rotary positions act inside attention.
     """
-    tokens, owner, place = pack(words, mask, model.config.context_len)           # (R, T), (R, T), (N, M)
     share = mask / mask.sum(dim=1, keepdim=True)                                 # (N, M) weights of the mean
+    if prefix is not None:                                                       # M grows by one
+        words, mask = F.pad(words, (1, 0), value=prefix), F.pad(mask, (1, 0), value=True)
+        share = F.pad(share, (1, 0))
+    tokens, owner, place = pack(words, mask, model.config.context_len)           # (R, T), (R, T), (N, M)
     tokens, owner, place, share = (
         t.to(model.embed.weight.device, non_blocking=True) for t in (tokens, owner, place, share))
     levels = model.hidden(tokens, alone=owner)                                   # L + 1 tensors (R, T, D)

@@ -7,6 +7,8 @@
   python train.py --reproduce prealign     run baseline, method, ablations and controls, judge the claims
   python train.py --report RUN RUN ...     compare finished runs: table and curves
   python train.py --sample TEXT --out RUN  continue a text with a trained model
+  python train.py --pretrained DIR --data FOLDER --method align      start from a public checkpoint
+  python train.py --export DIR --out RUN   write such a model back as a public checkpoint
 
 The same command resumes an interrupted run, or shows a finished one.
 """
@@ -15,6 +17,7 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -32,8 +35,9 @@ from data.lab.options import data_name, default_out, parse_args
 from data.lab.processes import Processes, init_distributed, keep_freed_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
+from data.pretrained import export_pretrained, read_config
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
-from model import IGNORE, generate, lr_multiplier
+from model import IGNORE, add_adapters, generate, lr_multiplier, merge_adapters
 from prealign import code_switch, word_alignment_loss, word_states
 
 WARMUP = 0.05   # share of a stage's steps with a rising learning rate
@@ -66,7 +70,10 @@ def recipe(run):
         if not run.has_started("align sentences") and not run.load_only:
             draw_sentences(run, "sentences-before.svg")
         step = partial(align_sentences, run, samples)
+        if cfg.afp_lora:
+            add_adapters(model, cfg.afp_lora, cfg.seed)
         fit(run, model, "align sentences", step, param_groups(run, cfg.afp_lr))
+        merge_adapters(model)
     if "instruct" in stages:                                   # last: English instruction tuning of the body
         body = [g for g in param_groups(run, cfg.lr / 3) if g["name"] in ("body", "norms")]
         fit(run, model, "instruct", partial(answer_items, run, model, corpus.exercises(), INSTRUCT), body)
@@ -101,8 +108,9 @@ def word_alignment(run, step, weight):
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ALIGN_WORDS, step))
     entries = rng.permutation(len(run.train_dictionary))[:cfg.prealign_words]
     words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
+    states = run.processes.gather(partial(word_states, prefix=run.corpus.prefix))
     with run.autocast():
-        loss = word_alignment_loss(run.model, words, mask, concept, states=run.processes.gather(word_states))
+        loss = word_alignment_loss(run.model, words, mask, concept, states=states)
     return weight * loss, {"prealign": loss / run.processes.world_size}, 0       # [PreAlign: total loss]
 
 
@@ -365,7 +373,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
 def train_and_evaluate(run):
     """Train (or only load the checkpoint), evaluate and write the results: -> the summary."""
     cfg = run.cfg
-    summary = dict(method=cfg.method, preset=cfg.preset, data=data_name(cfg), seed=cfg.seed,
+    summary = dict(method=cfg.method, preset=cfg.model_name, data=data_name(cfg), seed=cfg.seed,
                    device=str(run.device), dtype=run.dtype, languages=run.languages, tokens=cfg.text_tokens,
                    parameters=sum(p.numel() for p in run.model.parameters()))
     if not run.quiet:
@@ -377,7 +385,8 @@ def train_and_evaluate(run):
     if not run.writer:
         return summary
     run.processes, clock = Processes(), time.perf_counter()    # one process evaluates, the others are done
-    with run.eager():
+    # a public checkpoint is hundreds of times larger, and evaluated in the number type of training
+    with run.eager(), run.autocast() if cfg.pretrained else nullcontext():
         summary |= evaluate(run)
         run.write("samples.txt", sample(run, "") + "\n")
     draw_sentences(run, "sentences.svg")
@@ -398,6 +407,17 @@ def reproduce(cfg, modes):
         summaries.setdefault(name, []).append(train(system, out, modes.cache, quiet=True))
     if writer:
         print(claims.conclude(modes.reproduce, summaries, Path("runs")))
+
+
+def export(run, folder):
+    """Write a trained model as a public checkpoint.  Raises UserError if it did not begin as one."""
+    start, new = run.cfg.pretrained, run.cfg.new_language
+    if not start:
+        raise UserError(f"--export: {run.out} did not begin as a public checkpoint (--pretrained)")
+    run.check_finished()
+    tokenizer = run.corpus.folder / f"tokenizer.{new}.json" if new else Path(start) / "tokenizer.json"
+    export_pretrained(run.model, folder, tokenizer, read_config(start)[1])
+    print(f"written to {folder}: config.json, tokenizer.json, model.safetensors")
 
 
 def overfit(run):
@@ -423,12 +443,15 @@ def command(argv):
         reproduce(cfg, modes)
     elif modes.overfit:
         return 0 if overfit(Run(cfg, out, modes.cache)) else 1
-    elif modes.sample is not None:
+    elif modes.sample is not None or modes.export is not None:
         run = Run(cfg, out, modes.cache)
         run.enter(load_only=True)
         recipe(run)
-        with run.eager():
-            print(sample(run, modes.sample))
+        if modes.export is not None:
+            export(run, modes.export)
+        else:
+            with run.eager():
+                print(sample(run, modes.sample))
     else:
         train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)
     return 0

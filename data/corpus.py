@@ -90,6 +90,8 @@ class Corpus:
 
     streams:   {(language, split): (n,) token ids}
     subwords:  after add_language, the old tokens that the text of each new token splits into; else None
+    prefix:    the token that a word or sentence is read after when its states are measured, None: it stands
+               alone.  See prealign.word_states
     transfer:  names of the tasks that are learned from English items and asked in every language
     """
 
@@ -107,6 +109,7 @@ class Corpus:
         self.base_vocab, self.disjoint = self.meta["base_vocab"], self.meta["disjoint"]
         self.word_order, self.subwords = self.meta["word_order"], None
         self.opening = self.meta.get("separator", 0)           # the token that opens a document
+        self.prefix = self.opening if "checkpoint" in self.meta else None
         self.offset = {name: i * self.base_vocab if self.disjoint else 0 for i, name in enumerate(known)}
         self.vocab_size = self.base_vocab * len(known) if self.disjoint else self.base_vocab
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))

@@ -115,12 +115,13 @@ def token_classes(tokenizer, n=None, separator=0):
     """Two tables over a vocabulary, (n,) bool each: the token starts a word, the token ends a sentence.
 
     A word starts at a leading space or at anything that is neither letter nor digit.  "don't" is one word.
-    n: the number of rows, by default that of the tokenizer's tokens
+    n: the number of rows, by default as many as the tokenizer needs
     """
-    n = n or tokenizer.get_vocab_size()
+    vocabulary = tokenizer.get_vocab()
+    n = n or max(vocabulary.values()) + 1
     starts, ends = np.ones(n, bool), np.zeros(n, bool)
     ends[separator] = True
-    for token, i in tokenizer.get_vocab().items():
+    for token, i in vocabulary.items():
         if i == separator:
             continue
         # byte-level BPE writes the space as Ġ and the newline as Ċ, SentencePiece writes ▁ and <0x0A>

@@ -119,8 +119,10 @@ def own_source(languages, new, texts, pairs, about):
         about=dict(source=texts, licence=[]), files=texts, **about)
 
 
-def next_command(folder, meta):
+def next_command(folder, meta, checkpoint=None):
     """The command that trains on a folder; word alignment needs a dictionary of two words."""
+    if checkpoint:
+        return f"python train.py --pretrained {shlex.quote(checkpoint)} --data {shlex.quote(str(folder))}"
     words = sum(meta["counts"]["languages"][name].get("dictionary_words", 0) for name in meta["languages"])
     method = "prealign" if words > 1 else "baseline"
     return f"python train.py --method {method} --data {shlex.quote(str(folder))}"
@@ -203,7 +205,7 @@ def main(argv=None):
         print("\nstopped, no folder was made; fetched files are kept", file=sys.stderr)
         return 130
     print(build.summary(folder, meta))
-    print(f"next: {next_command(folder, meta)}")
+    print(f"next: {next_command(folder, meta, args.tokenizer)}")
     return 0
 
 

@@ -145,18 +145,23 @@ def stored_tensor(name, shape, path, entry, data, start):
     return torch.frombuffer(data, dtype=DTYPES[dtype], count=n, offset=start + offsets[0]).view(shape)
 
 
-def load_pretrained(folder, context_len=None):
-    """The model of a public checkpoint: -> (GPT, the content of its config.json).
+def read_config(folder, context_len=None):
+    """The config.json of a public checkpoint: -> ModelConfig, the content of the file.
 
     context_len: the longest text in tokens; by default that of the checkpoint, but at most 8192
     Raises UserError if the folder is damaged or holds a model that a GPT cannot represent.
     """
-    folder = Path(folder)
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     config = read_json(path, "download it again")
     if config is None:
         raise UserError(f"{folder} holds no pretrained model (it has no config.json)")
-    sizes, stored = model_config(path, config, context_len), open_weights(folder)
+    return model_config(path, config, context_len), config
+
+
+def load_pretrained(folder, context_len=None):
+    """The model of a public checkpoint: -> (GPT, the content of its config.json).  See read_config."""
+    folder = Path(folder)
+    (sizes, config), stored = read_config(folder, context_len), open_weights(folder)
     if f"model.layers.{sizes.n_layer - 1}.input_layernorm.weight" not in stored:
         raise UserError(f"{folder}: the weights have fewer layers than config.json (num_hidden_layers)")
     with torch.device("meta"):                                 # shapes only, until the files are checked

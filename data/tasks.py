@@ -220,11 +220,21 @@ def target_languages(corpus, items, partner, asked, answered):
 def parallel_sentences(corpus, items, partner, limit):
     """The sentences of n items in English, then each in its partner language (an index): the pairs of MCL.
 
-    A sentence longer than limit loses its start.  -> tokens (2n, W), mask (2n, W) bool, true on real tokens
+    A sentence longer than limit loses its start.  -> tokens (2n, W), mask (2n, W) bool, see pad_after
     """
     names = [corpus.languages[0]] * len(items) + [corpus.languages[p] for p in partner]
-    return pad([corpus.encode(item.sentence(name), name, separator=False)[-limit:]
-                for item, name in zip([*items, *items], names)])
+    limit -= corpus.prefix is not None
+    return pad_after(corpus.prefix, [corpus.encode(item.sentence(name), name, separator=False)[-limit:]
+                                     for item, name in zip([*items, *items], names)])
+
+
+def pad_after(prefix, rows):
+    """Pad rows, each with a token in front of it that the mask leaves out; None: without it.  See pad."""
+    if prefix is None:
+        return pad(rows)
+    tokens, mask = pad([[prefix, *row] for row in rows])
+    mask[:, 0] = False
+    return tokens, mask
 
 
 def instruction_examples(corpus, items, partner, asked, answered, equals):

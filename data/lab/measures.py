@@ -52,7 +52,7 @@ def probe(model, corpus, dictionary, stage, last):
     """
     found = {}
     if dictionary:
-        source, target = translation_states(model, dictionary.entries[:256])     # (K, E, D) each
+        source, target = translation_states(model, dictionary.entries[:256], corpus.prefix)  # (K, E, D) each
         found["word_cosine"] = [round(cosine, 4) for cosine in word_cosine(source, target)]
     if stage != "align words":
         n_rows = ROWS if last else 16
@@ -72,7 +72,9 @@ def of_training(run, resets):
     if "align sentences" in cfg.stages:
         samples, languages = run.training_samples(), [0, *run.aligned_languages()]
         n_tokens = count_tokens(run.corpus, samples, [run.corpus.languages[i] for i in languages])
-        result["afp"] = dict(samples=len(samples), tokens=n_tokens, share=n_tokens / cfg.text_tokens)
+        result["afp"] = dict(samples=len(samples), tokens=n_tokens)
+        if cfg.text_tokens:                                    # 0 after the pretraining of a public checkpoint
+            result["afp"]["share"] = n_tokens / cfg.text_tokens
     if "adapt" in cfg.stages:                                  # perplexity by the number of updates
         losses = run.curve("adapt", "val")
         result["adapt"] = {cfg.new_language: dict(perplexity={
@@ -105,7 +107,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg):
     measures = [
         language_model(model, corpus),
         contextuality(model, corpus),
-        words(model, dictionary, held_out, middle),
+        words(model, dictionary, held_out, middle, corpus.prefix),
         lexicon(model, corpus, middle),
         sentences(model, corpus, "sentences", middle),
         sentences(model, corpus, "sentences_embedding", 0),

@@ -10,6 +10,7 @@ from shlex import quote
 
 from data.files import UserError, read_json
 from data.folder import language_order, read_meta
+from data.pretrained import read_config
 from data.tasks import MOST_SHOTS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
@@ -35,6 +36,10 @@ PRESETS = {
     "400m": PAPER | dict(n_layer=24, d_model=1024, words=400_000_000, steps=40_000, reset_every=2700),
     "1.3b": PAPER | dict(n_layer=24, d_model=2048, words=800_000_000, steps=80_000, reset_every=5300),
 }
+# The values that a public checkpoint sets: rates of fine-tuning, AFP without other text, as published.
+PRETRAINED = dict(lr=2e-4, embed_lr=1.0, weight_decay=0.01, prealign_lr=2e-4, prealign_steps=100,
+                  afp_lr=2e-4, afp_rows=0, afp_steps=60, afp_batch=16, adapt_lr=1e-3, transfer_steps=0,
+                  eval_items=100, log_every=20)
 # The values that a prepared folder sets.
 REAL = dict(eval_items=1000, adapt_steps=300)
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
@@ -44,7 +49,7 @@ EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")
 NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
 
 # options that --from_run takes from the run, because its pretraining is over
-PRETRAINING = ("data", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
+PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
                "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows", "prealign_weight",
                "prealign_lr", "prealign_every", "prealign_from", "prealign_until", "code_switch",
                "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from", "reset_until",
@@ -64,6 +69,7 @@ class Config:
     preset: str = option("tiny", "size of model and training; flags override it", choices=tuple(PRESETS))
     seed: int = option(0, "seed of the world, the initial weights and the batches", 0, 2**31)
     from_run: str = option("", "folder of a pretrained run to start from, with its options")
+    pretrained: str = option("", "folder of a public checkpoint to start from: config.json and weights")
 
     data: str = option("", "folder made by data/prepare.py, instead of the built-in world", group="data")
     text: str = option("", "your own English, one document per line, instead of the world's stories")
@@ -77,7 +83,7 @@ class Config:
     d_model: int = option(128, "width", 2, 2**16)
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
 
-    steps: int = option(2000, "steps of text, less those of word alignment", 1, MANY, group="training")
+    steps: int = option(2000, "steps of text, less those of word alignment", 0, MANY, group="training")
     batch_size: int = option(8, "sequences per step", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine decay to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of embedding and head, as a multiple of lr", 1e-6, 1e6)
@@ -133,6 +139,7 @@ class Config:
     afp_answer_only: bool = option(True, "only answers carry loss; otherwise questions do, too (FT)")
     afp_word_weight: float = option(0.0, "weight of PreAlign's word alignment in this stage (ours)", 0, 1e6)
     afp_leave_out: str = option("", "languages to leave out of this stage, separated by commas")
+    afp_lora: int = option(0, "rank of the adapters that this stage trains; 0: all weights", 0, 2**12)
 
     eval_items: int = option(200, "test items per task and difficulty", 1, 10**6, group="evaluation")
     shots: str = option("0", "numbers of demonstrations in task prompts, such as 0,5")
@@ -167,7 +174,12 @@ class Config:
             (self.body_from and not new, "--body_from needs a new language: add --adapt_to"),
             (self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows"),
             (self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}"),
-            (self.pretrain_steps < 1, "--steps leaves nothing to pretrain on: lower --prealign_steps"),
+            (self.pretrain_steps < (not self.pretrained),
+             "--steps leaves nothing to pretrain on: lower --prealign_steps"),
+            (self.pretrained and not self.data, "--pretrained needs --data: a folder prepared with "
+             "python data/prepare.py --tokenizer DIR"),
+            (self.pretrained and "forget" in self.methods, f"--method {self.method}: forgetting resets the "
+             "embeddings in pretraining, which is over in --pretrained"),
         ):
             if wrong:
                 raise UserError(message)
@@ -178,6 +190,11 @@ class Config:
     @property
     def methods(self):
         return set(self.method.split("+"))
+
+    @property
+    def model_name(self):
+        """The name of the checkpoint that the run starts from, or of the preset."""
+        return Path(self.pretrained).resolve().name if self.pretrained else self.preset
 
     @property
     def new_language(self):
@@ -248,10 +265,10 @@ class Parser(argparse.ArgumentParser):
 
 
 # --help shows these options, and --help all shows every one
-COMMON = ("method", "preset", "seed", "from_run", "data", "text", "languages", "steps", "batch_size", "lr",
+COMMON = ("method", "preset", "seed", "from_run", "pretrained", "data", "text", "languages", "steps", "lr",
           "device")
-METAVARS = dict(method="METHOD", from_run="RUN", body_from="RUN", data="DIR", text="FILE", adapt_to="NAME",
-                languages="NAME,...", afp_leave_out="NAME,...", shots="K,...")
+METAVARS = dict(method="METHOD", from_run="RUN", pretrained="DIR", body_from="RUN", data="DIR", text="FILE",
+                adapt_to="NAME", languages="NAME,...", afp_leave_out="NAME,...", shots="K,...")
 
 
 def make_parser(description, every=True):
@@ -267,6 +284,7 @@ def make_parser(description, every=True):
     add("--fresh", action="store_true", help="delete the files of the run and train again")
     add("--eval_only", action="store_true", help="evaluate a finished run again")
     add("--sample", metavar="TEXT", help="continue TEXT with the trained model, in every language")
+    add("--export", metavar="DIR", help="write the trained model as a public checkpoint, see --pretrained")
     add("--overfit", action="store_true", help="check: train on one batch until its loss is below 0.1")
     add("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
     add("--reproduce", choices=STUDIES, help="run the systems of a study over seeds and judge its claims")
@@ -288,7 +306,7 @@ def make_parser(description, every=True):
 def parse_args(argv, description=""):
     """Command line -> (Config, modes).  modes holds the other flags; modes.given: {option: value} as given.
 
-    --sample and --eval_only take the options of the run in --out, or in the default folder.
+    --sample, --export and --eval_only take the options of the run in --out, or in the default folder.
     Raises UserError for every mistake.
     """
     for word in argv:
@@ -312,9 +330,9 @@ def parse_args(argv, description=""):
         if f.name in modes:
             given[f.name] = vars(modes).pop(f.name)
             check_value(f, given[f.name])
-    paths = [name for name in ("data", "text", "from_run", "body_from") if given.get(name)]
+    paths = [name for name in ("data", "text", "from_run", "pretrained", "body_from") if given.get(name)]
     given |= {name: str(Path(given[name])) for name in paths}  # folder/ is the same as folder
-    if modes.sample is None and not modes.eval_only:
+    if modes.sample is None and modes.export is None and not modes.eval_only:
         return resolve(given), modes
     out = Path(modes.out) if modes.out else default_out(resolve(given))
     if not (out / "config.json").exists():
@@ -325,7 +343,7 @@ def parse_args(argv, description=""):
 
 def check_commands(modes):
     """Raise UserError for commands that do not go together.  Sets the default of --seeds."""
-    commands = ["fresh", "eval_only", "sample", "overfit", "report", "reproduce"]
+    commands = ["fresh", "eval_only", "sample", "export", "overfit", "report", "reproduce"]
     some = [f"--{name}" for name in commands if getattr(modes, name) not in (None, False)]
     if len(some) > 1:
         raise UserError(f"{' and '.join(some)} do not go together: give one of them")
@@ -344,6 +362,8 @@ def resolve(given):
         known = asdict(Config()) | PRESETS[given.get("preset", "tiny")] | given
         if known["data"]:
             known |= options_of_folder(known, given)
+        if known["pretrained"]:
+            known |= options_of_checkpoint(known, given)
         return Config(**(known | given))
     folder, known = given["from_run"], asdict(load_config(given["from_run"]))
     before, wanted = (set(name.split("+")) - {"baseline", "align"}
@@ -358,6 +378,23 @@ def resolve(given):
             raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from "
                             f"{folder}, which has --{name} {there}")
     return Config(**(known | given))
+
+
+def options_of_checkpoint(options, given):
+    """The options that a public checkpoint sets: -> {option: value}.  Arguments as in options_of_folder.
+
+    Only PreAlign reads text; other methods begin after pretraining.  For them, --steps continues it.
+    """
+    folder, path = options["pretrained"], "config.json"
+    for name in ("preset", "n_layer", "n_head", "d_model"):
+        if name in given:
+            raise UserError(f"--{name} does not go with --pretrained: {folder}/{path} sets the model")
+    sizes, _ = read_config(folder, options["context_len"])
+    if sizes.context_len < given.get("context_len", 0):
+        raise UserError(f"--context_len {options['context_len']}: {folder} reads {sizes.context_len} tokens")
+    return PRETRAINED | dict(eval_items=min(PRETRAINED["eval_items"], options["eval_items"]), n_layer=sizes.n_layer,
+                             n_head=sizes.n_head, d_model=sizes.d_model, context_len=sizes.context_len,
+                             steps=300 if "prealign" in options["method"] else 0)
 
 
 def options_of_folder(options, given):
@@ -418,15 +455,16 @@ def data_name(cfg):
 def default_out(cfg):
     """The run folder without --out: -> Path."""
     adapted = f"-to-{cfg.adapt_to}" if cfg.adapt_to else ""
-    return Path(f"runs/{cfg.method}{adapted}-{cfg.preset}-{data_name(cfg)}-s{cfg.seed}")
+    return Path(f"runs/{cfg.method}{adapted}-{cfg.model_name}-{data_name(cfg)}-s{cfg.seed}")
 
 
 def flags_of(cfg, out):
     """The flags that give this Config and this run folder again: -> str."""
-    start = {name: getattr(cfg, name) for name in ("method", "preset", "from_run", "data")}
+    model = "pretrained" if cfg.pretrained else "preset"
+    start = {name: getattr(cfg, name) for name in ("method", model, "from_run", "data")}
     standard, flags = resolve(start), []
     for name, value in asdict(cfg).items():
-        if value != getattr(standard, name) or name in ("method", "preset") or start.get(name):
+        if value != getattr(standard, name) or start.get(name):
             if isinstance(value, bool):
                 flags.append(f"--{name}" if value else f"--no-{name}")
             else:

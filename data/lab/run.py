@@ -3,15 +3,18 @@ import copy
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.corpus import Corpus
 from data.files import UserError
+from data.folder import checksum
 from data.lab.options import EVALUATION, NEUTRAL, Config, flags_of, load_config
 from data.lab.processes import init_distributed
 from data.lab.runs import RunFolder, device_of, load_checkpoint
+from data.pretrained import load_pretrained
 from data.world import build
 from model import GPT, ModelConfig, choose_dtype, lm_loss
 
@@ -68,8 +71,7 @@ class Run(RunFolder):
         elif "prealign" in cfg.methods or cfg.aligns_sentences and cfg.afp_word_weight:
             flags = f"--method {cfg.method}" if "prealign" in cfg.methods else "--afp_word_weight"
             raise UserError(f"{flags}: {cfg.data} has no dictionary; prepare it with --dictionary or --pairs")
-        config = ModelConfig(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
-        self.model = GPT(config).initialise(cfg.seed).to(self.device)
+        self.model = self._first_model().to(self.device)
         if cfg.from_run and (fresh or not self.has_checkpoint()):
             self.model.load_state_dict(self._weights_of("from_run", "pretrain"))
         self.tuned_body = self._weights_of("body_from", "instruct") if cfg.body_from else None
@@ -86,6 +88,21 @@ class Run(RunFolder):
         if cfg.new_language:
             build.add_language(folder, cfg.new_language, cfg.adapt_tokens)
         return Corpus(folder)
+
+    def _first_model(self):
+        """A model with random weights, or the public checkpoint: -> GPT on the CPU.
+
+        Raises UserError if the folder was prepared with another tokenizer than that of the checkpoint.
+        """
+        cfg = self.cfg
+        if not cfg.pretrained:
+            config = ModelConfig(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
+            return GPT(config).initialise(cfg.seed)
+        tokenizer = Path(cfg.pretrained) / "tokenizer.json"
+        if not tokenizer.is_file() or checksum(tokenizer) != self.corpus.meta.get("checkpoint"):
+            raise UserError(f"{cfg.data} was not prepared with the tokenizer of {cfg.pretrained}: prepare it "
+                            f"with --tokenizer {cfg.pretrained}")
+        return load_pretrained(cfg.pretrained, cfg.context_len)[0]
 
     def _dtype(self, fresh):
         """The number type: the option, else that of the run in the folder or of from_run, else the best."""
@@ -162,7 +179,7 @@ class Run(RunFolder):
         Raises UserError if the folder holds another configuration or no checkpoint that can be used.
         """
         self.load_only = load_only
-        if load_only and not self.has_checkpoint():
+        if load_only and self.cfg.stages and not self.has_checkpoint():
             raise UserError(f"{self.out} holds no checkpoint: train first with python train.py "
                             f"{flags_of(self.cfg, self.out)}")
         self.check_config()
@@ -218,8 +235,8 @@ class Run(RunFolder):
 
     def check_finished(self):
         """Raise UserError if the checkpoint is not of the last step of the last stage."""
-        stage, steps = list(self.cfg.stages.items())[-1]
-        if (self.checkpoint["stage"], self.checkpoint["step"]) != (stage, steps):
+        stages = list(self.cfg.stages.items())
+        if stages and (self.checkpoint["stage"], self.checkpoint["step"]) != stages[-1]:
             raise UserError(f"{self.out} is not finished: resume with python train.py "
                             f"{flags_of(self.cfg, self.out)}")
 

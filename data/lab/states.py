@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from align import sentence_states
 from data.lab.geometry import (alignment, centred, logistic_regression, nearest, recall, retrieval,
                                self_similarity, uniformity)
-from data.tasks import languages_of, pad, parallel_sentences
+from data.tasks import languages_of, pad, pad_after, parallel_sentences
 from prealign import word_states
 
 PAIRS = 1000                         # sentence pairs per language; all sentences are candidates in retrieval
@@ -23,17 +23,17 @@ def to_device(model, array):
 # --- words --------------------------------------------------------------------------------------------------
 
 @torch.no_grad()
-def states_of_words(model, words, levels=slice(None)):
-    """States of words that are read alone: tuples of token ids -> (K, N, D) on the CPU."""
-    parts = [word_states(model, *map(torch.from_numpy, pad(words[i:i + WORDS])))[levels].cpu()
+def states_of_words(model, words, levels=slice(None), prefix=None):
+    """States of words, see word_states: tuples of token ids -> (K, N, D) on the CPU."""
+    parts = [word_states(model, *map(torch.from_numpy, pad(words[i:i + WORDS])), prefix)[levels].cpu()
              for i in range(0, len(words), WORDS)]
     return torch.cat(parts, dim=1)
 
 
-def translation_states(model, entries):
+def translation_states(model, entries, prefix=None):
     """States of the words of dictionary entries and of their first translations: -> (K, E, D), (K, E, D)."""
-    return (states_of_words(model, [word for word, _ in entries]),
-            states_of_words(model, [translations[0] for _, translations in entries]))
+    return (states_of_words(model, [word for word, _ in entries], prefix=prefix),
+            states_of_words(model, [translations[0] for _, translations in entries], prefix=prefix))
 
 
 def word_cosine(source, target):
@@ -41,7 +41,7 @@ def word_cosine(source, target):
     return F.cosine_similarity(source, target, dim=-1).mean(dim=1).tolist()
 
 
-def words(model, dictionary, held_out, level):
+def words(model, dictionary, held_out, level, prefix=None):
     """Cosine of translations per level, and P@1 at one level, of trained and of held-out dictionary words.
 
     dictionary, held_out: Dictionary or None.  Each word is searched among the translations of both.
@@ -50,7 +50,7 @@ def words(model, dictionary, held_out, level):
     for key, some in (("word", dictionary), ("held_out_word", held_out)):
         if some:
             entries.append((key, some.entries[:WORDS]))
-            source, target = translation_states(model, some.entries[:WORDS])     # (K, E, D) each
+            source, target = translation_states(model, some.entries[:WORDS], prefix)         # (K, E, D) each
             result[f"{key}_cosine"] = word_cosine(source, target)
             sides.append((source[level], target[level]))
     if not sides:
@@ -74,7 +74,7 @@ def lexicon(model, corpus, middle):
     """
     def states(texts, language):
         tokens = [corpus.word(text, language) for text in texts]
-        return F.normalize(states_of_words(model, tokens, [0, middle]), dim=-1)
+        return F.normalize(states_of_words(model, tokens, [0, middle], corpus.prefix), dim=-1)
 
     result = {}
     for name in corpus.languages[1:]:
@@ -121,11 +121,11 @@ def contextuality(model, corpus):
 @torch.no_grad()
 def mean_states(model, corpus, language, texts, level):
     """Mean over the tokens of each text of the states of one level: -> (N, D) on the CPU."""
-    parts = []
+    parts, limit = [], model.config.context_len - (corpus.prefix is not None)
     for i in range(0, len(texts), AT_ONCE):
-        rows = [corpus.encode(text, language, separator=False)[:model.config.context_len]
+        rows = [corpus.encode(text, language, separator=False)[:limit]
                 for text in texts[i:i + AT_ONCE]]
-        tokens, mask = (to_device(model, table) for table in pad(rows))          # (n, W) each
+        tokens, mask = (to_device(model, table) for table in pad_after(corpus.prefix, rows))     # (n, W) each
         parts.append(sentence_states(model, tokens, mask, level, "mean").cpu())
     return torch.cat(parts)
 

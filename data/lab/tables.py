@@ -271,10 +271,10 @@ def closing(summary):
 
 def plan(cfg, summary, out, corpus, dictionary, threads):
     """What a run is about to do, in three lines.  summary holds what is known before training."""
-    untried = " (its settings were tried nowhere)" if cfg.preset in UNTRIED else ""
+    untried = " (its settings were tried nowhere)" if cfg.model_name in UNTRIED else ""
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
     stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items())
-    return (f"{cfg.method}, preset {cfg.preset}{untried}: {summary['parameters']:,} parameters; "
+    return (f"{cfg.method}, {cfg.model_name}{untried}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
             f"dictionary: {len(dictionary or ()):,} words\n"
