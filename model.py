@@ -240,9 +240,11 @@ class LowRank(nn.Module):
     def __init__(self, linear, rank, generator):
         super().__init__()
         self.linear = linear
-        down = torch.randn(rank, linear.in_features, generator=generator) / math.sqrt(linear.in_features)
-        self.down = nn.Parameter(down.to(linear.weight.device))
-        self.up = nn.Parameter(torch.zeros_like(linear.weight[:, :1]).repeat(1, rank))       # 0: no change yet
+        n, device = linear.in_features, linear.weight.device
+        down = torch.randn(rank, n, generator=generator) / math.sqrt(n)                      # (rank, D_in)
+        self.down = nn.Parameter(down.to(device))
+        # no change before the first step
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))        # (D_out, rank)
 
     def forward(self, x):
         """x (..., D_in) -> (..., D_out)."""

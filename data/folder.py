@@ -3,12 +3,12 @@
   meta.json               format; languages (of pretraining, English first) and new (attached later);
                           base_vocab V; disjoint: ids of language i are shifted by i * V, so that no two
                           languages share a token; word_order {language: order} of languages that are English
-                          in disguise (see permute_words); separator: the token that opens a document, 0 if
-                          it is not there; checkpoint: the checksum of the tokenizer.json of a public
-                          checkpoint, if that is the tokenizer; dtype of the .bin files; documents, words, bytes
-                          and tokens of each "<language>.<split>"; spaces {language: whether spaces separate
-                          its words}; seed, source and licence; files {name: [bytes, checksum]} of all the
-                          others, and its own checksum: a folder that was changed later is refused
+                          in disguise (see permute_words); separator: the token that opens a document, by
+                          default 0; checkpoint: the checksum of the tokenizer of a public checkpoint, if it
+                          is taken; dtype of the .bin files; documents, words, bytes and tokens of each
+                          "<language>.<split>"; spaces {language: whether spaces separate its words}; seed,
+                          source and licence; files {name: [bytes, checksum]} of all the others, and its own
+                          checksum: a folder that was changed later is refused
   tokenizer.json          byte-level BPE, trained on training text, or that of a public checkpoint
   tokenizer.<new>.json    the same with the subwords of one new language behind the old ones
   <language>.<split>.bin  train, val and test: the token ids of all documents, end to end

@@ -193,8 +193,9 @@ def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     folder = Path(args.out or ("data/multi30k" if args.download else "data/own"))
     try:
-        meta = build.write(folder, source_of(args), args.vocab_size or 4000, args.new_subwords or 2000, args.seed,
-                           args.disjoint, args.captions, args.pairs_n, args.dictionary_words, args.tokenizer)
+        meta = build.write(folder, source_of(args), args.vocab_size or 4000, args.new_subwords or 2000,
+                           args.seed, args.disjoint, args.captions, args.pairs_n, args.dictionary_words,
+                           args.tokenizer)
     except (UserError, OSError) as error:
         message = error
         if isinstance(error, OSError):

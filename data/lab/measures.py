@@ -73,7 +73,7 @@ def of_training(run, resets):
         samples, languages = run.training_samples(), [0, *run.aligned_languages()]
         n_tokens = count_tokens(run.corpus, samples, [run.corpus.languages[i] for i in languages])
         result["afp"] = dict(samples=len(samples), tokens=n_tokens)
-        if cfg.text_tokens:                                    # 0 after the pretraining of a public checkpoint
+        if cfg.text_tokens:                                    # 0 after a public checkpoint's pretraining
             result["afp"]["share"] = n_tokens / cfg.text_tokens
     if "adapt" in cfg.stages:                                  # perplexity by the number of updates
         losses = run.curve("adapt", "val")

@@ -49,10 +49,10 @@ EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")
 NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
 
 # options that --from_run takes from the run, because its pretraining is over
-PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed", "steps", "n_layer",
-               "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows", "prealign_weight",
-               "prealign_lr", "prealign_every", "prealign_from", "prealign_until", "code_switch",
-               "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from", "reset_until",
+PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed",
+               "steps", "n_layer", "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows",
+               "prealign_weight", "prealign_lr", "prealign_every", "prealign_from", "prealign_until",
+               "code_switch", "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from", "reset_until",
                "reset_fraction", "reset_blend", "reset_optimizer", "reset_clip")
 
 
@@ -392,8 +392,9 @@ def options_of_checkpoint(options, given):
     sizes, _ = read_config(folder, options["context_len"])
     if sizes.context_len < given.get("context_len", 0):
         raise UserError(f"--context_len {options['context_len']}: {folder} reads {sizes.context_len} tokens")
-    return PRETRAINED | dict(eval_items=min(PRETRAINED["eval_items"], options["eval_items"]), n_layer=sizes.n_layer,
-                             n_head=sizes.n_head, d_model=sizes.d_model, context_len=sizes.context_len,
+    return PRETRAINED | dict(n_layer=sizes.n_layer, n_head=sizes.n_head, d_model=sizes.d_model,
+                             context_len=sizes.context_len,
+                             eval_items=min(PRETRAINED["eval_items"], options["eval_items"]),
                              steps=300 if "prealign" in options["method"] else 0)
 
 

@@ -96,7 +96,8 @@ class Run(RunFolder):
         """
         cfg = self.cfg
         if not cfg.pretrained:
-            config = ModelConfig(self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
+            config = ModelConfig(
+                self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
             return GPT(config).initialise(cfg.seed)
         tokenizer = Path(cfg.pretrained) / "tokenizer.json"
         if not tokenizer.is_file() or checksum(tokenizer) != self.corpus.meta.get("checkpoint"):

@@ -17,7 +17,7 @@ BATCH = 1000                         # documents encoded at once
 
 
 def of_checkpoint(folder):
-    """The tokenizer of a public checkpoint: -> Tokenizer, rows of its model's vocabulary, id of the separator.
+    """The tokenizer of a public checkpoint: -> Tokenizer, rows of the vocabulary, id of the separator.
 
     The separator is the token that begins a text (bos_token_id of config.json), or else ends one.  What the
     tokenizer does to a whole text is left out: we begin texts and lines ourselves, see text_lines.
