@@ -32,7 +32,7 @@ from data.corpus import languages_of_rows
 from data.files import UserError
 from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
 from data.lab.options import data_name, default_out, parse_args
-from data.lab.processes import Processes, init_distributed, keep_freed_memory
+from data.lab.processes import Processes, init_distributed, keep_freed_memory, peak_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from data.pretrained import export_pretrained, read_config
@@ -388,11 +388,13 @@ def train_and_evaluate(run):
     # a public checkpoint is hundreds of times larger, and evaluated in the number type of training
     with run.eager(), run.autocast() if cfg.pretrained else nullcontext():
         summary |= evaluate(run)
-        run.write("samples.txt", sample(run, "") + "\n")
+        translations = generation.translated(run.model, run.corpus) if cfg.written_items else ""
+        run.write("samples.txt", f"{sample(run, '')}\n{translations}\n")
     draw_sentences(run, "sentences.svg")
     summary |= dict(languages=run.corpus.languages,
                     parameters=sum(p.numel() for p in run.model.parameters()),
-                    minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2))
+                    minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2),
+                    peak_memory_gb=round(peak_memory(run.device), 2))
     run.write("summary.json", json.dumps(summary, indent=1))
     run.save_config()
     return summary

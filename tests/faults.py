@@ -83,7 +83,7 @@ def written(out):
     weights = torch.load(out / "last.pt", weights_only=True)
     return dict(
         rows=[{k: v for k, v in row.items() if k != "tok_s"} for row in rows],
-        summary={k: v for k, v in summary.items() if k != "minutes"},
+        summary={k: v for k, v in summary.items() if k not in ("minutes", "peak_memory_gb")},
         files={name: (out / name).read_bytes()
                for name in ("samples.txt", "sentences.svg", "sentences-before.svg")},
         weights={name: p.numpy().tobytes() for name, p in weights["model"].items()})

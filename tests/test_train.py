@@ -191,7 +191,8 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
     train.train(cfg, tmp_path / "a", cache, quiet=True)
     summary = json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8"))
     assert {
-        "method", "preset", "data", "seed", "device", "dtype", "minutes", "tokens", "parameters", "languages",
+        "method", "preset", "data", "seed", "device", "dtype", "minutes", "peak_memory_gb", "tokens", "parameters",
+        "languages",
         "perplexity", "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone",
         "knowledge_told_in_both", "knowledge_mixed", "transfer", "tasks", "tasks_average", "families_average",
         "chance", "word_cosine",

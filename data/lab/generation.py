@@ -196,6 +196,18 @@ def evaluate_generation(model, corpus, n_items, seed):
     return {key: found for key, found in result.items() if found}
 
 
+def translated(model, corpus, n=3):
+    """A few test sentences and their translations by the model, in every direction, as text."""
+    lines = []
+    for other in corpus.languages[1:]:
+        items = corpus.items("translate", "test", n, None, other)
+        for asked, answered in (("en", other), (other, "en")) if items else ():
+            found = continuations(model, corpus, items, [], asked, answered, 0, 0, TRANSLATE)
+            for item, output in zip(items, found[0] if found else ()):
+                lines.append(f"{asked}: {item.prompt_in(asked)}\n  {answered}: {corpus.decode(output)}")
+    return "\n".join(lines)
+
+
 def samples(corpus, prompt, write):
     """The prompt continued in every language, as text.  write: lists of token ids -> lists of new ids."""
     prompts = [corpus.encode(prompt, name).tolist() for name in corpus.languages]

@@ -52,8 +52,8 @@ NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
 PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed",
                "steps", "n_layer", "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows",
                "prealign_weight", "prealign_lr", "prealign_every", "prealign_from", "prealign_until",
-               "code_switch", "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from", "reset_until",
-               "reset_fraction", "reset_blend", "reset_optimizer", "reset_clip")
+               "code_switch", "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from",
+               "reset_until", "reset_fraction", "reset_blend", "reset_optimizer", "reset_clip")
 
 
 def option(default, help, low=None, high=None, choices=None, group=None):
@@ -143,7 +143,7 @@ class Config:
 
     eval_items: int = option(200, "test items per task and difficulty", 1, 10**6, group="evaluation")
     shots: str = option("0", "numbers of demonstrations in task prompts, such as 0,5")
-    generate_items: int = option(-1, "items of generated text; -1: 50 with align, else 0", -1, 10**4)
+    generate_items: int = option(-1, "items of generated text; -1: 50 with align, pretrained; else 0", -1, 10**4)
     transfer_steps: int = option(300, "fine-tuning steps for zero-shot transfer; 0: not measured", 0, MANY)
 
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY, group="machine")
@@ -241,7 +241,7 @@ class Config:
     @property
     def written_items(self):
         """The number of items per measure of generated text, with the default resolved."""
-        default = 50 if "align" in self.methods else 0
+        default = 50 if "align" in self.methods or self.pretrained else 0
         return default if self.generate_items < 0 else self.generate_items
 
 

@@ -7,11 +7,17 @@ takes the mean.)  Every process holds all weights: 1.3 billion parameters and th
 import atexit
 import ctypes
 import os
+import sys
 from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+try:
+    import resource
+except ImportError:                                            # Windows
+    resource = None
 
 
 def keep_freed_memory():
@@ -27,6 +33,16 @@ def keep_freed_memory():
         libc.mallopt(trim_threshold, a_gigabyte)
     except (OSError, AttributeError):                          # no glibc: another system, or musl
         pass
+
+
+def peak_memory(device):
+    """The most memory that the GPU, or this process on a CPU, has used so far, in GiB; 0 if it is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if resource is None:
+        return 0.0
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (2**30 if sys.platform == "darwin" else 2**20)                 # bytes, or KiB
 
 
 class Processes:

@@ -266,15 +266,17 @@ def closing(summary):
     for path in ("word_retrieval", "held_out_word_retrieval", "foreign_mass_in_english"):
         if (found := value(summary, path)) is not None:
             text += f"\n{heading(path)}: {found:.4f}"
-    return text + f"\nminutes: {summary['minutes']}"
+    memory = f"; peak memory: {summary['peak_memory_gb']} GB" if "peak_memory_gb" in summary else ""
+    return text + f"\nminutes: {summary['minutes']}{memory}"
 
 
 def plan(cfg, summary, out, corpus, dictionary, threads):
     """What a run is about to do, in three lines.  summary holds what is known before training."""
-    untried = " (its settings were tried nowhere)" if cfg.model_name in UNTRIED else ""
+    untried = " (its settings were tried nowhere)" if cfg.preset in UNTRIED else ""
+    model = cfg.pretrained or f"preset {cfg.preset}"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
-    stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items())
-    return (f"{cfg.method}, {cfg.model_name}{untried}: {summary['parameters']:,} parameters; "
+    stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items()) or "none"
+    return (f"{cfg.method}, {model}{untried}: {summary['parameters']:,} parameters; "
             f"{summary['device']}, {threads} threads, {summary['dtype']}\n"
             f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
             f"dictionary: {len(dictionary or ()):,} words\n"
