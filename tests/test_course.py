@@ -1,16 +1,28 @@
-"""The course: checkers accept the solutions and say what is wrong with stubs and with plausible mistakes."""
+"""The course: checkers accept the solutions and say what is wrong with stubs and with plausible mistakes.
+Commands of the notebook parse, and numbers and verdicts of the pages are those of the study."""
+import ast
+import json
+import re
 import runpy
+import shlex
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from course.check import HERE, check
+from data.lab import claims
+from data.lab.options import Config, parse_args
 from model import IGNORE
 from prealign import code_switch
 
-SOLUTIONS = HERE / "solutions"
+SOLUTIONS, ROOT = HERE / "solutions", HERE.parent.parent
+PAGE, EXERCISES, NOTEBOOK = ((ROOT / "data" / "course" / name).read_text(encoding="utf-8")
+                             for name in ("README.md", "exercises.md", "first_hour.ipynb"))
 NUMBERS = range(1, 7)
+# --- the exercises ------------------------------------------------------------------------------------------
+
 MISTAKES = [   # exercise, what its solution has, what a student might write instead, a part of the answer
     (1, "[word[0]] + [IGNORE] * (len(translation) - 1)", "translation", "[70, 71, 72, 7, 80]) instead of"),
     (1, "[word[0]] + [IGNORE] * (len(translation) - 1)", "word", "[5, 6, 7, 8, 9]) instead of"),
@@ -98,3 +110,69 @@ def test_the_checker_is_a_command(arguments, code, part, monkeypatch, capsys):
         runpy.run_path(str(HERE / "check.py"), run_name="__main__")
     assert int(stop.value.code) == code
     assert part in capsys.readouterr().out
+
+
+# --- the pages ----------------------------------------------------------------------------------------------
+
+def test_every_exercise_is_described_and_its_function_is_in_the_stub_and_the_solution():
+    rows = re.findall(r"^\| (\d) \| `(\w+)` in `(tests/course/exercise_\d\.py)`.*\| (?:easy|medium|hard) \| \d+ \|",
+                      EXERCISES, re.M)
+    assert [int(number) for number, *_ in rows] == [*NUMBERS]
+    for number, function, path in rows:
+        assert path.endswith(f"exercise_{number}.py")
+        assert f"check.py {number}`" in EXERCISES
+        for file in (ROOT / path, SOLUTIONS / f"exercise_{number}.py"):
+            assert f"def {function}(" in file.read_text(encoding="utf-8")
+
+
+def test_the_numbers_of_the_pages_are_those_that_exercise_6_shows():
+    shown = re.search(r"<!-- ablation -->\n(.*?)<!-- /ablation -->", EXERCISES, re.S)[1].strip()
+    assert shown == check(6, SOLUTIONS)[1].partition("\n")[2].strip()
+    prose = re.sub(r"```.*?```|`[^`]*`", "", PAGE + EXERCISES.replace(shown, ""), flags=re.S)
+    assert set(re.findall(r"\d+\.\d+", prose)) <= set(re.findall(r"\d+\.\d+", shown))
+
+
+def test_the_verdicts_of_the_course_are_those_of_the_studies():
+    found = {(claim.claim, verdict) for study, summaries in claims.committed().items()
+             for claim, _, _, verdict in claims.judged(study, summaries)}
+    named = re.findall(r"\(([PFA]\d): ([a-z ]+)\)", PAGE)
+    assert named and set(named) <= found
+
+
+def test_the_plan_takes_two_hours_and_there_are_ten_questions():
+    parts = re.findall(r"^\| (\d+) to (\d+) \|", PAGE, re.M)
+    ends = [0, *(int(end) for _, end in parts)]
+    assert [int(start) for start, _ in parts] == ends[:-1] and ends[-1] == 120
+    assert re.findall(r"^(\d+)\. \*\*", PAGE, re.M) == [str(i) for i in range(1, 11)]
+
+
+# --- the notebook -------------------------------------------------------------------------------------------
+
+def test_the_notebook_is_clean_and_its_commands_parse(tmp_path, monkeypatch):
+    notebook = json.loads(NOTEBOOK)
+    assert (notebook["nbformat"], set(notebook)) == (4, {"cells", "metadata", "nbformat", "nbformat_minor"})
+    folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                    # left by an earlier cell
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    commands = []
+    for cell in notebook["cells"]:
+        assert cell["cell_type"] in ("markdown", "code")
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            lines = "".join(cell["source"]).splitlines()
+            commands += [line for line in lines if line.startswith("!")]
+            ast.parse("\n".join(line for line in lines if not line.startswith("!")))
+    for command in commands:
+        python, script, *arguments = shlex.split(command[1:])
+        assert python == "python"
+        if script == "-m":
+            assert (ROOT / arguments[0].replace(".", "/") / "__main__.py").exists()
+        else:
+            assert (ROOT / script).exists()
+        if script == "train.py" and "--sample" not in arguments:
+            parse_args(arguments)
+    assert len([c for c in commands if "train.py" in c]) >= 5
+    written = [*(w for c in commands for w in re.findall(r"--out (\S+)", c))]
+    shown = re.findall(r'SVG\(\\"(.*?)/[\w-]+\.svg\\"\)', NOTEBOOK)
+    assert shown and set(shown) <= set(written)
