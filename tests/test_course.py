@@ -55,9 +55,11 @@ MISTAKES = [   # exercise, what its solution has, what a student might write ins
     (5, ", requires_grad=False)", ")", "numbers that learn"),
     (5, "model.requires_grad_(False)", "", "numbers that learn"),
     (5, "    model.head = Head(model.head.weight, n, generator)\n", "", "numbers that learn"),
-    (5, "return self.table()[tokens]", "return self.table()[tokens - 30]", "change of the old scores by training"),
+    (5, "return self.table()[tokens]", "return self.table()[tokens - 30]",
+     "change of the old scores by training"),
     (6, "ddof=1", "ddof=0", "sample standard deviation"),
-    (6, "d.std(ddof=1)", "np.hypot(np.std(system, ddof=1), np.std(other, ddof=1))", "sample standard deviation"),
+    (6, "d.std(ddof=1)", "np.hypot(np.std(system, ddof=1), np.std(other, ddof=1))",
+     "sample standard deviation"),
 ]
 
 
@@ -115,8 +117,8 @@ def test_the_checker_is_a_command(arguments, code, part, monkeypatch, capsys):
 # --- the pages ----------------------------------------------------------------------------------------------
 
 def test_every_exercise_is_described_and_its_function_is_in_the_stub_and_the_solution():
-    rows = re.findall(r"^\| (\d) \| `(\w+)` in `(tests/course/exercise_\d\.py)`.*\| (?:easy|medium|hard) \| \d+ \|",
-                      EXERCISES, re.M)
+    row = r"^\| (\d) \| `(\w+)` in `(tests/course/exercise_\d\.py)`.*\| (?:easy|medium|hard) \| \d+ \|"
+    rows = re.findall(row, EXERCISES, re.M)
     assert [int(number) for number, *_ in rows] == [*NUMBERS]
     for number, function, path in rows:
         assert path.endswith(f"exercise_{number}.py")

@@ -156,6 +156,7 @@ def test_the_glossary_has_at_most_20_terms_and_every_key_of_summary_json():
     explained = re.findall(r"`(\w+)`", first)
     assert len(explained) == len(set(explained))
     assert KEYS <= set(explained)
+    assert {"method", "seed", "parameters", "tokens", "held_out_word_cosine", "minutes"} <= set(explained)
     assert {"stage", "step", "lm", "prealign", "val", "lr"} <= set(re.findall(r"`(\w+)`", log))
 
 
