@@ -71,7 +71,7 @@ def check_5(student):
     before = model.logits(old)
     student.expand(model, 50, torch.Generator().manual_seed(0))
     learning = [p for p in model.parameters() if p.requires_grad]
-    near(sum(p.numel() for p in learning), 2 * 50 * 16, "numbers that learn, 50 rows of 16 in embedding and head")
+    near(sum(p.numel() for p in learning), 2 * 50 * 16, "numbers that learn, 50 rows of embedding and head")
     near(torch.cat([p.flatten() for p in learning]).std(), 0.02, "standard deviation of the new rows", 0.002)
     optimizer = torch.optim.AdamW(learning, lr=0.1, weight_decay=0.1)
     for _ in range(5):
