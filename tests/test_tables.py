@@ -234,7 +234,7 @@ def test_the_table_of_a_study_has_systems_as_rows():
 
 
 def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
-    cfg = SimpleNamespace(method="prealign", preset="tiny", batch_size=8, context_len=128,
+    cfg = SimpleNamespace(method="prealign", preset="tiny", batch_size=8, context_len=128, pretrained="",
                           stages={"align words": 300, "pretrain": 1850})
     streams = {("en", "train"): range(2000), ("clone", "train"): range(300)}
     corpus = SimpleNamespace(streams=streams, base_vocab=1280)

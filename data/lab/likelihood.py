@@ -12,6 +12,7 @@ from data.lab.states import CAPTIONS, same_picture, to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
 
 ROWS = 150                           # rows of text that perplexity is measured on
+SCORES = 2**26                       # scores of tokens that are computed at once: 256 MB
 LONG = ("pawsx", "xnli", "xcopa", "xstorycloze")     # public tasks with long texts: a fifth of the items
 # Not asked in context: facts have a measure of their own, and joint pretraining never has two languages in
 # one document, which a translation would need.
@@ -43,7 +44,8 @@ def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
     rows = corpus.validation_rows(language, n_rows, model.config.context_len + 1, split)
     if order:
         rows = corpus.reorder(rows, order)
-    return np.concatenate([-log_probs(model, rows[i:i + 32]) for i in range(0, len(rows), 32)])
+    n = min(max(SCORES // (rows.shape[1] * model.config.vocab_size), 1), 32)     # rows at once
+    return np.concatenate([-log_probs(model, rows[i:i + n]) for i in range(0, len(rows), n)])
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ class Config:
 
     eval_items: int = option(200, "test items per task and difficulty", 1, 10**6, group="evaluation")
     shots: str = option("0", "numbers of demonstrations in task prompts, such as 0,5")
-    generate_items: int = option(-1, "items of generated text; -1: 50 with align, pretrained; else 0", -1, 10**4)
+    generate_items: int = option(-1, "items of generated text; -1: 50 with align or pretrained", -1, 10**4)
     transfer_steps: int = option(300, "fine-tuning steps for zero-shot transfer; 0: not measured", 0, MANY)
 
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY, group="machine")
