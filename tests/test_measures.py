@@ -408,7 +408,7 @@ def test_a_held_out_word_is_right_if_its_translation_is_nearest_or_among_five(re
     at = [states_by([1, 5, 6, 1]), states_by([2, 2, 2, 7])]   # the input embedding, the middle level
     asked = []
 
-    def word_states(model, tokens, mask):
+    def word_states(model, tokens, mask, prefix):
         words = [tuple(row[m].tolist()) for row, m in zip(tokens, mask)]
         side = int(all(w in at[0][1] for w in words) and len(words) == len(others))
         asked.append(side)
@@ -859,7 +859,7 @@ def test_the_log_compares_256_words():
     table = torch.cat((torch.ones(300, 1), -torch.ones(300, 1)))
     table[300:556] = 1.0                                       # the first 256 translations agree
     dictionary = Dictionary([((i,), [(300 + i,)]) for i in range(300)])
-    corpus = SimpleNamespace(languages=[])
+    corpus = SimpleNamespace(languages=[], prefix=None)
     row = measures.probe(Table([table]), corpus, dictionary, "adapt", False)
     assert row == dict(word_cosine=[1.0, 1.0], val={})
 
@@ -914,7 +914,7 @@ def test_levels_are_the_middle_one_and_the_embedding(real, monkeypatch):
     monkeypatch.setattr(measures, "sentences",
                         lambda model, corpus, key, level: asked.append((key, level)) or {})
     for name in ("words", "lexicon", "linear_probes", "in_context"):
-        monkeypatch.setattr(measures, name, lambda *args, name=name: asked.append((name, args[-1])) or {})
+        monkeypatch.setattr(measures, name, lambda *args, name=name, **_: asked.append((name, args[-1])) or {})
     model = GPT(ModelConfig(real.vocab_size, 4, 2, 16, 64)).initialise(0)
     measures.evaluate_all(model, real, None, None, config(n_layer=4))
     assert dict(asked) == dict(words=2, lexicon=2, linear_probes=2, in_context=2, sentences=2,

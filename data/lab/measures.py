@@ -107,7 +107,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg):
     measures = [
         language_model(model, corpus),
         contextuality(model, corpus),
-        words(model, dictionary, held_out, middle, corpus.prefix),
+        words(model, dictionary, held_out, middle, prefix=corpus.prefix),
         lexicon(model, corpus, middle),
         sentences(model, corpus, "sentences", middle),
         sentences(model, corpus, "sentences_embedding", 0),
