@@ -558,7 +558,7 @@ def test_every_column_of_a_study_is_a_number_that_tables_know():
 
 def test_every_system_comes_after_the_runs_that_it_starts_from_and_is_a_configuration():
     for study, systems in studies.SYSTEMS.items():
-        seen = ["data"] if study == "real" else []
+        seen = ["data"] * (study in ("real", "pretrained")) + ["pretrained"] * (study == "pretrained")
         for name, options in systems.items():
             needed = re.findall(r"{(.+?)}", options)
             assert set(needed) <= set(seen), name
@@ -642,4 +642,7 @@ def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp
 
 def test_a_study_of_the_world_takes_no_prepared_folder():
     with pytest.raises(UserError, match="takes no prepared folder"):
-        next(studies.systems_of("forget", 1, SimpleNamespace(data="x"), {}))
+        next(studies.systems_of("forget", 1, SimpleNamespace(data="x", pretrained=""), {}))
+    for study, start in (("pretrained", ""), ("real", "x")):
+        with pytest.raises(UserError, match="go together"):
+            next(studies.systems_of(study, 1, SimpleNamespace(data="x", pretrained=start), {}))

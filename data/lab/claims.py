@@ -124,8 +124,9 @@ def headlines(results):
 
 def committed(folder=Path(__file__).parent.parent / "results"):
     """The numbers behind the README: -> {study: {system: summaries}}."""
-    return {study: json.loads((folder / f"{study}-tiny.json").read_text(encoding="utf-8"))
-            for study in COLUMNS}
+    models = dict.fromkeys(COLUMNS, "tiny") | dict(pretrained="smollm2-135m")
+    return {study: json.loads((folder / f"{study}-{model}.json").read_text(encoding="utf-8"))
+            for study, model in models.items()}
 
 
 # --- the report of a study ----------------------------------------------------------------------------------

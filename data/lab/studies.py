@@ -1,7 +1,7 @@
 """Studies: the systems that each compares, the columns of its tables, and the claims that it judges.
 
   systems.tsv   study, name of a system, its options, note.  In the options, {name} is the run folder of an
-                earlier system of the study, and {data} the prepared folder
+                earlier system of the study, {data} the prepared folder and {pretrained} the checkpoint
   columns.tsv   study, table, its systems, path of a number, digits.  A table shows the systems whose names
                 begin so; the table "pairs" compares two systems under many conditions
   claims.tsv    see Claim
@@ -65,21 +65,24 @@ def systems_of(study, seeds, cfg, given):
     is read from that run's folder, so each system must be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    if cfg.data and study != "real":
+    if cfg.data and study not in ("real", "pretrained"):
         raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
+    if bool(cfg.pretrained) != (study == "pretrained"):
+        raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
     data = cfg.data or DATA
     named = f"-{Path(data).resolve().name}" if data != DATA else ""
     for options in SYSTEMS[study].values():
         if "{data}" in options:
-            parse_args(arguments(options, dict(data=data)))
+            parse_args(arguments(options, dict(data=data, pretrained=cfg.pretrained)))
     for seed in range(seeds):
-        folder = Path("runs") / f"{study}-{cfg.preset}{named}-s{seed}"
+        folder = Path("runs") / f"{study}-{cfg.model_name}{named}-s{seed}"
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[study]}
         for name, options in SYSTEMS[study].items():
-            argv = arguments(options, outs | dict(data=data))
+            argv = arguments(options, outs | dict(data=data, pretrained=cfg.pretrained))
             if "--data" in argv:
-                system, modes = parse_args([*argv, "--preset", cfg.preset])
+                preset = [] if cfg.pretrained else ["--preset", cfg.preset]
+                system, modes = parse_args([*argv, *preset])
                 system = replace(system, **(given | modes.given), seed=seed)
             else:
                 system, modes = parse_args(argv)
