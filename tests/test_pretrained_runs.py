@@ -16,6 +16,7 @@ from data.files import UserError
 from data.folder import read_meta
 from data.lab.options import default_out, flags_of, parse_args
 from data.lab.states import mean_states
+from data.lab.studies import SYSTEMS, systems_of
 from data.prepare import main as prepare
 from data.pretrained import export_pretrained, load_pretrained
 from data.real.build import write
@@ -310,6 +311,20 @@ def test_a_checkpoint_needs_a_folder_that_was_prepared_with_its_tokenizer(base, 
         assert train.main(command(start, data, tmp_path / "run")) == 2
         assert "was not prepared with the tokenizer of" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_study_of_a_checkpoint_starts_every_system_from_it(base, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg, modes = parse_args(["--reproduce", "pretrained", "--pretrained", str(base), "--data", str(folder),
+                             "--afp_steps", "3"])
+    runs = [run for run in systems_of("pretrained", 2, cfg, modes.given)]
+    assert len(runs) == 2 * len(SYSTEMS["pretrained"]) and runs[0][0] == "base"
+    assert {(system.pretrained, system.languages, system.steps, system.afp_steps) for _, system, _ in runs} == {
+        (str(base), "en,de", 0, 3)}
+    found = {name: system for name, system, _ in runs}
+    assert found["AFP, middle level"].afp_mcl_layer == 1 and list(found["base"].stages) == []
+    assert found["FT"].afp_mcl_weight == 0 and found["MIT"].afp_cross == 0 and found["AFP, adapters"].afp_lora == 16
+    assert str(runs[0][2]) == f"runs/pretrained-small-{folder.name}-s0/base"
 
 
 def test_a_model_of_ours_is_not_exported(folder, tmp_path, capsys):

@@ -1,7 +1,8 @@
 """Studies: the systems that each compares, the columns of its tables, and the claims that it judges.
 
   systems.tsv   study, name of a system, its options, note.  In the options, {name} is the run folder of an
-                earlier system of the study, {data} the prepared folder and {pretrained} the checkpoint
+                earlier system of the study, {data} the prepared folder, {pretrained} the checkpoint
+                and {middle} its middle level
   columns.tsv   study, table, its systems, path of a number, digits.  A table shows the systems whose names
                 begin so; the table "pairs" compares two systems under many conditions
   claims.tsv    see Claim
@@ -70,16 +71,17 @@ def systems_of(study, seeds, cfg, given):
     if bool(cfg.pretrained) != (study == "pretrained"):
         raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
     data = cfg.data or DATA
+    known = dict(data=data, pretrained=cfg.pretrained, middle=cfg.n_layer // 2)
     named = f"-{Path(data).resolve().name}" if data != DATA else ""
     for options in SYSTEMS[study].values():
         if "{data}" in options:
-            parse_args(arguments(options, dict(data=data, pretrained=cfg.pretrained)))
+            parse_args(arguments(options, known))
     for seed in range(seeds):
         folder = Path("runs") / f"{study}-{cfg.model_name}{named}-s{seed}"
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[study]}
         for name, options in SYSTEMS[study].items():
-            argv = arguments(options, outs | dict(data=data, pretrained=cfg.pretrained))
+            argv = arguments(options, outs | known)
             if "--data" in argv:
                 preset = [] if cfg.pretrained else ["--preset", cfg.preset]
                 system, modes = parse_args([*argv, *preset])
