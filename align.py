@@ -131,6 +131,7 @@ def main():
         optimizer.zero_grad()
         (1.0 * mcl + 1.5 * cit).backward()
         optimizer.step()
+    print("Next: python train.py --method align")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,8 @@ def main():
         loss = learn(chains(20, offset=40))
         if step % 30 == 0:
             print(f"new language, step {step:2d}  loss {loss:.2f} (log 60 = {math.log(60):.2f})")
-    print("body unchanged:", all(map(torch.equal, body, model.body.parameters())))
+    unchanged = all(map(torch.equal, body, model.body.parameters()))
+    print(f"body unchanged: {unchanged}.  Next: python train.py --method forget")
 
 
 if __name__ == "__main__":

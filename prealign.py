@@ -139,10 +139,12 @@ def main():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    table, rows = {(i,): [(100 + i,)] for i in range(50)}, np.array([[5, 6, 7, 8, 9]])
-    inputs, targets = code_switch(
-        rows, np.ones_like(rows, bool), np.array([True]), table, 0.6, np.random.default_rng(0))
-    print("text", rows[0].tolist(), " input", inputs[0].tolist(), " target", targets[0].tolist())
+    names = "Anna gave Ben the apple ⟨Anna⟩ ⟨gave⟩ ⟨Ben⟩ ⟨the⟩ ⟨apple⟩".split()      # 5 + i translates i
+    rows, table = np.array([[0, 1, 2, 3, 4]]), {(i,): [(5 + i,)] for i in range(5)}
+    inputs, targets = code_switch(rows, rows >= 0, np.array([True]), table, 0.6, np.random.default_rng(0))
+    for title, tokens in (("text", rows[0]), ("input", inputs[0]), ("target", targets[0])):
+        print(f"{title:8}" + " ".join(f"{names[token]:8}" for token in tokens))
+    print("Targets are the next English words.  Next: python train.py --method prealign")
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def test_languages_are_drawn_in_the_order_partner_question_answer():
 
 def test_the_demonstration_finds_translations_and_answers_in_the_language_asked_for(capsys):
     align.main()
-    first, *_, last = capsys.readouterr().out.strip().splitlines()
+    first, *_, last, end = capsys.readouterr().out.strip().splitlines()
+    assert end == "Next: python train.py --method align"
     assert first.startswith("step   0") and "100%" not in first
     assert last.startswith("step 100") and last.count("100%") == 2

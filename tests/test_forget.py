@@ -422,3 +422,4 @@ def test_the_demonstration_shows_resets_and_a_body_that_stays(capsys):
     shown = capsys.readouterr().out
     assert "step  60  embeddings are reset" in shown
     assert "old logits unchanged by 20 new tokens: True" in shown and "body unchanged: True" in shown
+    assert shown.endswith("python train.py --method forget\n")

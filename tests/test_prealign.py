@@ -360,7 +360,10 @@ def test_twenty_steps_of_word_alignment_halve_its_loss_and_move_embedding_body_a
 
 def test_the_demonstration_runs_and_finds_the_translations(capsys):
     prealign.main()
-    first, *_, last, row = capsys.readouterr().out.strip().splitlines()
+    first, *_, last, text, read, target, end = capsys.readouterr().out.strip().splitlines()
     assert first.startswith("step  0") and "100%" not in first
     assert last.startswith("step 60") and last.endswith("100%")
-    assert row.startswith("text [5, 6, 7, 8, 9]") and row.endswith("target [6, 7, 8, 9]")
+    assert text.split() == ["text", "Anna", "gave", "Ben", "the", "apple"]
+    assert read.split() == ["input", "Anna", "⟨gave⟩", "⟨Ben⟩", "⟨the⟩"]
+    assert target.split() == ["target", "gave", "Ben", "the", "apple"]
+    assert end.endswith("python train.py --method prealign")

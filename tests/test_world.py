@@ -141,7 +141,10 @@ def test_stories_of_a_user_come_with_the_facts_and_exercises_of_the_world(world)
 def test_the_world_shows_itself(capsys):
     runpy.run_module("data.world")
     shown = capsys.readouterr().out
-    assert all(f"{task} {difficulty}" in shown for task, difficulty in KEYS) and "knowledge lexical" in shown
+    assert all(f"  {task}, {difficulty}: " in shown for task, difficulty in [*KEYS, ("knowledge", "lexical")])
+    heads = [line.split()[0] for line in shown.splitlines() if line and not line.startswith(" ")]
+    assert heads == ["A", "FACTS,", "TEST", "English-Clone"]
+    assert shown.endswith("python train.py --method prealign\n") and shown.count("*") == 2 + len(KEYS)
 
 
 # --- facts --------------------------------------------------------------------------------------------------
