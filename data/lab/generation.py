@@ -58,11 +58,8 @@ def rouge_1(hypotheses, references):
 
     m is the number of common words, c and r those of a hypothesis and its reference.
     """
-    scores = []
-    for hypothesis, reference in zip(hypotheses, references, strict=True):
-        common = (ngrams(hypothesis, 1) & ngrams(reference, 1)).total()
-        scores.append(2 * common / max(len(hypothesis) + len(reference), 1))
-    return float(np.mean(scores))
+    return float(np.mean([2 * (ngrams(mine, 1) & ngrams(right, 1)).total() / max(len(mine) + len(right), 1)
+                          for mine, right in zip(hypotheses, references, strict=True)]))
 
 
 def split_words(corpus, texts, language):
@@ -140,14 +137,12 @@ def continuations(model, corpus, items, dev_items, asked, answered, k, seed, for
     longest = max(map(len, references)) + 4                    # room for a little too much
     if max(map(len, prompts)) + longest > model.config.context_len:
         return None
-    outputs = [None] * len(items)
-    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))             # little padding
+    outputs, order = {}, sorted(range(len(items)), key=lambda i: len(prompts[i]))            # little padding
     for at in range(0, len(order), batch_size):
         chosen = order[at:at + batch_size]
         found = generate(model, [prompts[i] for i in chosen], longest, temperature=0, stop=stop)
-        for i, output in zip(chosen, found):
-            outputs[i] = output
-    return outputs, references
+        outputs |= dict(zip(chosen, found))
+    return [outputs[i] for i in range(len(items))], references
 
 
 def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
@@ -190,9 +185,8 @@ def evaluate_generation(model, corpus, n_items, seed):
         right = float(np.mean([output == reference for output, reference in zip(outputs, references)]))
         result["answer_right"].setdefault(direction, {})[str(k)] = right
         result["answer_language"].setdefault(direction, {})[str(k)] = share(outputs, language)
-    for direction, language, _, *texts in ask([("summary", None)], [1]):
-        found = rouge_1(*(split_words(corpus, side, language) for side in texts))
-        result["summary_rouge1"][direction] = found
+    for direction, name, _, *texts in ask([("summary", None)], [1]):
+        result["summary_rouge1"][direction] = rouge_1(*(split_words(corpus, side, name) for side in texts))
     return {key: found for key, found in result.items() if found}
 
 
@@ -211,6 +205,5 @@ def translated(model, corpus, n=3):
 def samples(corpus, prompt, write):
     """The prompt continued in every language, as text.  write: lists of token ids -> lists of new ids."""
     prompts = [corpus.encode(prompt, name).tolist() for name in corpus.languages]
-    lines = [f"{name}: {corpus.decode(start + end)}"
-             for name, start, end in zip(corpus.languages, prompts, write(prompts))]
-    return "\n".join(lines)
+    return "\n".join(f"{name}: {corpus.decode(start + end)}"
+                     for name, start, end in zip(corpus.languages, prompts, write(prompts)))

@@ -204,8 +204,6 @@ def classify(model, corpus, task, n_items):
         predicted, _, _ = predict(corpus, items, name, partial(log_probs, model), answer_language="en",
                                   limit=model.config.context_len + 1)
         answers = np.array([item.answer for item in items])
-        if task in CAPTIONS:
-            result[name] = recall(predicted, answers)
-        else:
-            result[name] = float((predicted == answers).mean())
+        accuracy = float((predicted == answers).mean())
+        result[name] = recall(predicted, answers) if task in CAPTIONS else accuracy
     return result
