@@ -303,7 +303,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
 def evaluate(run):
     """All measures of a trained model: -> dict, see data/glossary.md.  One that is not taken is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
-    result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg)
+    result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg, run.quiet)
     result |= measures.of_training(run, forgetting(cfg))
     if cfg.transfer_steps and corpus.transfer:
         result["transfer"] = {task: likelihood.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)

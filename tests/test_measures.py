@@ -6,6 +6,7 @@ has two languages that share one vocabulary, with a test split, a lexicon and ca
 import json
 import math
 import re
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -363,11 +364,13 @@ def test_words_are_compared_at_every_level_and_searched_among_trained_and_held_o
     assert found["word_cosine"] == pytest.approx([1, -1, -1])
     assert found["held_out_word_cosine"] == pytest.approx([0, -1, -1])
     assert (found["word_retrieval"], found["held_out_word_retrieval"]) == (1, 0)
+    assert found["word_n"] == found["held_out_word_n"] == 2
     stolen = own[[0, 2, 2, 3, 4, 5, 6, 7]]                            # word 1 looks like the held-out word 2
     found = states.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=1)
     assert (found["word_retrieval"], found["held_out_word_retrieval"]) == (0.5, 1)
     assert states.words(Table([own, stolen]), pairs(0, 1), pairs(2, 3), level=0)["word_retrieval"] == 1
-    assert set(states.words(Table([own]), pairs(0, 1), None, level=0)) == {"word_cosine", "word_retrieval"}
+    assert set(states.words(Table([own]), pairs(0, 1), None, level=0)) == {
+        "word_cosine", "word_retrieval", "word_n"}
     assert states.words(Table([own]), None, None, level=0) == {}
 
 
@@ -867,8 +870,8 @@ def test_the_log_compares_256_words():
 # --- everything ---------------------------------------------------------------------------------------------
 
 WORLD = {"perplexity", "perplexity_per_word", "perplexity_n", "bits_per_byte", "self_similarity",
-         "foreign_mass_in_english", "perplexity_in_other_order", "word_cosine", "word_retrieval",
-         "held_out_word_cosine", "held_out_word_retrieval", "sentences", "sentences_embedding", "afp_states",
+         "foreign_mass_in_english", "perplexity_in_other_order", "word_cosine", "word_retrieval", "word_n",
+         "held_out_word_n", "held_out_word_cosine", "held_out_word_retrieval", "sentences", "sentences_embedding", "afp_states",
          "knowledge", "knowledge_told_in_clone", "knowledge_told_in_both", "knowledge_mixed", "knowledge_n",
          "tasks", "tasks_average", "families_average", "chance"}
 WORLD_ONLY = {"foreign_mass_in_english", "perplexity_in_other_order", "knowledge", "knowledge_told_in_clone",
@@ -897,6 +900,17 @@ def test_all_measures_of_a_world(clones):
     assert set(quiet) == {key for key in WORLD if "held_out" not in key}
 
 
+def test_evaluation_names_the_measure_under_way_on_a_terminal_unless_it_is_quiet(real, capsys, monkeypatch):
+    measures.evaluate_all(tiny(real), real, None, None, config(), quiet=False)             # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    measures.evaluate_all(tiny(real), real, None, None, config())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    measures.evaluate_all(tiny(real), real, None, None, config(), quiet=False)
+    shown = capsys.readouterr().err
+    assert "evaluate language model" in shown and "evaluate linear probes" in shown
+
+
 def test_all_measures_of_real_languages(real):
     listed, held_out = real.dictionary().split(0.6, 0)
     found = measures.evaluate_all(tiny(real), real, listed, held_out, config(written_items=4))
@@ -906,7 +920,7 @@ def test_all_measures_of_real_languages(real):
     assert found["baselines"] == dict(tasks=dict(scene=dict(en=dict(n=16), de=dict(n=16))),
                                       retrieval=dict(de=dict(n=3)))
     bare = measures.evaluate_all(tiny(real), real, None, None, config())
-    assert set(bare) == {key for key in REAL if "word_c" not in key and "word_r" not in key}
+    assert set(bare) == {key for key in REAL if not re.search("word_[crn]", key)}
 
 
 def test_levels_are_the_middle_one_and_the_embedding(real, monkeypatch):

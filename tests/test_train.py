@@ -196,7 +196,8 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
         "perplexity", "bits_per_byte", "knowledge", "knowledge_n", "knowledge_told_in_clone",
         "knowledge_told_in_both", "knowledge_mixed", "transfer", "tasks", "tasks_average", "families_average",
         "chance", "word_cosine",
-        "word_retrieval", "held_out_word_retrieval", "held_out_word_cosine", "sentences", "sentences_embedding",
+        "word_retrieval", "held_out_word_retrieval", "held_out_word_cosine", "word_n", "held_out_word_n",
+        "sentences", "sentences_embedding",
         "perplexity_per_word", "perplexity_n", "self_similarity", "foreign_mass_in_english",
         "perplexity_in_other_order", "afp_states"} == set(summary)
     assert len(summary["word_cosine"]) == cfg.n_layer + 2

@@ -13,6 +13,8 @@ evaluate_all, and give it a row in tables.tsv.
 import json
 import math
 
+from tqdm import tqdm
+
 from data.lab import generation
 from data.lab.likelihood import (ROWS, chance, in_context, instructed, knowledge, language_model,
                                  losses_per_token)
@@ -35,11 +37,10 @@ def recovery(losses, resets, delay=50):
     for reset, end in zip(resets, [*resets[1:], math.inf]):
         past = [s for s in steps if s <= reset]
         cycle = [s for s in steps if reset < s <= end]
-        later = [s for s in cycle if s >= reset + delay]
         if past and cycle:
             before = losses[past[-1]]
             found.append(dict(step=reset, before=before, rise=losses[cycle[0]] - before))
-            if later:
+            if later := [s for s in cycle if s >= reset + delay]:
                 found[-1]["excess"] = losses[later[0]] - before
     return found
 
@@ -98,30 +99,32 @@ def references(corpus):
     return result
 
 
-def evaluate_all(model, corpus, dictionary, held_out, cfg):
+def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
     """All measures that need neither training nor a log: -> dict for summary.json, see data/glossary.md.
 
     dictionary, held_out: the words that the run may train on and the others, or None
+    quiet: show no progress
     """
     n, ks, middle = cfg.eval_items, sorted(map(int, cfg.shots.split(","))), cfg.n_layer // 2
-    measures = [
-        language_model(model, corpus),
-        contextuality(model, corpus),
-        words(model, dictionary, held_out, middle, prefix=corpus.prefix),
-        lexicon(model, corpus, middle),
-        sentences(model, corpus, "sentences", middle),
-        sentences(model, corpus, "sentences_embedding", 0),
-        afp_states(model, corpus, cfg),
-        knowledge(model, corpus, n),
-        in_context(model, corpus, n, ks, cfg.seed, middle),
-        linear_probes(model, corpus, n, middle),
-        chance(corpus),
-        references(corpus),
+    parts = [                                                  # functions and their arguments
+        (language_model, model, corpus),
+        (contextuality, model, corpus),
+        (words, model, dictionary, held_out, middle, corpus.prefix),
+        (lexicon, model, corpus, middle),
+        (sentences, model, corpus, "sentences", middle),
+        (sentences, model, corpus, "sentences_embedding", 0),
+        (afp_states, model, corpus, cfg),
+        (knowledge, model, corpus, n),
+        (in_context, model, corpus, n, ks, cfg.seed, middle),
+        (linear_probes, model, corpus, n, middle),
+        (chance, corpus),
+        (references, corpus),
     ]
     if cfg.written_items:
-        measures += [generation.evaluate_generation(model, corpus, cfg.written_items, cfg.seed),
-                     instructed(model, corpus, n, ks, cfg.seed)]
-    result = {}
-    for found in measures:
-        result |= {key: numbers for key, numbers in found.items() if numbers != {}}
+        parts += [(generation.evaluate_generation, model, corpus, cfg.written_items, cfg.seed),
+                  (instructed, model, corpus, n, ks, cfg.seed)]
+    result, bar = {}, tqdm(parts, disable=quiet or None)       # None: no bar if stderr is no terminal
+    for measure, *arguments in bar:
+        bar.set_description("evaluate " + measure.__name__.replace("_", " "))
+        result |= {key: numbers for key, numbers in measure(*arguments).items() if numbers != {}}
     return result

@@ -46,22 +46,20 @@ def words(model, dictionary, held_out, level, prefix=None):
 
     dictionary, held_out: Dictionary or None.  Each word is searched among the translations of both.
     """
-    result, entries, sides = {}, [], []
-    for key, some in (("word", dictionary), ("held_out_word", held_out)):
-        if some:
-            entries.append((key, some.entries[:WORDS]))
-            source, target = translation_states(model, some.entries[:WORDS], prefix)         # (K, E, D) each
-            result[f"{key}_cosine"] = word_cosine(source, target)
-            sides.append((source[level], target[level]))
-    if not sides:
+    result, lists = {}, {"word": dictionary, "held_out_word": held_out}
+    lists = {key: some.entries[:WORDS] for key, some in lists.items() if some}
+    entries = sum(lists.values(), [])
+    if not entries:
         return {}
-    found = nearest(*map(torch.cat, zip(*sides))).tolist()
+    source, target = translation_states(model, entries, prefix)                  # (K, E, D) each
+    found = nearest(source[level], target[level]).tolist()
     # words with the same translation are all right where it is found
-    wanted = [translations[0] for _, some in entries for _, translations in some]
-    right = [wanted[index] == word for index, word in zip(found, wanted)]
-    for key, some in entries:
-        result[f"{key}_retrieval"] = float(np.mean(right[:len(some)]))
-        right = right[len(some):]
+    right = [entries[index][1][0] == translations[0] for index, (_, translations) in zip(found, entries)]
+    for key, some in lists.items():
+        n = len(some)
+        result |= {f"{key}_cosine": word_cosine(source[:, :n], target[:, :n]),
+                   f"{key}_retrieval": float(np.mean(right[:n])), f"{key}_n": n}
+        source, target, right = source[:, n:], target[:, n:], right[n:]
     return result
 
 
@@ -172,7 +170,7 @@ def afp_states(model, corpus, cfg):
     english = states.pop("en", None)
     return dict(afp_states={name: dict(
         retrieval=retrieval(english, other), alignment=alignment(english, other),
-        uniformity=uniformity(torch.cat((english, other)))) for name, other in states.items()})
+        uniformity=uniformity(torch.cat((english, other))), n=len(other)) for name, other in states.items()})
 
 
 # --- captions -----------------------------------------------------------------------------------------------
@@ -193,12 +191,11 @@ def linear_probes(model, corpus, n_items, level):
         if train and test:
             classifier = logistic_regression(prompt_states(model, corpus, train, "en", level),
                                              torch.tensor([item.answer for item in train]))
-            recalls = {}
             for name, items in test.items():
                 predicted = classifier(prompt_states(model, corpus, items, name, level)).numpy()
-                recalls[name] = recall(predicted, np.array([item.answer for item in items]))
-            result["probe"][task] = recalls
-            result["transfer_n"][task] = {name: len(items) for name, items in test.items()}
+                share = recall(predicted, np.array([item.answer for item in items]))
+                result["probe"].setdefault(task, {})[name] = share
+                result["transfer_n"].setdefault(task, {})[name] = len(items)
     return result
 
 
