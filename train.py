@@ -31,7 +31,7 @@ from data import tasks
 from data.corpus import languages_of_rows
 from data.files import UserError
 from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
-from data.lab.options import data_name, default_out, parse_args
+from data.lab.options import data_name, default_out, load_config, parse_args
 from data.lab.processes import Processes, init_distributed, keep_freed_memory, peak_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
@@ -364,7 +364,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
         run.check_config()
         if not run.quiet:
             with reading(run.out / "summary.json"):
-                print(tables.show(summary))
+                print(claims.show(summary, load_config(run.out)))
             print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
                   f"  python train.py --sample \"Anna was thirsty.\" --out {quote(str(out))}{run.hint()}")
     return summary

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+import figures
 import train
 from data import prepare
 from data.lab import claims, tables
@@ -307,9 +309,13 @@ def test_every_text_file_is_opened_as_utf_8():
                 assert binary or any(k.arg == "encoding" for k in node.keywords), f"{path.name}:{node.lineno}"
 
 
-def test_the_figure_of_the_readme_is_made_of_the_numbers_of_the_study():
-    assert claims.FIGURE.read_text(encoding="utf-8") == claims.facts_figure(claims.committed())
-    assert "](data/results/facts.svg)" in README
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_every_figure_is_made_of_the_numbers_of_the_studies_and_is_shown(name):
+    text = (claims.RESULTS / f"{name}.svg").read_text(encoding="utf-8")
+    assert text == figures.FIGURES[name]()
+    assert f"results/{name}.svg)" in README + METHODS_PAGE or f"]({name}.svg)" in RESULTS
+    titles = [element.text for element in ElementTree.fromstring(text) if element.tag.endswith("title")]
+    assert len(titles) == 1 and titles[0] and "prefers-color-scheme: dark" in text
 
 
 def test_no_line_of_code_is_longer_than_110_characters():

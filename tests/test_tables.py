@@ -2,7 +2,8 @@
 import json
 import math
 import re
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -13,14 +14,15 @@ import pytest
 from data.files import UserError
 from data.folder import FORMAT, write_meta
 from data.lab import claims, plots, studies, tables
-from data.lab.options import STUDIES, parse_args
+from data.lab.options import STUDIES, Config, parse_args
 
 # Top-level keys of summary.json that hold results; data/glossary.md explains them.
 KEYS = set("""
 perplexity perplexity_n perplexity_per_word bits_per_byte perplexity_in_other_order self_similarity
 foreign_mass_in_english knowledge knowledge_n knowledge_mixed knowledge_told_in_clone
 knowledge_told_in_both tasks tasks_average families_average instructed_average chance transfer transfer_n
-probe word_cosine word_retrieval held_out_word_retrieval sentences sentences_embedding bli bli_middle
+probe word_cosine word_retrieval word_n held_out_word_retrieval held_out_word_n sentences
+sentences_embedding bli bli_middle
 afp_states adapt recovery translation summary_rouge1 answer_language answer_right
 """.split())
 
@@ -73,9 +75,8 @@ REAL = {
 
 def test_a_number_is_found_by_its_path_and_is_none_where_it_was_not_measured():
     paths = ("minutes", "perplexity.en", "word_cosine.0", "word_cosine.middle",        # of 4 blocks
-             "perplexity.de", "transfer.who.en", "minutes.en", "log nothing")
+             "perplexity.de", "transfer.who.en", "minutes.en", "nothing")
     assert [tables.value(WORLD, path) for path in paths] == [1.5, 5.0, 0.1, 0.3, None, None, None, None]
-    assert tables.value(WORLD, "log perplexity.en") == pytest.approx(math.log(5))
 
 
 def test_a_list_that_is_too_short_has_no_such_number():
@@ -133,9 +134,16 @@ def test_the_list_of_measures_is_well_formed():
         constant = re.fullmatch(r"0\.\d+", measure.chance)
         paths = [measure.path, *measure.n.split()] + ([] if constant else measure.chance.split())
         assert {path.split(".")[0] for path in paths} <= KEYS
-        assert measure.path.count("*") == len(set(re.findall(r"{\d}", measure.words)))
-        for other in [*measure.n.split(), measure.chance]:
-            assert other.count("*") <= measure.path.count("*"), measure
+        wildcards = re.findall(r"{(\w+)}", measure.path)
+        assert set(wildcards) == set(re.findall(r"{(\w+)}", measure.words)) <= {"task", "k"}
+        assert set(re.findall(r"{(\w+)}", f"{measure.n} {measure.chance}")) <= set(wildcards), measure
+
+
+def test_every_table_of_a_run_has_a_line_that_says_how_to_read_it():
+    groups = {measure.group for measure in tables.MEASURES}
+    assert set(tables.HOW_TO_READ) == groups | {"prepared folder"}
+    for group in groups:                                                   # one head suits all rows of a table
+        assert len({"{}" in measure.path for measure in tables.MEASURES if measure.group == group}) == 1
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -167,16 +175,70 @@ def test_the_table_of_a_run_has_measures_as_rows_and_languages_as_columns():
     assert ["nli, lexical ↑", "0.500", "0.400", "0.333", "200"] in rows
     assert ["nli, lexical, 5 examples ↑", "0.550", "0.450", "0.333", "200"] in rows
     assert ["cause, contextual ↑", "0.600", "0.300", "0.500", "90–100"] in rows
-    assert ["BLEU from English ↑", "", "12.3", "", ""] in rows
-    assert ["BLEU from English, 1 example ↑", "", "20.0", "", ""] in rows
-    assert ["BLEU into English ↑", "", "50.0", "", ""] in rows
-    assert not any(row[0].startswith("word retrieval") for row in rows)   # it has no language
-    heads = [row[0] for row in rows if row[1:3] == ["en", "clone"]]
-    assert heads == ["measure", "tasks", "generated text", "states of words and sentences"]
+    assert ["generated text", "clone"] in rows                             # columns without a number are left out
+    assert ["BLEU from English ↑", "12.3"] in rows
+    assert ["BLEU from English, 1 example ↑", "20.0"] in rows
+    assert ["BLEU into English ↑", "50.0"] in rows
+    assert ["cosine of word pairs, middle level ↑", "0.300"] in rows       # it has no language
+    heads = [lines.splitlines()[1].split("|")[1].strip() for lines in text.split("\n\n")[:-2]]
+    assert heads == ["measure", "tasks", "generated text", "words of all languages",
+                     "states of words and sentences"]
+    assert [lines.splitlines()[0] for lines in text.split("\n\n")[:-2]] == [
+        tables.HOW_TO_READ[head] for head in heads]
     assert [row[0] for row in rows].index("tasks") < 12                    # the first table is short
     assert text.split("\n\n")[len(heads)].startswith("↑ higher is better")     # not a row of the table above
-    assert text.endswith("word cosine, level 0 to 5: 0.10 0.20 0.30 0.40 0.50 0.60\n"
-                         "word retrieval ↑: 0.2500\nminutes: 1.5")
+    assert text.endswith("(of an average: per task)\n\nminutes: 1.5")
+
+
+def test_a_run_is_shown_next_to_joint_training():
+    joint = [run(5.0, 0.1), run(6.0, 0.2)]
+    rows = cells_of(tables.show(WORLD, joint))
+    assert rows[0] == ["measure", "en", "clone", "joint: en", "joint: clone", "chance", "n"]
+    assert ["facts seen only in English ↑", "0.900", "0.750", "0.900 ± 0.000", "0.150 ± 0.071", "0.125",
+            "256"] in rows
+    assert ["nli, fine-tuned on English ↑", "0.700", "0.600", "", "", "0.333", "200"] in rows
+    assert ["tasks", "en", "clone", "chance", "n"] in rows                 # joint has no number in this table
+    assert "joint: joint training, mean ± sd over 2 seeds" in tables.show(WORLD, joint)
+    assert "joint" not in tables.show(WORLD)
+
+
+def test_tasks_within_reach_are_shown_only_if_english_is_within_reach(tmp_path):
+    far, near = (run(5.0) | {"tasks_average": {"en": en, "clone": 0.6}} for en in (0.5, 0.9))
+    assert "tasks within reach ↑" not in tables.show(far)
+    assert ["tasks within reach ↑", "0.900", "0.600", "0.500"] in [
+        [cell for cell in row if cell] for row in cells_of(tables.show(near))]
+    rows = cells_of(tables.by_language(dict(far=far, near=near)))
+    assert ["tasks within reach ↑", "clone", "", "0.500", "", "0.600"] in rows
+
+
+def test_published_configurations_are_shown_with_published_numbers_and_others_with_a_command(tmp_path):
+    def shown(*argv):
+        return claims.show(WORLD, parse_args(argv)[0])
+
+    joint = claims.committed()["prealign"]["joint"]
+    for options in ("--method baseline", "--method prealign", "--method prealign --prealign_every 5 --seed 3",
+                    "--method forget", "--method align --afp_steps 7 --log_every 5"):
+        assert shown(*options.split()) == tables.show(WORLD, joint)
+    for options, rest in (("--preset mini", "--preset mini"), ("--words 2000", "--preset tiny --words 2000"),
+                          ("--languages en,reversed", "--preset tiny --languages en,reversed"),
+                          ("--eval_items 50 --code_switch 0.2", "--preset tiny --eval_items 50")):
+        assert shown("--method", "prealign", *options.split()) == (
+            tables.show(WORLD) + "\nto train jointly, to compare with:\n"
+            f"  python train.py --method baseline {rest}")
+    assert shown("--words", "2000") == tables.show(WORLD)                  # the run itself is joint training
+
+
+def test_the_options_that_joint_training_ignores_are_those_of_the_methods():
+    groups, group = {}, ""
+    for f in fields(Config):
+        group = f.metadata["group"] or group
+        groups[f.name] = group
+    changed = {name for name, value in asdict(Config()).items() if groups[name] in (
+        "PreAlign", "active forgetting", "new language", "AFP")}
+    names = [f.name for f in fields(Config)]
+    assert changed == set(names[names.index("prealign_steps"):names.index("eval_items")])
+    cfg = Config(method="prealign", prealign_every=5, dictionary_coverage=0.5, adapt_to="clone2", lr=0.5)
+    assert claims.joint_training(cfg) == Config(lr=0.5)
 
 
 def test_tasks_are_shown_in_the_order_of_the_summary():
@@ -234,7 +296,7 @@ def test_the_table_of_a_study_has_systems_as_rows():
 
 
 def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
-    cfg = SimpleNamespace(method="prealign", preset="tiny", batch_size=8, context_len=128, pretrained="",
+    cfg = SimpleNamespace(method="prealign", preset="tiny", batch_size=8, context_len=128, dtype="auto", pretrained="",
                           stages={"align words": 300, "pretrain": 1850})
     streams = {("en", "train"): range(2000), ("clone", "train"): range(300)}
     corpus = SimpleNamespace(streams=streams, base_vocab=1280)
@@ -242,11 +304,13 @@ def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
                    tokens=2048000)
     assert tables.plan(cfg, summary, "runs/x", corpus, None, 2) == (
         "prealign, preset tiny: 1,400,000 parameters; cpu, 2 threads, float32\n"
-        "tokens: en 2,000, clone 300; 1,280 per vocabulary; dictionary: 0 words\n"
+        "tokens of text: en 2,000, clone 300; vocabulary: 1,280 tokens per language; dictionary: 0 words\n"
         "steps: align words 300, pretrain 1,850; 2,048,000 tokens of text in rows of 8 x 128; writes runs/x/")
     assert "preset small (its settings were tried nowhere): " in tables.plan(
         SimpleNamespace(**vars(cfg) | dict(preset="small")), summary, "runs/x", corpus, None, 2)
     assert "dictionary: 3 words" in tables.plan(cfg, summary, "runs/x", corpus, "abc", 2)
+    fast = summary | dict(dtype="bfloat16")
+    assert "bfloat16 (faster on this device)\n" in tables.plan(cfg, fast, "runs/x", corpus, None, 2)
 
 
 LOG = [{"stage": "align words", "step": 10, "word_cosine": [0.9, 0.9, 0.9]},
@@ -268,15 +332,28 @@ def test_runs_are_compared_with_measures_as_rows_in_text_and_picture(tmp_path):
     assert rows == [
         ["measure", "language", "n", "chance", "one", "two"],
         ["perplexity ↓", "en", "", "", "5.000", "5.000"],
-        ["perplexity ↓", "clone", "", "", "7.000", "8.000"],
+        ["perplexity ↓", "clone", "", "", "7.000*", "8.000"],
         ["facts seen only in English ↑", "en", "", "0.125", "0.900", "0.900"],
         ["facts seen only in English ↑", "clone", "", "0.125", "0.500", "0.500"],
         ["word retrieval ↑", "", "", "", "", "0.500"]]
     out = tmp_path / "a" / "b"
     written = (out / "report.md").read_text(encoding="utf-8")
-    assert text == f"{written.strip()}\n\nwritten to {out}/report.md, curves to {out}/report.svg"
-    assert "\n\n↑ higher is better" in written
+    assert text == f"{written.strip()}\n\nwritten to {out}/report.md, {out}/report.svg"
+    assert "\n\n↑ higher is better" in written and "; *: the best run" in written
     assert len(lines_of((out / "report.svg").read_text(encoding="utf-8"))) == 6
+
+
+def test_a_report_of_logs_with_one_row_has_no_picture(tmp_path):
+    text = tables.compare([save(tmp_path / "one", run(7.0), LOG[:2])], tmp_path / "out")
+    assert text.endswith(f"written to {tmp_path}/out/report.md") and "*" not in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.md"]
+
+
+@pytest.mark.parametrize("numbers, better, marked", [
+    (["0.5", "", "0.7"], "↑", ["0.5", "", "0.7*"]), (["0.5", "0.7", "0.5"], "↓", ["0.5*", "0.7", "0.5*"]),
+    (["0.5", "0.5"], "↑", ["0.5", "0.5"]), (["0.5"], "↓", ["0.5"]), (["-2.0", "-1.0"], "↓", ["-2.0*", "-1.0"])])
+def test_the_best_of_several_different_numbers_is_marked(numbers, better, marked):
+    assert tables.mark_best(numbers, better) == marked
 
 
 def test_runs_in_different_languages_share_one_table(tmp_path):
@@ -312,22 +389,34 @@ def lines_of(svg):
 def test_curves_show_english_clone_and_cosine_of_every_run():
     svg = plots.curves([("one", LOG), ("two", LOG)])
     lines = lines_of(svg)
-    assert [dashed for dashed, _ in lines] == [False, True, False, True, False, False]
+    assert [dashed for dashed, _ in lines] == [False, False, True, True, False, False]    # from the lowest end
     # two rows of pretraining; that of the alignment stage is left out
     assert all(len(points) == 2 for _, points in lines)
-    english, clone, *_, cosine = (points for _, points in lines)
+    english, _, clone, *_, cosine = (points for _, points in lines)
     assert english[0][1] < english[1][1] and clone[0][1] < clone[1][1]      # losses fall: y counts from above
     assert cosine[0][1] > cosine[1][1] and english[0][1] > clone[0][1]
-    # the lowest loss of all is at the bottom, the highest at the top
-    assert english[1] == (460.0, 300.0) and clone[0] == (260.0, 40.0)
-    assert cosine[0][0] == 540 + 200 and cosine[0][1] == pytest.approx(40 + 260 * (1 - 0.5 / 0.7), abs=0.1)
-    assert svg.count(plots.COLOURS[0]) == svg.count(plots.COLOURS[1]) == 4  # three curves, and the legend
+    # zero is at the bottom, the highest loss at the top
+    assert english[1] == (460.0, 60 + 260 * (1 - 2 / 5)) and clone[0] == (260.0, 60.0)
+    assert cosine[0][0] == 260 and cosine[0][1] == pytest.approx(400 + 260 * (1 - 0.5 / 0.7), abs=0.1)
+    assert svg.count(plots.COLOURS[0]) == svg.count(plots.COLOURS[1]) == 3
+    assert ">one en<" in svg and ">two clone<" in svg                       # names at the ends of the lines
+    labels = [float(y) for y in re.findall(r'x="466.0" y="([0-9.]+)"', svg)]
+    gaps = np.abs(np.subtract.outer(labels, labels)) + 99 * np.eye(len(labels))
+    assert len(labels) == 6 and gaps.min() >= 15                            # and they do not overlap
+
+
+@pytest.mark.parametrize("low, high, expected", [
+    (0, 2000, [0, 500, 1000, 1500, 2000]), (-0.02, 0.49, [0, 0.1, 0.2, 0.3, 0.4]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    (0, 6, [0, 1, 2, 3, 4, 5, 6])])
+def test_ticks_are_round_numbers(low, high, expected):
+    assert plots.ticks(low, high) == pytest.approx(expected)
 
 
 def test_the_cosine_is_that_of_the_middle_level():
-    log = [{"stage": "pretrain", "step": 1, "word_cosine": [0.0, 0.2, 1.0, 0.4, 0.6, 0.8]}]    # 4 blocks
-    (_, [point]), = lines_of(plots.curves([("one", log)]))
-    assert point[1] == 40
+    log = [{"stage": "pretrain", "step": step, "word_cosine": [0.0, 0.2, 1.0, 0.4, 0.6, 0.8]}     # 4 blocks
+           for step in (1, 2)]
+    (_, points), = lines_of(plots.curves([("one", log)]))
+    assert [y for _, y in points] == [60, 60]
 
 
 def test_resets_and_a_new_language_have_charts_of_their_own():
@@ -338,11 +427,11 @@ def test_resets_and_a_new_language_have_charts_of_their_own():
     assert [len(points) for _, points in lines] == [2, 2, 2, 2, 3]          # en, clone, cosine, training, new
     *_, training, new = (points for _, points in lines)
     assert training[0][1] > training[1][1] and new[0][1] < new[-1][1]
-    assert min(y for _, y in training) > 340                                # in the second row of charts
+    assert min(y for _, y in training) > 660                                # in the third chart
 
 
-def test_curves_of_a_run_without_rows_are_still_an_svg():
-    assert lines_of(plots.curves([("empty", [])])) == []
+def test_a_picture_needs_two_rows_of_a_log():
+    assert plots.curves([]) == plots.curves([("empty", [])]) == plots.curves([("one", LOG[:2])]) == ""
 
 
 def test_curves_of_a_run_whose_name_holds_markup_are_still_an_svg():
@@ -620,6 +709,17 @@ def prepared(folder, disjoint=False):
     write_meta(folder, dict(
         format=FORMAT, languages=["en", "de"], new=["cs"], base_vocab=330, disjoint=disjoint, dtype="uint16",
         spaces={}, words={}, bytes={}, tokens=tokens, word_order={}))
+
+
+def test_a_run_on_a_prepared_folder_names_the_command_of_joint_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared(tmp_path / "my set")
+    cfg, _ = parse_args(["--method", "prealign+forget", "--data", "my set", "--context_len", "64", "--seed", "2"])
+    shown = claims.show(REAL, cfg)
+    assert shown.startswith(tables.show(REAL))
+    assert shown.endswith("\n  python train.py --method baseline --preset tiny --seed 2 --data 'my set' --context_len 64")
+    again, _ = parse_args(shlex.split(shown.splitlines()[-1])[2:])
+    assert again == claims.joint_training(cfg)
 
 
 def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp_path, monkeypatch):

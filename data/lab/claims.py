@@ -1,25 +1,53 @@
 """Judge the claims of a study by its runs.
 
+  show       the results of a run next to joint training
   judged     the claims of a study with their verdicts, by the rule in statistics.py
   verdicts   the report of a study: tables of its systems, and a row per claim
   conclude   write the report and the numbers that it shows
-  headlines  the table of the README, from data/results, and facts_figure, its picture;
-             `python -m data.lab.claims` makes both
+  headlines  the table of the README, from data/results: `python -m data.lab.claims`
 """
 import json
 import re
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from data.lab import plots
+from data.lab import tables
+from data.lab.options import EVALUATION, NEUTRAL, default_out, flags_of, resolve
 from data.lab.statistics import interval, judge, standard_error
 from data.lab.studies import CLAIMS, COLUMNS
 from data.lab.tables import CAPTION, chance, find, heading, spread, systems_table, table, value
 
-FIGURE = Path(__file__).parent.parent / "results" / "facts.svg"
+RESULTS = Path(__file__).parent.parent / "results"
 # A report reads these in addition to its columns and claims.
 ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt", "recovery", "word_cosine")
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+
+def joint_training(cfg):
+    """Joint training with the data, model, budget and evaluation of a run: -> Config."""
+    names = [f.name for f in fields(cfg)]
+    names[names.index("prealign_steps"):names.index("eval_items")] = []          # those of methods
+    kept = {name: getattr(cfg, name) for name in names} | dict(method="baseline", from_run="")
+    return replace(resolve(dict(preset=cfg.preset, data=cfg.data)), **kept)
+
+
+def show(summary, cfg):
+    """The results of a run next to joint training: its published numbers, or the command that trains it.
+
+    The numbers are those of the study of PreAlign, if its *joint* differs in no option that matters.
+    """
+    joint, published = joint_training(cfg), asdict(resolve(dict(preset=cfg.preset)))
+    path = RESULTS / f"prealign-{cfg.preset}.json"
+    matter = {*published} - {*NEUTRAL, "seed", "dtype"} | {*EVALUATION}
+    if path.exists() and all(getattr(joint, name) == published[name] for name in matter):
+        return tables.show(summary, json.loads(path.read_text(encoding="utf-8"))["joint"])
+    if joint == cfg:
+        return tables.show(summary)
+    return (f"{tables.show(summary)}\nto train jointly, to compare with:\n"
+            f"  python train.py {flags_of(joint, default_out(joint))}")
 
 
 # --- claims -------------------------------------------------------------------------------------------------
@@ -33,14 +61,14 @@ def terms(text):
 def measured(summaries, system, path):
     """A number of a system in every seed: -> (seeds,), nan where it was not measured.
 
-    Systems and numbers may be sums, "A - B".
+    Systems and numbers may be sums, "A - B", and "log x" is the logarithm of x.
     """
     total = 0.0
     for system_sign, name in terms(system):
         for sign, part in terms(path):
             # an array of floats turns None into nan
-            found = np.array([value(s, part) for s in summaries.get(name, [{}])], float)
-            total = total + system_sign * sign * found
+            found = np.array([value(s, part.removeprefix("log ")) for s in summaries.get(name, [{}])], float)
+            total = total + system_sign * sign * (np.log(found) if part.startswith("log ") else found)
     return total
 
 
@@ -55,17 +83,15 @@ def limit(summaries, claim):
     if not find(claim.number) or not claim.against:
         return ""
     measure, language = find(claim.number)
-    names = [name for _, name in terms(f"{claim.system} - {claim.against}")]
-    found = [measured(summaries, name, claim.number) for name in names]
-    if any(len(numbers) < 2 for numbers in found):
-        return ""
+    found = [measured(summaries, name, claim.number)
+             for _, name in terms(f"{claim.system} - {claim.against}")]
     best = None                                                # what is better when lower has no best value
     if measure.better == "↑":
         best = 100 if measure.words.startswith("BLEU") else 1
     random = chance(summaries.get(claim.against, []), measure, [language])
     for name, bound in (("chance", random), ("ceiling", best)):
-        if bound is not None and all(abs(numbers.mean() - bound) <= 2 * standard_error(numbers)
-                                     for numbers in found):
+        if bound is not None and all(len(d) > 1 and abs(d.mean() - bound) <= 2 * standard_error(d)
+                                     for d in found):
             return name
     return ""
 
@@ -92,10 +118,9 @@ def claims_table(study, summaries):
     """A row per claim of the study: what is claimed, the difference, its interval, n, p, the verdict."""
     rows = []
     for claim, d, p, verdict in judged(study, summaries):
-        path = claim.number.removeprefix("log ")
-        measure = heading(path) if find(path) else ""          # a sum of numbers has no name
-        rows.append([f"{claim.claim} {claim.words}", measure, claim.system, claim.against,
-                     f"{claim.direction}, {claim.margin:g}", *cells(d, p), verdict])
+        path = claim.number.removeprefix("log ")               # a sum of numbers has no name
+        rows.append([f"{claim.claim} {claim.words}", heading(path) if find(path) else "", claim.system,
+                     claim.against, f"{claim.direction}, {claim.margin:g}", *cells(d, p), verdict])
     return table(["claim", "measure", "system", "against", "claimed, margin", "difference", "95 % interval",
                   "n", "p", "verdict"], rows)
 
@@ -122,10 +147,10 @@ def headlines(results):
                   "n", "verdict"], rows)
 
 
-def committed(folder=Path(__file__).parent.parent / "results"):
+def committed():
     """The numbers behind the README: -> {study: {system: summaries}}."""
     models = dict.fromkeys(COLUMNS, "tiny") | dict(pretrained="smollm2-135m")
-    return {study: json.loads((folder / f"{study}-{model}.json").read_text(encoding="utf-8"))
+    return {study: json.loads((RESULTS / f"{study}-{model}.json").read_text(encoding="utf-8"))
             for study, model in models.items()}
 
 
@@ -172,13 +197,13 @@ def updates_needed(summary, other):
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
     n = " to ".join(map(str, sorted(set(map(len, summaries.values())))))
-    texts, paired, pairs = [f"Mean ± sd over {n} seeds.  {CAPTION}."], "", []
-    tables = dict(COLUMNS[study])
-    if "pairs" in tables:
-        systems, columns = tables.pop("pairs")
+    texts, pairs = [f"Mean ± sd over {n} seeds.  {CAPTION}."], []
+    layout = dict(COLUMNS[study])
+    if "pairs" in layout:
+        systems, columns = layout.pop("pairs")
         paired, pairs = side_by_side(summaries, *systems.split(", "), columns)
     shown = {name: found for name, found in summaries.items() if name not in sum(pairs, ())}
-    for beginning, columns in tables.values():
+    for beginning, columns in layout.values():
         some = {name: found for name, found in shown.items() if name.startswith(beginning)}
         texts += [systems_table(some, columns)] if some else []
     if pairs:
@@ -198,8 +223,8 @@ def verdicts(study, summaries):
     return "\n\n".join([*texts, claims_table(study, summaries)]) + "\n"
 
 
-def paths_of(study):
-    """The paths of all numbers that the report of a study reads."""
+def paths_of(study, summary):
+    """The paths, each with a dot at its end, of all numbers of a summary that the report of a study reads."""
     paths = [path for _, columns in COLUMNS[study].values() for path, _ in columns]
     for claim in CLAIMS:
         if claim.study == study:
@@ -207,7 +232,8 @@ def paths_of(study):
     for path in list(paths):
         measure, language = find(path)
         paths += [other.format(language) for other in f"{measure.n} {measure.chance}".split()]
-    return [*paths, *ALWAYS]
+    new = next(iter(summary.get("adapt", {})), "new")
+    return tuple(path.replace(".new", f".{new}") + "." for path in [*paths, *ALWAYS])
 
 
 def kept(tree, paths, at=""):
@@ -224,14 +250,8 @@ def conclude(study, summaries, folder):
     The numbers are rounded to five digits, and the report is made of the rounded ones.
     summaries: {system: summaries of its seeds};  -> the text to print
     """
-    numbers = {}
-    for name, found in summaries.items():
-        numbers[name] = []
-        for summary in found:
-            new = next(iter(summary.get("adapt", {})), "new")
-            paths = tuple(path.replace(".new", f".{new}") + "." for path in paths_of(study))
-            numbers[name].append(kept(summary, paths))
-    text = json.dumps(numbers)
+    text = json.dumps({name: [kept(summary, paths_of(study, summary)) for summary in found]
+                       for name, found in summaries.items()})
     numbers = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.5g}"))
     first = next(iter(summaries.values()))[0]
     path = folder / f"report-{study}-{first['preset']}-{first['data']}.md"
@@ -242,18 +262,5 @@ def conclude(study, summaries, folder):
     return f"\n{report}\nwritten to {path}; the numbers behind it to {path.with_suffix('.json')}"
 
 
-def facts_figure(results):
-    """The figure of the README: facts that are told in English, asked in the clone.  See committed."""
-    labels = {"joint": "joint training", "published": "PreAlign, as published",
-              "kept": "PreAlign, kept aligned (ours)"}
-    systems = {}
-    for name, label in labels.items():
-        found = measured(results["prealign"], name, "knowledge.clone")
-        systems[label] = (found.mean(), *interval(found))
-    return plots.bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", systems, 0.125)
-
-
 if __name__ == "__main__":
     print(headlines(committed()))
-    FIGURE.write_text(facts_figure(committed()), encoding="utf-8")
-    print(f"written to {FIGURE}")

@@ -1,111 +1,105 @@
-"""Pictures as SVG text: curves of runs over training, and sentences of several languages in the plane."""
+"""Pictures as SVG text: charts of lines, and sentences of several languages in the plane.
+
+The ground is transparent and the text follows the reader's theme, so that all read on light and dark.
+"""
 import html
+import math
 
 import numpy as np
 
 COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
-WIDTH, HEIGHT = 400, 260                                       # of one chart
+LEFT, WIDTH, HEIGHT = 60, 400, 260                             # of a chart
+STYLE = ("<style>text, .on { fill: #1f2328 } line { stroke: #1f2328 } .grid { opacity: 0.2 } "
+         "@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } line { stroke: #e6edf3 } }</style>")
 
 
-# --- curves of training -------------------------------------------------------------------------------------
+# --- elements -----------------------------------------------------------------------------------------------
 
-# Title, stage and key of the log's rows, function of what is there -> {curve: y}, whether y begins at zero.
-# A chart without curves is left out.
+def picture(title, width, height, parts):
+    """SVG elements under a title, which takes the first 30 points."""
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'font-family="sans-serif" font-size="13">{STYLE}<title>{html.escape(title)}</title>'
+            + "".join([text(10, 20, title, more=' font-weight="bold"'), *parts]) + "</svg>\n")
+
+
+def text(x, y, words, anchor="start", more=""):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{html.escape(words)}</text>'
+
+
+def line(x, y, u, v, more=""):
+    return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}"{more}/>'
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+# Title, stage and key of the log's rows, function of what is there -> {curve: y}.
 CHARTS = [
-    ("validation loss, nats per token ↓ (dashed: other languages)", "pretrain", "val", dict, False),
+    ("validation loss, nats per token ↓", "pretrain", "val", dict),
     ("cosine of word pairs, middle level ↑", "pretrain", "word_cosine",
-     lambda levels: {"": levels[len(levels) // 2 - 1]}, True),                   # embedding, blocks, head
-    ("training loss, nats per token ↓", "pretrain", "lm", lambda loss: {"": loss}, False),
+     lambda levels: {"": levels[len(levels) // 2 - 1]}),                         # embedding, blocks, head
+    ("training loss, nats per token ↓", "pretrain", "lm", lambda loss: {"": loss}),
     ("new language: validation loss over updates ↓", "adapt", "val",
-     lambda losses: {"": list(losses.values())[-1]}, False),
+     lambda losses: {"": list(losses.values())[-1]}),
 ]
 
 
-def chart(title, lines, left, top, from_zero):
-    """Draw title, grid and lines, each (colour, whether it is dashed, points): -> list of SVG elements."""
-    points = [point for *_, some in lines for point in some]
-    (_, y0), (x1, y1) = np.min(points, axis=0), np.max(points, axis=0)
-    y0, y1 = min(y0, 0) if from_zero else y0, y1 + 1e-9
+def ticks(low, high):
+    """Round numbers in a range, at most seven."""
+    step = 10 ** math.floor(math.log10((high - low) / 6))
+    step *= next(factor for factor in (1, 2, 5, 10) if high - low <= 6 * factor * step)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def chart(title, x_title, lines, top=60, log_x=False):
+    """Draw axes and lines, each (name, colour, whether it is dashed, points): -> list of SVG elements.
+
+    Each name stands at the end of its line.  log_x: the x axis is logarithmic; all others begin at 0
+    """
+    xs, ys = np.concatenate([points for *_, points in lines]).T
+    y0, y1 = min(ys.min(), 0), ys.max() + 1e-9
+    across = np.log10 if log_x else float
+    x0, x1 = across(xs.min()) if log_x else 0, across(xs.max())
 
     def place(x, y):
-        return left + x / max(x1, 1) * WIDTH, top + (y1 - y) / (y1 - y0) * HEIGHT
+        return LEFT + (across(x) - x0) / (x1 - x0) * WIDTH, top + (y1 - y) / (y1 - y0) * HEIGHT
 
-    parts = [f'<text x="{left}" y="{top - 15}" font-weight="bold">{title}</text>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x, y = share * x1, y0 + share * (y1 - y0)
-        right, down = place(x, y)
-        parts.append(
-            f'<line x1="{left}" x2="{left + WIDTH}" y1="{down:.1f}" y2="{down:.1f}" stroke="#ddd"/>'
-            f'<text x="{left - 6}" y="{down + 4:.1f}" text-anchor="end">{y:.2f}</text>'
-            f'<text x="{right:.1f}" y="{top + HEIGHT + 18}" text-anchor="middle">{x:.0f}</text>')
-    for colour, dashed, some in lines:
-        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in some)
+    parts = [text(LEFT, top - 12, title), text(LEFT + WIDTH / 2, top + HEIGHT + 36, x_title, "middle")]
+    for y in ticks(y0, y1):
+        right, down = place(xs.max(), y)
+        parts += [line(LEFT, down, right, down, ' class="grid"'),
+                  text(LEFT - 6, down + 4, f"{y:,.8g}", "end")]
+    for x in 10.0 ** np.arange(math.ceil(x0), x1 + 1e-9) if log_x else ticks(x0, x1):
+        parts.append(text(place(x, y0)[0], top + HEIGHT + 18, f"{x:,.8g}", "middle"))
+    free = top + HEIGHT + 12                                   # names that would overlap move up
+    for name, colour, dashed, points in sorted(lines, key=lambda line: line[-1][-1][1]):
+        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in points)
         dash = ' stroke-dasharray="5 3"' if dashed else ""
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+        if name:
+            right, down = place(*points[-1])
+            free = min(down + 4, free)
+            parts.append(text(right + 6, free, name))
+            free -= 16
     return parts
 
 
 def curves(runs):
-    """Draw the CHARTS of several runs, each (name, rows of its log), two in a row with one legend: -> SVG."""
-    colours = [COLOURS[i % len(COLOURS)] for i, _ in enumerate(runs)]
-    parts, drawn = [], 0
-    for title, stage, key, pick, from_zero in CHARTS:
-        lines = []
-        for colour, (_, log) in zip(colours, runs):
-            points = {}                                                          # {curve: [(step, y), ...]}
-            for row in log:
-                if row["stage"] == stage and key in row:
-                    for curve, y in pick(row[key]).items():
-                        points.setdefault(curve, []).append((row["step"], y))
-            lines += [(colour, i > 0, some) for i, some in enumerate(points.values())]
-        if lines:
-            parts += chart(title, lines, 60 + drawn % 2 * 480, 40 + drawn // 2 * 330, from_zero)
-            drawn += 1
-    bottom = 20 + (drawn + 1) // 2 * 330
-    for i, (name, _) in enumerate(runs):
-        x, y = 60 + i % 3 * 300, bottom + i // 3 * 18
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="14" height="4" fill="{colours[i]}"/>'
-                     f'<text x="{x + 20}" y="{y - 3}">{html.escape(name)}</text>')
-    return picture(960, bottom + 10 + (len(runs) + 2) // 3 * 18, parts)
+    """Draw the CHARTS of several runs, each (name, rows of its log), below each other: -> SVG.
 
-
-def picture(width, height, parts):
-    """SVG elements on a white ground."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'font-family="sans-serif" font-size="12"><rect width="{width}" height="{height}" fill="white"/>'
-            + "".join(parts) + "</svg>\n")
-
-
-# --- bars ---------------------------------------------------------------------------------------------------
-
-def bars(title, systems, chance):
-    """Draw a share per system with its interval: systems {label: (mean, low, high)} -> SVG.
-
-    The ground is transparent and the text follows the reader's theme, so that it reads on light and dark.
+    A line needs two rows of a log, and a chart a line.  Without charts there is no picture: -> ""
     """
-    left, width, step = 220, 380, 44
-    bottom = 50 + step * len(systems)
-
-    def x(share):
-        return left + width * min(max(share, 0), 1)
-
-    parts = ["<style>text { fill: #1f2328 } line { stroke: #59636e } @media (prefers-color-scheme: dark) "
-             "{ text { fill: #e6edf3 } line { stroke: #9198a1 } }</style>",
-             f"<title>{html.escape(title)}</title>",
-             f'<text x="10" y="24" font-size="14" font-weight="bold">{html.escape(title)}</text>']
-    for i, (label, (mean, low, high)) in enumerate(systems.items()):
-        y = 50 + step * i
-        parts.append(
-            f'<text x="{left - 10}" y="{y + 18}" text-anchor="end">{html.escape(label)}</text>'
-            f'<rect x="{left}" y="{y}" width="{x(mean) - left:.1f}" height="26" fill="{COLOURS[i]}"/>'
-            f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y + 13}" y2="{y + 13}" stroke-width="2"/>'
-            f'<text x="{x(high) + 8:.1f}" y="{y + 18}">{mean:.2f}</text>')
-    parts.append(f'<line x1="{x(chance):.1f}" x2="{x(chance):.1f}" y1="40" y2="{bottom}" '
-                 'stroke-dasharray="4 3"/>')
-    for share, words in ((chance, f"chance {chance:.3f}"), (0.5, "0.5"), (1, "1")):
-        parts.append(f'<text x="{x(share):.1f}" y="{bottom + 16}" text-anchor="middle">{words}</text>')
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {bottom + 26}" '
-            'font-family="sans-serif" font-size="13">' + "".join(parts) + "</svg>\n")
+    parts, top = [], 60
+    for title, stage, key, pick in CHARTS:
+        lines = []
+        for i, (name, log) in enumerate(runs):
+            rows = [(row["step"], pick(row[key])) for row in log if row["stage"] == stage and key in row]
+            for curve in rows[0][1] if len(rows) > 1 else ():
+                points = [(step, found[curve]) for step, found in rows]
+                lines.append((f"{name} {curve}", COLOURS[i % len(COLOURS)], curve not in ("", "en"), points))
+        if lines:
+            parts += chart(title, "step", lines, top)
+            top += HEIGHT + 80
+    return picture("Curves of training", 760, top - 30, parts) if parts else ""
 
 
 # --- sentences in the plane ---------------------------------------------------------------------------------
@@ -130,15 +124,12 @@ def scatter(states, level, pool):
     # both axes have one scale: small differences along the second must not look large
     points = size / 2 + (points - (low + high) / 2) / max((high - low).max(), 1e-9) * (size - 20)
     groups = np.split(points + [0, top], len(states))                            # (N, 2) each
-    parts = [f'<text x="10" y="18" font-weight="bold">{html.escape(title)}</text>'
-             f'<text x="10" y="34">{share:.0%} of the variance</text>']
+    parts = [text(10, 36, f"{share:.0%} of the variance")]
     for group in groups[1:]:
-        parts += [f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="#ddd"/>'
-                  for (x, y), (u, v) in zip(groups[0], group)]
+        parts += [line(*here, *there, ' class="grid"') for here, there in zip(groups[0], group)]
     for i, (name, group) in enumerate(zip(states, groups)):
         colour, at = COLOURS[i % len(COLOURS)], top + size + 20 + 18 * i
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}" fill-opacity="0.7"/>'
                   for x, y in group]
-        parts.append(f'<circle cx="16" cy="{at - 4}" r="4" fill="{colour}"/>'
-                     f'<text x="28" y="{at}">{html.escape(name)}</text>')
-    return picture(size, top + size + 30 + 18 * len(groups), parts)
+        parts += [f'<circle cx="16" cy="{at - 4}" r="4" fill="{colour}"/>', text(28, at, name)]
+    return picture(title, size, top + size + 30 + 18 * len(groups), parts)

@@ -1,5 +1,6 @@
 """Tables of a run, of several runs and of a study.  A line of tables.tsv shows a measure in all of them."""
 import re
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,9 @@ def read_tsv(name):
 class Measure(NamedTuple):
     """A row of tables.tsv.
 
-    group:  head of the table that `show` puts it in;  digits: how many there;  better: ↑ or ↓
-    words:  name in plain English; {0}, {1} are the wildcards of the path
-    path:   place in summary.json; {} is a language, * a wildcard, "new" the language attached last
+    group:  table of `show`, see groups.tsv;  digits: how many there;  better: ↑ or ↓
+    words:  name in plain English; {task} and {k} are wildcards
+    path:   place in summary.json; {} is a language, "new" the language attached last
     n:      paths of the number of test items, alternatives separated by spaces; may be empty
     chance: path of the result of a random choice; may be empty
     """
@@ -38,6 +39,8 @@ class Measure(NamedTuple):
     chance: str
 
 
+HOW_TO_READ = dict(read_tsv("groups.tsv"))                     # {group: the line above its table}
+IN_REACH = 0.8      # accuracy in English below which tasks say nothing about transfer, see data/tasks.py
 MEASURES = [Measure(group, int(digits), *texts) for group, digits, *texts in read_tsv("tables.tsv")]
 # Baselines that need no model: name, and its lines in baselines.json.
 MODEL_FREE = {
@@ -54,11 +57,8 @@ MODEL_FREE = {
 def value(summary, path):
     """The number at a path such as "perplexity.en"; None if the run did not measure it.
 
-    "log x" is the logarithm of x, "middle" the middle level of a list, "new" the language attached last.
+    "middle" is the middle level of a list, "new" the language attached last.
     """
-    if path.startswith("log "):
-        found = value(summary, path.removeprefix("log "))
-        return None if found is None else float(np.log(found))
     found = summary
     for key in path.split("."):
         if key == "new":
@@ -87,23 +87,16 @@ def match(measure, path):
 
     The paths of the filled measure have no wildcards left but {}.
     """
-    pattern = re.escape(measure.path).replace(r"\*", "([^.]+)").replace(r"\{\}", "(?P<language>[^.]+)")
-    found = re.fullmatch(pattern, path)
+    pattern = re.escape(measure.path).replace(r"\{\}", "(?P<language>[^.]+)")
+    found = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^.]+)", pattern), path)
     if not found:
         return None
-    index = found.re.groupindex.get("language", 0)             # of the group that is no wildcard
-    wildcards = [text for i, text in enumerate(found.groups(), 1) if i != index]
-
-    def filled(path):
-        for text in wildcards:
-            path = path.replace("*", text, 1)
-        return path
-
-    words = measure.words.format(*wildcards)
-    words = words.replace(", 0 examples", "").replace(", 1 examples", ", 1 example")
-    n = " ".join(map(filled, measure.n.split()))               # each alternative has all the wildcards
-    measure = measure._replace(words=words, path=filled(measure.path), n=n, chance=filled(measure.chance))
-    return measure, found.groupdict().get("language", "")
+    filled, wildcards = measure._asdict(), found.groupdict()
+    language = wildcards.pop("language", "")
+    for key, (name, text) in product(("words", "path", "n", "chance"), wildcards.items()):
+        filled[key] = filled[key].replace("{" + name + "}", text)
+    filled["words"] = filled["words"].replace(", 0 examples", "").replace(", 1 examples", ", 1 example")
+    return Measure(**filled), language
 
 
 def find(path):
@@ -115,7 +108,7 @@ def measured(summaries):
     """The measures that some of the summaries may hold, with their wildcards filled in."""
     paths = [path for summary in summaries for path in leaves(summary)]
     for measure in MEASURES:
-        if "*" in measure.path:
+        if re.search(r"{\w", measure.path):
             filled = [found[0] for path in paths if (found := match(measure, path))]
             yield from dict.fromkeys(filled)
         else:
@@ -131,7 +124,7 @@ def number(found, digits):
 def spread(summaries, path, digits):
     """Mean ± sample standard deviation over seeds as text, "" if a seed has no such number."""
     found = [value(s, path) for s in summaries]
-    if None in found:
+    if None in found or not found:
         return ""
     text = f"{np.mean(found):.{digits}f}"
     return f"{text} ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else text
@@ -158,11 +151,23 @@ def items(summaries, measure, languages):
 
 
 def cells(measure, summaries, languages):
-    """The numbers of a measure in each summary and language, then its chance and n, all as text."""
+    """The numbers of a measure in each summary and language, then its chance and n, all as text.
+
+    The average of tasks within reach is left out where English is not within reach.
+    """
+    shown, random = summaries, number(chance(summaries, measure, languages), 3)
+    if measure.path == "tasks_average.{}":
+        shown = [s if (value(s, "tasks_average.en") or 0) >= IN_REACH else {} for s in summaries]
     numbers = [number(value(summary, measure.path.format(name)), measure.digits)
-               for summary in summaries for name in languages]
-    random = number(chance(summaries, measure, languages), 3)
+               for summary in shown for name in languages]
     return numbers, random, items(summaries, measure, languages)
+
+
+def mark_best(numbers, better):
+    """The same texts, with * after the best number of several that differ."""
+    found = [float(number) for number in numbers if number]
+    best = max(found) if better == "↑" else min(found)
+    return [f"{text}*" if text and float(text) == best and len(set(found)) > 1 else text for text in numbers]
 
 
 def table(head, rows):
@@ -179,18 +184,30 @@ def table(head, rows):
 
 # --- tables -------------------------------------------------------------------------------------------------
 
-def show(summary):
-    """The results of one run as text."""
+def show(summary, joint=()):
+    """The results of one run as text.  joint: summaries of joint training, by seed, to compare them with."""
+    tables, texts = {}, []
     if "baselines" in summary:
-        return f"{by_language({'this run': summary})}\n\n{CAPTION}{closing(summary)}"
-    languages, tables = summary["languages"], {}
-    for measure in measured([summary]):
-        numbers, random, n = cells(measure, [summary], languages)
-        if "{}" in measure.path and any(numbers):
-            tables.setdefault(measure.group, []).append(
-                [f"{measure.words} {measure.better}", *numbers, random, n])
-    texts = [table([group, *languages, "chance", "n"], rows) for group, rows in tables.items()]
-    return "\n\n".join([*texts, CAPTION]) + closing(summary)
+        texts.append(f"{HOW_TO_READ['prepared folder']}\n{by_language({'this run': summary})}")
+    for measure in measured([summary]) if not texts else ():
+        names = summary["languages"] if "{}" in measure.path else ["all languages"]
+        numbers, random, n = cells(measure, [summary], names)
+        if any(numbers):
+            known = [spread(joint, measure.path.format(name), measure.digits) for name in names]
+            heads = [measure.group, *names, *(f"joint: {name}" for name in names), "chance", "n"]
+            tables.setdefault(measure.group, [heads]).append(
+                [f"{measure.words} {measure.better}", *numbers, *known, random, n])
+    for group, (heads, *rows) in tables.items():
+        used = [i for i, column in enumerate(zip(*rows)) if any(column)]         # no empty columns
+        head, *rows = [[row[i] for i in used] for row in (heads, *rows)]
+        texts.append(f"{HOW_TO_READ[group]}\n{table(head, rows)}")
+    texts.append(f"{CAPTION}; joint: joint training, mean ± sd over {len(joint)} seeds" if joint else CAPTION)
+    for name, found in summary.get("adapt", {}).items():
+        curve = list(found["perplexity"].items())
+        shown = dict(curve[round(i * (len(curve) - 1) / 5)] for i in range(6))
+        texts.append(f"perplexity of {name} while adapting: " + ", ".join(
+            f"{perplexity:.2f} (step {step})" for step, perplexity in shown.items()))
+    return "\n\n".join([*texts, f"minutes: {summary['minutes']}"])
 
 
 def by_language(runs):
@@ -202,8 +219,10 @@ def by_language(runs):
     for measure in measured(summaries):
         for name in languages if "{}" in measure.path else [""]:
             numbers, random, n = cells(measure, [*summaries, *baselines.values()], [name])
-            if any(numbers[:len(summaries)]):
-                rows.append([f"{measure.words} {measure.better}", name, n, random, *numbers])
+            ours, others = numbers[:len(runs)], numbers[len(runs):]
+            if any(ours):
+                rows.append([f"{measure.words} {measure.better}", name, n, random,
+                             *mark_best(ours, measure.better), *others])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]
     return table(["measure", "language", "n", "chance", *heads], rows)
 
@@ -212,16 +231,15 @@ def systems_table(systems, columns):
     """Table of a study, {system: summaries of its seeds}: a row per system, a column per (path, digits)."""
     known = [summaries[0] for summaries in systems.values()]
     lines = systems | {f"model-free: {name}": [found] for name, found in model_free(known[0]).items()}
-    heads, shown = ["system"], [[name] for name in [*lines, "chance", "n"]]      # rows that grow by columns
+    shown = [["system", *lines, "chance", "n"]]                                  # columns
     for path, digits in columns:
         cells = [spread(summaries, path, digits) for summaries in lines.values()]
         if any(cells[:len(systems)]):
             measure, language = find(path)
             random = number(chance(known, measure, [language]), digits)
-            heads.append(heading(path))
-            for row, cell in zip(shown, [*cells, random, items(known, measure, [language])]):
-                row.append(cell)
-    return table(heads, [row for row in shown if any(row[1:]) or row[0] in systems])
+            shown.append([heading(path), *cells, random, items(known, measure, [language])])
+    head, *rows = zip(*shown)
+    return table(head, [row for row in rows if any(row[1:]) or row[0] in systems])
 
 
 def heading(path):
@@ -252,45 +270,19 @@ def model_free(summary):
     return result
 
 
-def closing(summary):
-    """The lines below the table of a run: curves as text, and numbers that belong to no single language."""
-    text = ""
-    for name, found in summary.get("adapt", {}).items():
-        steps = list(found["perplexity"])
-        shown = [steps[round(i * (len(steps) - 1) / 5)] for i in range(6)]
-        text += f"\n\nperplexity of {name} while adapting: " + ", ".join(
-            f"{found['perplexity'][s]:.2f} (step {s})" for s in dict.fromkeys(shown))
-    if "word_cosine" in summary:
-        cosines = " ".join(f"{c:.2f}" for c in summary["word_cosine"])
-        text += f"\n\nword cosine, level 0 to {len(summary['word_cosine']) - 1}: {cosines}"
-    for path in ("word_retrieval", "held_out_word_retrieval", "foreign_mass_in_english"):
-        if (found := value(summary, path)) is not None:
-            text += f"\n{heading(path)}: {found:.4f}"
-    memory = f"; peak memory: {summary['peak_memory_gb']} GB" if "peak_memory_gb" in summary else ""
-    return text + f"\nminutes: {summary['minutes']}{memory}"
-
-
 def plan(cfg, summary, out, corpus, dictionary, threads):
     """What a run is about to do, in three lines.  summary holds what is known before training."""
     untried = " (its settings were tried nowhere)" if cfg.preset in UNTRIED else ""
     model = cfg.pretrained or f"preset {cfg.preset}"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
     stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items()) or "none"
+    faster = " (faster on this device)" if cfg.dtype == "auto" and summary["dtype"] == "bfloat16" else ""
     return (f"{cfg.method}, {model}{untried}: {summary['parameters']:,} parameters; "
-            f"{summary['device']}, {threads} threads, {summary['dtype']}\n"
-            f"tokens: {counts}; {corpus.base_vocab:,} per vocabulary; "
+            f"{summary['device']}, {threads} threads, {summary['dtype']}{faster}\n"
+            f"tokens of text: {counts}; vocabulary: {corpus.base_vocab:,} tokens per language; "
             f"dictionary: {len(dictionary or ()):,} words\n"
             f"steps: {stages}; {summary['tokens']:,} tokens of text in rows of "
             f"{cfg.batch_size} x {cfg.context_len}; writes {out}/")
-
-
-def read_run(folder):
-    """The results of a finished run: -> summary, rows of the log.  Raises UserError if it has none."""
-    run = RunFolder(folder)
-    summary = run.read("summary.json")
-    if summary is None:
-        raise UserError(f"{folder}/summary.json is missing: give the folder of a finished run")
-    return summary, run.rows()
 
 
 def compare(folders, out):
@@ -301,9 +293,17 @@ def compare(folders, out):
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    summaries, logs = zip(*map(read_run, folders))
-    text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}"
+    runs = [RunFolder(folder) for folder in folders]
+    summaries = [run.read("summary.json") for run in runs]
+    if None in summaries:
+        missing = folders[summaries.index(None)]
+        raise UserError(f"{missing}/summary.json is missing: give the folder of a finished run")
+    best = "; *: the best run, which may be chance if each is one seed" if len(folders) > 1 else ""
+    text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}{best}"
+    files = {out / "report.md": text + "\n",
+             out / "report.svg": curves([(name, run.rows()) for name, run in zip(names, runs)])}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.svg").write_text(curves(list(zip(names, logs))), encoding="utf-8")
-    (out / "report.md").write_text(text + "\n", encoding="utf-8")
-    return f"{text}\n\nwritten to {out}/report.md, curves to {out}/report.svg"
+    written = [path for path, content in files.items() if content]               # curves need two rows
+    for path in written:
+        path.write_text(files[path], encoding="utf-8")
+    return f"{text}\n\nwritten to {', '.join(map(str, written))}"

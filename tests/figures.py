@@ -1,0 +1,145 @@
+"""Draw the figures of the documents, from the numbers of data/results and from the code.
+
+  python tests/figures.py      writes data/results/*.svg
+
+A test compares each file with what this program draws.
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.lab.claims import RESULTS, committed, measured
+from data.lab.plots import COLOURS, chart, line, picture, text
+from data.lab.statistics import interval
+from model import IGNORE
+from prealign import code_switch
+
+BLUE, YELLOW, RED, GREEN = COLOURS[:4]
+GREY = "#8b949e"
+
+
+# --- forms --------------------------------------------------------------------------------------------------
+
+def box(x, y, width, height, fill, more=""):
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" fill="{fill}"{more}/>'
+
+
+def bars(title, systems, chance):
+    """Draw a share per system with its interval: systems {label: (mean, low, high)} -> SVG."""
+    left, width, step = 220, 380, 44
+    bottom = 50 + step * len(systems)
+
+    def x(share):
+        return left + width * min(max(share, 0), 1)
+
+    parts = []
+    for i, (label, (mean, low, high)) in enumerate(systems.items()):
+        y = 50 + step * i
+        parts += [text(left - 10, y + 18, label, "end"), box(left, y, x(mean) - left, 26, COLOURS[i]),
+                  line(x(low), y + 13, x(high), y + 13, ' stroke-width="2"'),
+                  text(x(high) + 8, y + 18, f"{mean:.2f}")]
+    parts.append(line(x(chance), 40, x(chance), bottom, ' stroke-dasharray="4 3"'))
+    for share, words in ((chance, f"chance {chance:.3f}"), (0.5, "0.5"), (1, "1")):
+        parts.append(text(x(share), bottom + 16, words, "middle"))
+    return picture(title, 660, bottom + 26, parts)
+
+
+def boxes(title, rows, unit, notes=()):
+    """Draw rows of boxes with words: {label: [(words, first column, columns, colour or "")]} -> SVG.
+
+    unit: width of a column;  notes: lines of text below
+    """
+    left, parts = 150, []
+    for i, (label, some) in enumerate(rows.items()):
+        y = 44 + 42 * i
+        parts.append(text(left - 12, y + 20, label, "end"))
+        for words, start, columns, colour in some:
+            x, width = left + unit * start, unit * columns - 6
+            parts += [box(x, y, width, 30, colour or "none", ' rx="4" stroke="#8b949e"'),
+                      text(x + width / 2, y + 20, words, "middle", ' class="on"' if colour else "")]
+    bottom = 44 + 42 * len(rows)
+    parts += [text(left, bottom + 16 + 20 * i, note) for i, note in enumerate(notes)]
+    columns = max(start + columns for some in rows.values() for _, start, columns, _ in some)
+    return picture(title, left + unit * columns + 10, bottom + 6 + 20 * len(notes), parts)
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+def facts():
+    """Facts that are told in English, asked in the clone."""
+    labels = {"joint": "joint training", "published": "PreAlign, as published",
+              "kept": "PreAlign, kept aligned (ours)"}
+    systems = {}
+    for name, label in labels.items():
+        found = measured(committed()["prealign"], name, "knowledge.clone")
+        systems[label] = (found.mean(), *interval(found))
+    return bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", systems, 0.125)
+
+
+def switching():
+    """The words that the model reads and predicts where PreAlign replaces one."""
+    english = ["Anna", "was", "thirst", "y", ".", "She", "drank", "water"]
+    words = dict(enumerate(english)) | {IGNORE: "–"}
+    words |= {i + 8: f"⟨{word}⟩" for i, word in enumerate(english)}
+    rows, starts = np.arange(8)[None], np.array([[1, 1, 1, 0, 1, 1, 1, 1]], bool)
+    # ⟨thirst⟩ ⟨y⟩ for the word that begins at place 2
+    inputs, targets = code_switch(rows, starts, np.array([True]), {(2, 3): [(10, 11)]}, 1,
+                                  np.random.default_rng(0))
+    shown = {"text": rows[0, :-1], "input, switched": inputs[0], "target, English": targets[0]}
+    cells = {label: [(words[token], i, 1, YELLOW if 8 <= token else "") for i, token in enumerate(row)]
+             for label, row in shown.items()}
+    return boxes("PreAlign switches words of the input only", cells, 84, [
+        "Each position reads the input above and predicts the target below.",
+        "⟨ ⟩: English-Clone. –: no loss. The clone's word is read, and its English is predicted."])
+
+
+def timeline():
+    """When in a model's life each method acts."""
+    when = {"": [("before pretraining", 0, 2, ""), ("pretraining", 2, 4, ""), ("after pretraining", 6, 4, "")],
+            "PreAlign": [("align words", 0, 2, YELLOW), ("read code-switched input", 2, 4, YELLOW)],
+            "active forgetting": [("reset embeddings regularly", 2, 4, RED),
+                                  ("attach a new language", 6, 4, RED)],
+            "AFP": [("align sentences, answer across languages", 6, 4, GREEN)]}
+    return boxes("Three points in a model's life", when, 76)
+
+
+def by_seed(name, colour, points):
+    """A dashed line for each seed, and a named one for their mean: {x: (seeds,)} -> lines of chart."""
+    seeds = [("", colour, True, list(zip(points, ys))) for ys in zip(*points.values())]
+    return [*seeds, (name, colour, False, [(x, ys.mean()) for x, ys in points.items()])]
+
+
+def gain():
+    """How much forgetting helps a new language, against the amount of its text."""
+    found, points = committed()["forget"], {}
+    for tokens in (3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000):
+        condition = "" if tokens == 10_000 else f", {tokens:,} tokens"           # 10,000 is the default
+        points[tokens] = measured(found, f"BA{condition} - AFA{condition}", "log perplexity.new")
+    lines = by_seed("mean (dashed: seeds)", YELLOW, points)
+    lines.append(("no difference", GREY, False, [(3_000, 0), (1_000_000, 0)]))
+    parts = chart("loss after standard pretraining (BA) less loss after forgetting (AFA), nats per token ↑",
+                  "tokens of the new language", lines, log_x=True)
+    return picture("Gain from forgetting in a new language, by the amount of its text", 640, 370, parts)
+
+
+def answers():
+    """The language of AFP's answers, against the share of training samples that ask across languages."""
+    found, names = committed()["align"], {x: f"AFP, cross {x:g}" for x in (0, 0.25, 0.5, 0.75, 1)}
+    names[0.5] = "AFP"                                                           # the default
+    lines = []
+    for path, words, colour in (("answer_language", "in the clone", BLUE), ("answer_right", "right", YELLOW)):
+        lines += by_seed(words, colour, {x: measured(found, name, f"{path}.en-clone.0")
+                                         for x, name in names.items()})
+    parts = chart("share of the answers ↑", "share of AFP's samples that ask across languages", lines)
+    return picture("English questions, to be answered in the clone (dashed: seeds)", 640, 370, parts)
+
+
+FIGURES = dict(facts=facts, switching=switching, timeline=timeline, gain=gain, answers=answers)
+
+if __name__ == "__main__":
+    for name, figure in FIGURES.items():
+        (RESULTS / f"{name}.svg").write_text(figure(), encoding="utf-8")
+        print(f"written to {RESULTS}/{name}.svg")
