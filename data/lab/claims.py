@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data.lab import tables
-from data.lab.options import EVALUATION, NEUTRAL, default_out, flags_of, resolve
+from data.lab.options import NEUTRAL, default_out, flags_of, resolve
 from data.lab.statistics import interval, judge, standard_error
 from data.lab.studies import CLAIMS, COLUMNS
 from data.lab.tables import CAPTION, chance, find, heading, spread, systems_table, table, value
@@ -41,7 +41,7 @@ def show(summary, cfg):
     """
     joint, published = joint_training(cfg), asdict(resolve(dict(preset=cfg.preset)))
     path = RESULTS / f"prealign-{cfg.preset}.json"
-    matter = {*published} - {*NEUTRAL, "seed", "dtype"} | {*EVALUATION}
+    matter = {*published} - {*NEUTRAL, "seed", "dtype"} | {"eval_items", "shots"}
     if path.exists() and all(getattr(joint, name) == published[name] for name in matter):
         return tables.show(summary, json.loads(path.read_text(encoding="utf-8"))["joint"])
     if joint == cfg:

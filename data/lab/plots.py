@@ -78,7 +78,8 @@ def chart(title, x_title, lines, top=60, log_x=False):
         if name:
             right, down = place(*points[-1])
             free = min(down + 4, free)
-            parts.append(text(right + 6, free, name))
+            parts += [line(right + 2, down, right + 16, free - 4, f' style="stroke: {colour}"'),
+                      text(right + 20, free, name)]
             free -= 16
     return parts
 
