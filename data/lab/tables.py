@@ -207,7 +207,8 @@ def show(summary, joint=()):
         shown = dict(curve[round(i * (len(curve) - 1) / 5)] for i in range(6))
         texts.append(f"perplexity of {name} while adapting: " + ", ".join(
             f"{perplexity:.2f} (step {step})" for step, perplexity in shown.items()))
-    return "\n\n".join([*texts, f"minutes: {summary['minutes']}"])
+    memory = f"; peak memory: {summary['peak_memory_gb']} GB" if "peak_memory_gb" in summary else ""
+    return "\n\n".join([*texts, f"minutes: {summary['minutes']}{memory}"])
 
 
 def by_language(runs):
