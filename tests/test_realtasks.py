@@ -37,6 +37,9 @@ def test_pawsx_joins_languages_and_skips_rows_without_a_sentence(tmp_path):
         en="A cat, right?", de="Eine Katze, right?"), candidates=dict(
         en=["Yes, A hat.", "No, A hat."], de=["Yes, Ein Hut.", "No, Ein Hut."]))
 
+    rows = [public_tasks.Row("", dict(id="1", pairID="1", sentence1=f"一只狗{stop}", sentence2="狗。", label="1",
+                                      gold_label="neutral")) for stop in ("。", " 。", "．", "।", ".", "")]
+    assert {reader(row)[1] for row in rows for reader in (public_tasks.pawsx, public_tasks.xnli)} == {"一只狗, right?"}
 
 @pytest.mark.parametrize("row, message", [
     ("2\tA cat.\t0", "line 3 has no field 'label': it has id, sentence1, sentence2"),
