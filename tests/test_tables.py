@@ -22,7 +22,7 @@ perplexity perplexity_n perplexity_per_word bits_per_byte perplexity_in_other_or
 foreign_mass_in_english knowledge knowledge_n knowledge_mixed knowledge_told_in_clone
 knowledge_told_in_both tasks tasks_average families_average instructed_average chance transfer transfer_n
 probe word_cosine word_retrieval word_n held_out_word_retrieval held_out_word_n sentences
-sentences_embedding bli bli_middle
+sentences_embedding bli bli_middle in_characters
 afp_states adapt recovery translation summary_rouge1 answer_language answer_right
 """.split())
 
@@ -272,6 +272,12 @@ def test_a_run_on_a_prepared_folder_is_shown_with_baselines_that_need_no_model()
     assert german["sentences found from English ↑"] == [
         "1,000", "0.001", "0.010", "", "0.326", "0.708", "", ""]
     assert not any(row[0].startswith("perplexity ↓") or row[1] == "clone" for row in rows)
+
+
+def test_a_language_whose_words_are_counted_in_characters_has_rows_that_say_so():
+    rows = cells_of(tables.by_language({"a": REAL, "b": REAL | {"in_characters": {"de": True}}}))
+    assert [row[:2] for row in rows if row[0].startswith("perplexity")] == [
+        ["perplexity per word ↓", "en"], ["perplexity per character ↓", "de"]]
 
 
 def test_a_folder_without_tasks_and_pairs_has_a_table_too():

@@ -91,6 +91,7 @@ def references(corpus):
         return {name: found for name, found in by_language.items() if name in corpus.languages}
 
     result = {key: of_run(corpus.meta.get(key, {})) for key in ("tokens_per_word", "tokens_per_word_before")}
+    result["in_characters"] = of_run({name: True for name, has in corpus.meta["spaces"].items() if not has})
     path = corpus.folder / "baselines.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -222,7 +222,10 @@ def by_language(runs):
             numbers, random, n = cells(measure, [*summaries, *baselines.values()], [name])
             ours, others = numbers[:len(runs)], numbers[len(runs):]
             if any(ours):
-                rows.append([f"{measure.words} {measure.better}", name, n, random,
+                words = measure.words
+                if any(name in summary.get("in_characters", ()) for summary in summaries):
+                    words = words.replace("per word", "per character")
+                rows.append([f"{words} {measure.better}", name, n, random,
                              *mark_best(ours, measure.better), *others])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]
     return table(["measure", "language", "n", "chance", *heads], rows)
