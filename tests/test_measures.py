@@ -192,6 +192,9 @@ def test_retrieval_is_one_for_the_right_order_zero_for_a_cycle_and_a_share_other
     assert geometry.retrieval(ROWS, 5 * ROWS) == 1.0
     assert geometry.retrieval(ROWS, ROWS.roll(1, dims=0)) == 0.0
     assert geometry.retrieval(ROWS, ROWS[[0, 2, 1]]) == pytest.approx(1 / 3)
+    # a tie of k counts 1 / k, whichever row comes first
+    assert geometry.retrieval(ROWS, ROWS[[0, 0, 0]]) == pytest.approx(1 / 3)
+    assert geometry.retrieval(ROWS[[0, 0, 2]], ROWS[[0, 0, 2]]) == pytest.approx(2 / 3)
     lengths = torch.tensor([[1.0], [9.0]])
     assert geometry.retrieval(lengths.flip(0) * angles(10, 80), lengths * angles(0, 60)) == 1.0
 
