@@ -7,8 +7,8 @@ import pytest
 
 from data.files import UserError
 from data.real import dictionaries
-from data.real.dictionaries import (WordCounts, coverage, is_held_out, learn, read, select, split,
-                                    translation_probabilities)
+from data.real.dictionaries import (WORD, WordCounts, coverage, fold, is_held_out, learn, longest_match, read,
+                                    select, split, translation_probabilities)
 
 
 def write(path, *lines):
@@ -135,15 +135,49 @@ def test_contractions_are_words_and_both_apostrophes_are_one(tmp_path):
     assert french.count["eau"] == french.count["l"] == 2                      # an article is a word of its own
     entries = read(write(tmp_path / "a.txt", "don't niet", "Don don", "It’s het", "DON’T geen"))
     assert entries == {"don't": ["niet", "geen"], "don": ["don"], "it's": ["het"]}
-    selected, dropped = select(entries, english, None)
+    selected, dropped = select(entries, english, WordCounts(["niet geen don het"]))
     assert selected == {"don’t": ["niet", "geen"], "Don": ["don"], "It's": ["het"]} and not dropped
     assert coverage(selected, english) == 6 / 15
     found = learn([("we don’t", "wij niet"), ("we", "wij"), ("don't", "niet")] * 5)
     assert found == {"don't": ["niet"], "we": ["wij"]}
 
 
-def test_without_spaces_every_translation_stays():
-    assert select(dict(dog=["狗"], cat=["猫"]), ENGLISH, None) == (dict(dog=["狗"]), 1)
+# German with its spaces removed: the right words are known.
+SENTENCES = ["Der Eisbär frisst das Eis.", "Ein Bär sieht den Hund", "Das Eis ist kalt, der Hund ist alt."]
+KNOWN = {"eis", "bär", "eisbär", "hund", "alt", "kalt", "ist", "der", "sieht", "frisst", "den", "das"}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_text_without_spaces_splits_into_the_words_between_its_spaces(sentence):
+    split = longest_match(KNOWN | {"ein"})
+    assert split(sentence.replace(" ", "")) == WORD.findall(sentence) == split(sentence)
+
+
+def test_the_longest_word_is_taken_and_unknown_text_is_read_by_character():
+    split = longest_match(KNOWN)
+    assert split("DerEisbär") == ["Der", "Eisbär"] and split("Eisbecher!") == ["Eis", *"becher"]
+    assert split("kaltalt") == ["kalt", "alt"] and split("xaltx") == ["x", "alt", "x"]
+    assert longest_match(set())("ab, c’") == ["a", "b", "c"] and longest_match({"don't"})("Don’t") == ["Don’t"]
+    assert longest_match({"eis"})("İEisa") == ["i", "eis", "a"]               # lower case of İ is longer
+
+
+def test_words_of_text_without_spaces_are_counted_spelled_and_selected_by_longest_match():
+    text = WordCounts([sentence.replace(" ", "") for sentence in SENTENCES], KNOWN | {"becher"})
+    spaced = WordCounts(SENTENCES)
+    for word in KNOWN:
+        assert text.count[word] == spaced.count[word] > 0
+        assert fold(text.spell(word)) == word
+    assert text.spell("eisbär") == "Eisbär" and text.spell("hund") == "Hund" and text.spell("becher") is None
+    selected, dropped = select(dict(dog=["hund", "becher"], cat=["eis"]), ENGLISH, text)
+    assert selected == dict(dog=["Hund"]) and dropped == 2
+    # 10 of the 17 characters of the two sentences: "eis" within "eisbär" does not count
+    text = WordCounts(["Eisbär, Eis!", "kaltEis?"], {"eisbär", "eis", "kalt"})
+    assert coverage(["Eis", "kalt"], text) == 10 / 16
+
+
+def test_a_word_that_occurs_only_inside_longer_ones_is_dropped():
+    chinese = WordCounts(["大狗跑。", "猫跑。"], {"大狗", "狗", "猫", "鸟"})
+    assert select(dict(dog=["狗", "大狗"], two=["鸟"]), ENGLISH, chinese) == (dict(dog=["大狗"]), 2)
 
 
 def test_held_out_words_are_never_trained_on_in_any_language_and_with_any_limit():
@@ -160,7 +194,10 @@ def test_held_out_words_are_never_trained_on_in_any_language_and_with_any_limit(
     assert split(entries, WordCounts([" ".join(entries)] * 9), other, seed=0) == (train, {})
     rare = WordCounts([" ".join(f"t{i}" for i in range(500))] * 4)
     assert split(entries, english, rare, seed=0) == (train, {})
-    assert split(entries, english, None, seed=0) == (train, held_out)         # without spaces, no counts
+    joined = "".join(f"t{i}x" for i in range(500))             # and without spaces
+    for n, expected in ((5, held_out), (4, {})):
+        counts = WordCounts([joined] * n, {f"t{i}" for i in range(500)})
+        assert split(entries, english, counts, seed=0) == (train, expected)
 
 
 def test_a_json_line_of_three_languages_gives_two_translations(tmp_path):

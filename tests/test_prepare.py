@@ -4,6 +4,7 @@ The tests check its content, that it appears completely or not at all, and that 
 """
 import doctest
 import gzip
+import itertools
 import json
 import os
 import re
@@ -250,7 +251,7 @@ def test_a_given_dictionary_tests_what_is_learned_from_pairs(tmp_path):
     wrong = dict(zip(WORDS["en"], WORDS["de"][1:] + WORDS["de"][:1]))
     source = build.Source(
         ["en", "de"], [], lambda name, split: sentences(name, seed=len(split)),
-        lambda name, split: zip(sentences("en", seed=9), sentences(name, seed=9)),
+        lambda name, split: zip(*(sentences(side, seed=9 + len(split)) for side in ("en", name))),
         paired=["de"], learned=["de"],
         given=dict(de={word: [t.lower()] for word, t in wrong.items()}), about=dict(licence=[]))
     build.write(tmp_path / "out", source, vocab_size=400)
@@ -297,7 +298,7 @@ def test_the_fit_of_a_dictionary_is_shown_in_numbers_with_a_warning(files, tmp_p
     shown = capsys.readouterr().out
     found = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]["fit"]
     assert found["english"] == 1 and found["occur"] == 0.1 and 0.1 < found["other"] < 0.5
-    assert "of those of de; 10.0% of the translations occur in the text of de\n    warning: below 20%" in shown
+    assert "of the words of de; 10.0% of the translations occur in the text of de\n    warning: below 20%" in shown
     assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(tmp_path / "good")]) == 0
     assert "warning" not in capsys.readouterr().out
 
@@ -323,7 +324,11 @@ def test_a_parallel_corpus_is_divided_so_that_no_text_holds_a_translation_of_ano
             assert splits != {"train"} or (one in found["en", "train"]) != (other in found[name, "train"])
         for split in folders.SPLITS:
             pairs = {tuple(line.split("\t")) for line in lines(tmp_path / f"out/pairs.{name}.{split}.tsv")}
-            assert pairs and pairs <= some and {other for _, other in pairs} == found[name, split]
+            assert pairs and pairs <= some and {other for _, other in pairs} <= found[name, split]
+            if split == "train":
+                assert {other for _, other in pairs} == found[name, split]
+            else:                                               # each sentence once, also where it had two translations
+                assert all(len(set(side)) == len(pairs) < len(some) for side in zip(*pairs))
             assert ({one for one, _ in pairs} <= found["en", split]) == (split != "train")
     n = {key: len(documents) for key, documents in found.items()}
     assert 0.6 < n["en", "train"] / (n["en", "train"] + n["de", "train"]) < 0.8
@@ -333,6 +338,28 @@ def test_a_parallel_corpus_is_divided_so_that_no_text_holds_a_translation_of_ano
 
 def test_the_example_of_groups_is_true():
     assert doctest.testmod(parallel).attempted == 1 and not doctest.testmod(parallel).failed
+
+
+def test_a_test_sentence_occurs_once_and_in_no_training_pair(files, tmp_path):
+    """Every German sentence has three English ones, and every tenth English one has two German ones."""
+    english, german = sentences("en", 1200, seed=9), sentences("de", 1200, seed=9)
+    german = [german[i // 3] for i in range(1200)]
+    english = [english[max(i - 5, 0)] if i % 10 == 9 else one for i, one in enumerate(english)]
+    put(tmp_path / "a.en", english), put(tmp_path / "a.de", german)
+    wanted = [*flags(files), "--pairs", f"de={tmp_path}/a.en,{tmp_path}/a.de", "--out", str(tmp_path / "out")]
+    assert main(wanted) == 0
+    pairs = {split: [tuple(line.split("\t")) for line in lines(tmp_path / f"out/pairs.de.{split}.tsv")]
+             for split in folders.SPLITS}
+    tested = set()
+    for split in ("val", "test"):
+        assert len(pairs[split]) > 30 and all(len(set(side)) == len(pairs[split]) for side in zip(*pairs[split]))
+        tested.update(itertools.chain(*pairs[split]))
+    assert len(pairs["train"]) > 500 and not any(tested & set(pair) for pair in pairs["train"])
+    assert set(itertools.chain(*pairs.values())) <= set(zip(english, german))
+    meta = folders.read_meta(tmp_path / "out")
+    assert meta["counts"]["languages"]["de"]["pairs_train"] == len(pairs["train"])
+    baseline = json.loads((tmp_path / "out/baselines.json").read_text(encoding="utf-8"))["retrieval"]["de"]
+    assert baseline["n"] == len(pairs["test"])
 
 
 def test_pairs_of_unequal_lengths_are_taken_as_they_are(files, tmp_path):

@@ -14,11 +14,13 @@ from align import instruction_rows
 from data import tasks
 from data.corpus import Corpus, translation
 from data.files import UserError
-from data.lab import claims, tables
+from data.lab import claims, measures, tables
 from data.lab.options import Config, default_out, flags_of, parse_args
 from data.lab.studies import SYSTEMS, systems_of
+from data.real import build
 from data.real.build import Source, write
 from data.tasks import Item
+from prealign import code_switch
 from test_train import SMALL, log_without_speed, numbers, run_recipe, same_weights
 
 # One word in English, German and Czech a row; articles and endings are left as a beginner would.
@@ -153,6 +155,69 @@ def test_languages_without_a_common_piece(tmp_path):
     assert corpus.newline("cs")[0] - 2 * V == corpus.newline("en")[0]
     assert corpus.separator("cs").tolist() == [2 * V]
     assert corpus.word("park", "cs")[0] >= 2 * V and corpus.starts_word(czech).tolist() == [True] * 4
+
+
+# --- a language without spaces: German with its spaces removed, so that the right words are known -----------
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """The same two languages, with and without the spaces of German: -> {"spaced" or "joined": folder}."""
+    plain, folders = source(new=(), languages=["en", "de"], paired=["de"]), {}
+
+    def without(text):
+        return text.replace(" ", "")
+
+    def items():
+        for split, item in plain.items:
+            item = item | {key: found | {"de": without(found["de"])} if key == "prompt" and "de" in found else found
+                           for key, found in item.items()}
+            if isinstance(item["candidates"], dict):
+                offered = {name: [*map(without, texts)] for name, texts in item["candidates"].items()}
+                item["candidates"] = item["candidates"] | dict(de=offered["de"])
+            yield split, item
+
+    dense = source(
+        new=(), languages=["en", "de"], paired=["de"], items=list(items()),
+        text=lambda name, split: (without(text) if name == "de" else text for text in plain.text(name, split)),
+        pairs=lambda name, split: ((one, without(other)) for one, other in plain.pairs(name, split)))
+    for name, made in dict(spaced=plain, joined=dense).items():
+        folders[name] = tmp_path_factory.mktemp("joined") / name
+        write(folders[name], made, vocab_size=330)
+    return folders
+
+
+def test_dictionary_and_held_out_words_are_found_without_spaces_as_with_them(joined):
+    for file in ("dictionary.de.tsv", "lexicon.de.tsv"):
+        spaced, dense = (sorted((folder / file).read_text(encoding="utf-8").splitlines()) for folder in joined.values())
+        assert dense == spaced and len(dense) >= 5
+    meta = {name: Corpus(folder).meta for name, folder in joined.items()}
+    assert (meta["spaced"]["spaces"]["de"], meta["joined"]["spaces"]["de"]) == (True, False)
+    fits = [found["counts"]["languages"]["de"]["fit"] for found in meta.values()]
+    assert fits[0]["occur"] == fits[1]["occur"] == 1 and fits[1]["english"] == fits[0]["english"]
+    assert fits[1]["other"] > 0.6 and "% of the characters of de;" in build.summary(joined["joined"], meta["joined"])
+
+
+def test_model_free_results_by_dictionary_need_no_spaces(joined):
+    spaced, dense = (json.loads((folder / "baselines.json").read_text(encoding="utf-8")) for folder in joined.values())
+    assert dense["retrieval"]["de"]["dictionary"] == spaced["retrieval"]["de"]["dictionary"]
+    assert dense["retrieval"]["de"]["dictionary"]["to_english"] > 0.9 > 0.3 > (
+        dense["retrieval"]["de"]["words"]["to_english"])
+    for task, key in (("scene", "naive_bayes_dictionary"), ("same", "overlap_dictionary")):
+        assert dense["tasks"][task]["de"][key] == spaced["tasks"][task]["de"][key] > 0.9, key
+    assert dense["tasks"]["scene"]["de"]["naive_bayes_own"] > 0.8 and spaced["tasks"]["scene"]["de"]["naive_bayes_own"] > 0.8
+    assert "learned" not in dense["retrieval"]["de"]           # nothing is learned from unsplit text
+    corpora = [Corpus(folder, ["en", "de"]) for folder in joined.values()]
+    assert [measures.references(corpus)["in_characters"] for corpus in corpora] == [{}, {"de": True}]
+
+
+def test_english_is_switched_into_words_that_stand_without_a_space(joined):
+    """As in the text of that language; the English word behind one brings its own space."""
+    for name, expected in dict(spaced="A müde Mann schläft in the Küche.", joined="AmüdeMannschläft in theKüche.").items():
+        corpus = Corpus(joined[name], ["en", "de"])
+        row = corpus.encode("A tired man sleeps in the kitchen. A long rest of the row.", "en")[None]
+        inputs, _ = code_switch(row, corpus.starts_word(row), np.array([True]), corpus.dictionary().table, 1.0,
+                                np.random.default_rng(0))
+        assert corpus.decode(inputs[0]).startswith(expected)
 
 
 # --- items that are told in every language ------------------------------------------------------------------

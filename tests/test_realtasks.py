@@ -6,12 +6,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from data.files import UserError
-from data.folder import read_meta
+from data.folder import LONG, n_asked, read_meta
+from data.lab.options import REAL
+from data.lab import geometry
 from data.prepare import main
 from data.real import baselines, download, multi30k, public_tasks
-from data.real.dictionaries import WordCounts
+from data.real.dictionaries import WORD, WordCounts, longest_match
 from data.real.multi30k import CLASSES, Multi30k, balanced, completions, label
 
 
@@ -22,6 +25,7 @@ def write(path, *lines):
     return path
 
 
+SPLIT = dict.fromkeys(("en", "de"), WORD.findall)
 PAWSX = "id\tsentence1\tsentence2\tlabel"
 
 
@@ -33,13 +37,13 @@ def test_pawsx_joins_languages_and_skips_rows_without_a_sentence(tmp_path):
     assert skipped == 2 and [item["id"] for _, item in items] == ["test-1", "test-2"]
     assert {split for split, _ in items} == {"test"}
     assert items[0][1]["prompt"] == {"en": "A dog, right?"}
+    rows = [public_tasks.Row("", dict(id="1", pairID="1", sentence1=f"一只狗{stop}", sentence2="狗。", label="1",
+                                      gold_label="neutral")) for stop in ("。", " 。", "．", "।", ".", "")]
+    assert {reader(row)[1] for row in rows for reader in (public_tasks.pawsx, public_tasks.xnli)} == {"一只狗, right?"}
     assert items[1][1] == dict(id="test-2", task="pawsx", answer=1, prompt=dict(
         en="A cat, right?", de="Eine Katze, right?"), candidates=dict(
         en=["Yes, A hat.", "No, A hat."], de=["Yes, Ein Hut.", "No, Ein Hut."]))
 
-    rows = [public_tasks.Row("", dict(id="1", pairID="1", sentence1=f"一只狗{stop}", sentence2="狗。", label="1",
-                                      gold_label="neutral")) for stop in ("。", " 。", "．", "।", ".", "")]
-    assert {reader(row)[1] for row in rows for reader in (public_tasks.pawsx, public_tasks.xnli)} == {"一只狗, right?"}
 
 @pytest.mark.parametrize("row, message", [
     ("2\tA cat.\t0", "line 3 has no field 'label': it has id, sentence1, sentence2"),
@@ -201,10 +205,17 @@ def test_naive_bayes_on_paper():
     assert baselines.naive_bayes([(["cat"], 0), (["dog", "runs"], 1)], [(["hund"], 0)], 2) == 1
 
 
-def test_retrieval_finds_shared_features_and_counts_no_tie():
+def test_retrieval_finds_shared_features_and_counts_a_tie_in_parts():
+    """"x" is unknown: it is as near to all three, as is "d" from the other side."""
     sides = [["a", "b"], ["c"], ["d"]], [["a"], ["c"], ["x"]]
-    assert baselines.retrieval(*sides) == dict(to_english=2 / 3, from_english=2 / 3)
-    assert baselines.retrieval([["a"], ["a"]], [["a"], ["a"]]) == dict(to_english=0, from_english=0)
+    both = baselines.retrieval(*sides)
+    assert both == dict(to_english=pytest.approx((1 + 1 + 1 / 3) / 3), from_english=both["to_english"])
+    assert baselines.retrieval([["a"], ["a"]], [["a"], ["a"]]) == dict(to_english=0.5, from_english=0.5)
+    # the rule of the models' retrieval: equal rows as states and as features
+    rows = np.random.default_rng(0).integers(0, 6, 40)
+    states, features = torch.eye(6)[rows], [[str(row)] for row in rows]
+    assert baselines.retrieval(features, features) == pytest.approx(
+        dict.fromkeys(("to_english", "from_english"), geometry.retrieval(states, states)))
     assert baselines.trigrams("Dog") == [" do", "dog", "og "]
 
 
@@ -224,9 +235,12 @@ def test_pairs_of_unlike_languages_are_found_by_their_dictionary_alone():
     found = baselines.of_pairs(pairs, dict(dictionary=inverse, learned=inverse | dict(chat="dog")))
     both = dict(to_english=1, from_english=1)
     assert (found["n"], found["chance"], found["dictionary"]) == (3, 1 / 3, both)
-    assert found["words"] == dict(to_english=0, from_english=0)
-    # "chat" as "dog": two foreign sentences find the dog, a tie of two finds none of them
-    assert found["learned"] == dict(to_english=2 / 3, from_english=1 / 3)
+    chance = pytest.approx(1 / 3)
+    assert found["words"] == dict(to_english=chance, from_english=chance)
+    # "chat" as "dog": two foreign sentences find the dog, and the dog finds the right one of the two in half
+    # of the cases.  The cat shares "a" with all three
+    assert found["learned"]["to_english"] == pytest.approx(2 / 3)
+    assert found["learned"]["from_english"] == pytest.approx((1 / 2 + 1 / 3 + 1) / 3)
     assert baselines.of_pairs([("ab", "ab."), ("cd", "cde")], {})["trigrams"]["to_english"] == 1
 
 
@@ -277,25 +291,36 @@ def test_classification_needs_its_dictionary_and_its_own_captions():
     test = items("test", "de", ("Hund", 0), ("hund", 0), ("katze", 1), ("maus", 1))
     inverse = dict(hund="dog", katze="cat")
     found = baselines.of_tasks(known + own + test, ["en", "de"], {"de": {"dictionary": inverse}},
-                               dict(en=[], de=[]))
+                               dict(en=[], de=[]), SPLIT)
     # unknown words leave class 0; the dictionary lacks "maus"
     assert found == dict(who=dict(de=dict(n=4, chance=0.5, naive_bayes=0.5, naive_bayes_dictionary=0.75,
                                           naive_bayes_own=1)))
-    found = baselines.of_tasks(known + test, ["en", "de"], {}, dict(en=[], de=[]))
+    found = baselines.of_tasks(known + test, ["en", "de"], {}, dict(en=[], de=[]), SPLIT)
     assert found == dict(who=dict(de=dict(n=4, chance=0.5, naive_bayes=0.5)))
 
 
 def test_other_tasks_have_chance_and_the_most_frequent_answer():
     item = dict(task="xnli", prompt=dict(en="a"), candidates=dict(en=["x", "y", "z"]))
     items = [("test", item | dict(answer=a)) for a in (1, 1, 0, 1, 2)] + [("val", item | dict(answer=0))] * 9
-    assert baselines.of_tasks(items, ["en", "de"], {}, dict(en=[], de=[])) == dict(
-        xnli=dict(en=dict(n=5, chance=1 / 3, majority=0.6)))
+    for task, n, majority in (("other", 5, 0.6), ("xnli", 1, 1.0)):          # a model is asked a fifth of xnli
+        found = baselines.of_tasks([(split, item | dict(task=task)) for split, item in items], ["en", "de"], {},
+                                   dict(en=[], de=[]), SPLIT)
+        assert found == {task: dict(en=dict(n=n, chance=1 / 3, majority=majority))}
+
+
+def test_model_free_results_are_of_the_items_that_a_model_is_asked():
+    item = dict(task="xnli", prompt=dict(en="a"), candidates=dict(en=["x", "y"]))
+    items = [("test", item | dict(answer=int(i >= 200))) for i in range(2000)]
+    found = baselines.of_tasks(items, ["en"], {}, dict(en=[]), SPLIT)["xnli"]["en"]
+    assert (found["n"], found["majority"]) == (200, 1.0) and n_asked("xnli", baselines.ITEMS) == 200
+    assert baselines.ITEMS == REAL["eval_items"] == n_asked("same", 1000)
+    assert set(LONG) == set(public_tasks.TASKS)
 
 
 def test_every_task_and_language_has_its_results(captions):
     items = list(captions.items())
     found = baselines.of_tasks(items, ["en", "de"], {"de": {"dictionary": {"ein": "a"}}},
-                               {name: captions.text(name, "train") for name in ("en", "de")})
+                               {name: captions.text(name, "train") for name in ("en", "de")}, SPLIT)
     # `who` is the same word in both made-up languages
     assert found["who"]["de"] == dict(n=20, chance=0.25, naive_bayes=1, naive_bayes_dictionary=1,
                                       naive_bayes_own=1)

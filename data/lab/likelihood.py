@@ -7,13 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from data.folder import n_asked
 from data.lab.geometry import recall
 from data.lab.states import CAPTIONS, same_picture, to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
 
 ROWS = 150                           # rows of text that perplexity is measured on
 SCORES = 2**26                       # scores of tokens that are computed at once: 256 MB
-LONG = ("pawsx", "xnli", "xcopa", "xstorycloze")     # public tasks with long texts: a fifth of the items
 # Not asked in context: facts have a measure of their own, and joint pretraining never has two languages in
 # one document, which a translation would need.
 NOT_IN_CONTEXT = ("knowledge", "translate", *CAPTIONS)
@@ -135,7 +135,7 @@ def in_context(model, corpus, n_items, ks, seed, level):
     """
     result = {}
     for task in corpus.task_names():
-        n = math.ceil(n_items / 5) if task in LONG else n_items
+        n = n_asked(task, n_items)
         for difficulty in corpus.difficulties(task) if task not in NOT_IN_CONTEXT else ():
             if task == "same":
                 found = same_picture(model, corpus, n, level)

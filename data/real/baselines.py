@@ -6,16 +6,19 @@
   overlap        same picture: the candidate that shares more words with the prompt
   cooccurrence   caption completion: the ending whose words occur together with those of the prompt
   majority       other tasks: always the most frequent answer
-All numbers are shares of items in [0, 1].  Recall is the mean over classes.
+All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Words are those that a function
+`split` finds, see dictionaries.WordCounts.
 """
 import itertools
 from collections import Counter
 
 import numpy as np
 
+from data.folder import n_asked
 from data.real.dictionaries import WORD, fold
 
 CLASSIFIED = ("scene", "who")
+ITEMS = 1000                         # test items per task, those that a model is asked by default
 
 
 def invert(entries, english):
@@ -39,9 +42,9 @@ def invert_ranked(entries, english):
     return inverse
 
 
-def words(text, inverse=None):
+def words(text, inverse=None, split=WORD.findall):
     """The words of a text, folded, those in the dictionary `inverse` replaced."""
-    found = WORD.findall(fold(text))
+    found = split(fold(text))
     return [inverse.get(word, word) for word in found] if inverse else found
 
 
@@ -73,6 +76,8 @@ def naive_bayes(train, test, n_classes):
 def retrieval(english, other):
     """The share of sentences whose nearest neighbour (cosine of tf-idf) is their translation.
 
+    Of k neighbours equally near, one is chosen at random: a sentence without any shared feature counts 1 / N.
+
     english, other: lists of N lists of features, translations at the same place
     -> {"to_english": share of the other sentences that find their English one, "from_english": the reverse}
     """
@@ -85,32 +90,33 @@ def retrieval(english, other):
     seen = (vectors > 0).sum(axis=(0, 1))                                        # (F,) over both languages
     vectors *= np.log(2 * len(english) / seen)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-9)
-    cosine = vectors[0] @ vectors[1].T                                           # (N, N) English, other
-    # a tie is not a hit: a sentence without any shared feature is not found
-    right = cosine.diagonal()
-    return dict(to_english=float(((cosine >= right).sum(axis=0) == 1).mean()),
-                from_english=float(((cosine >= right[:, None]).sum(axis=1) == 1).mean()))
+    cosine = (vectors[0] @ vectors[1].T).round(5)                                # (N, N) English, other
+
+    def found(cosine):
+        nearest = cosine == cosine.max(axis=1, keepdims=True)
+        return float((nearest.diagonal() / nearest.sum(axis=1)).mean())
+    return dict(to_english=found(cosine.T), from_english=found(cosine))
 
 
-def overlap(items, language, inverse=None):
+def overlap(items, language, inverse=None, split=WORD.findall):
     """Choose the one of two candidates that shares more words with the prompt (Dice); a tie is half right."""
     hits = 0.0
     for item in items:
         asked, dice = set(words(item["prompt"]["en"])), []
         for candidate in item["candidates"][language]:
-            offered = set(words(candidate, inverse))
+            offered = set(words(candidate, inverse, split))
             dice.append(2 * len(asked & offered) / max(len(asked) + len(offered), 1))
         if dice[item["answer"]] == max(dice):
             hits += 1 / dice.count(max(dice))
     return hits / max(len(items), 1)
 
 
-def cooccurrence(items, language, documents, most=4000):
+def cooccurrence(items, language, documents, split=WORD.findall, most=4000):
     """Choose endings by the mean pointwise mutual information of their words with the prompt's words.
 
     documents: training text of the language; its `most` frequent words are counted
     """
-    bags = [sorted(set(words(d))) for d in documents]     # sorted: the order of a set is random
+    bags = [sorted(set(words(d, None, split))) for d in documents]      # sorted: the order of a set is random
     ranked = Counter(itertools.chain.from_iterable(bags)).most_common(most)
     number = {word: i for i, (word, _) in enumerate(ranked)}
     together, alone = np.zeros((len(number),) * 2, np.float32), np.array([n for _, n in ranked], np.float32)
@@ -120,55 +126,54 @@ def cooccurrence(items, language, documents, most=4000):
     pmi = np.log((together + 0.5) * len(bags) / (np.outer(alone, alone) + 0.5))  # (W, W)
     hits = 0
     for item in items:
-        asked = [number[w] for w in sorted(set(words(item["prompt"][language]))) if w in number]
+        asked = sorted({number[w] for w in words(item["prompt"][language], None, split) if w in number})
         scores = []
         for candidate in item["candidates"][language]:
-            ending = {number[w] for w in words(candidate) if w in number}.difference(asked)
+            ending = {number[w] for w in words(candidate, None, split) if w in number}.difference(asked)
             scores.append(pmi[np.ix_(asked, sorted(ending))].mean() if asked and ending else -np.inf)
         hits += int(np.argmax(scores) == item["answer"])
     return hits / max(len(items), 1)
 
 
-def of_task(task, train, test, language, inverses, documents):
+def of_task(task, train, test, language, inverses, documents, splitters):
     """The baselines of one task in one language, see of_tasks: -> {n, chance, ...}.
 
     train: items in any language;  test: items in this language, at least one
     """
     def bags(items, name, inverse=None):
-        return [(words(item["prompt"][name], inverse), item["answer"])
+        return [(words(item["prompt"][name], inverse, splitters[name]), item["answer"])
                 for item in items if name in item["prompt"]]
 
-    candidates = test[0]["candidates"]
+    candidates, split = test[0]["candidates"], splitters[language]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
-    found = dict(n=len(test), chance=1 / n_candidates)
+    found, ways = dict(n=len(test), chance=1 / n_candidates), {"": None}
+    ways |= {f"_{name}": inverse for name, inverse in inverses.items()}
     if task in CLASSIFIED:
-        english, own, bag = bags(train, "en"), bags(train, language), bags(test, language)
-        found["naive_bayes"] = naive_bayes(english, bag, n_candidates)
-        for name, inverse in inverses.items():
-            found[f"naive_bayes_{name}"] = naive_bayes(english, bags(test, language, inverse), n_candidates)
+        english, own = bags(train, "en"), bags(train, language)
+        for way, inverse in ways.items():
+            found["naive_bayes" + way] = naive_bayes(english, bags(test, language, inverse), n_candidates)
         if own:
-            found["naive_bayes_own"] = naive_bayes(own, bag, n_candidates)
+            found["naive_bayes_own"] = naive_bayes(own, bags(test, language), n_candidates)
         return found
     found["majority"] = max(Counter(item["answer"] for item in test).values()) / len(test)
     if task == "same":
-        found["overlap"] = overlap(test, language)
-        for name, inverse in inverses.items():
-            found[f"overlap_{name}"] = overlap(test, language, inverse)
+        found |= {"overlap" + way: overlap(test, language, inverse, split) for way, inverse in ways.items()}
     if task == "completion":
-        found["cooccurrence"] = cooccurrence(test, language, documents)
+        found["cooccurrence"] = cooccurrence(test, language, documents, split)
     return found
 
 
-def of_tasks(items, languages, inverses, documents):
-    """The baselines of all tasks on their test items: -> {task: {language: {n, chance, ...}}}.
+def of_tasks(items, languages, inverses, documents, splitters):
+    """The baselines of all tasks on the test items that a model is asked: -> {task: {language: {n, ...}}}.
 
     items:     list of (split, item);  languages: English first
     inverses:  {language: {name: {word: English}}}, see invert
-    documents: {language: training text}
+    documents, splitters: {language: training text}, {language: function of a text -> its words}
     """
     results, by_task = {}, {}
     for split, item in items:
         by_task.setdefault(item["task"], dict(train=[], val=[], test=[]))[split].append(item)
+    most = min(max((len(found["test"]) for found in by_task.values()), default=0), ITEMS)
     for task, name in itertools.product(sorted(by_task), languages):
         test = []
         for item in by_task[task]["test"]:
@@ -177,16 +182,20 @@ def of_tasks(items, languages, inverses, documents):
                 test.append(item)
         if test:
             results.setdefault(task, {})[name] = of_task(
-                task, by_task[task]["train"], test, name, inverses.get(name, {}), documents[name])
+                task, by_task[task]["train"], test[:n_asked(task, most)], name, inverses.get(name, {}),
+                documents[name], splitters)
     return results
 
 
-def of_pairs(pairs, inverses):
-    """The baselines of translation retrieval: list of (English, other) -> {n, chance, words, ...}."""
+def of_pairs(pairs, inverses, split=WORD.findall):
+    """The baselines of translation retrieval: list of (English, other) -> {n, chance, words, ...}.
+
+    split: function of a text of the other language -> its words
+    """
     english, other = zip(*pairs)
     found = dict(n=len(pairs), chance=1 / len(pairs),
                  words=retrieval([*map(words, english)], [*map(words, other)]),
                  trigrams=retrieval([*map(trigrams, english)], [*map(trigrams, other)]))
     for name, inverse in inverses.items():
-        found[name] = retrieval([*map(words, english)], [words(text, inverse) for text in other])
+        found[name] = retrieval([*map(words, english)], [words(text, inverse, split) for text in other])
     return found

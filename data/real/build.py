@@ -60,6 +60,16 @@ def shuffled(documents, rng):
         yield from (chunk[i] for i in rng.permutation(len(chunk)))
 
 
+def unique(pairs):
+    """Yield the pairs neither of whose sentences has occurred before on its side."""
+    seen = set(), set()
+    for pair in pairs:
+        if not any(sentence in known for sentence, known in zip(pair, seen)):
+            yield pair
+        for sentence, known in zip(pair, seen):
+            known.add(sentence)
+
+
 def write_entries(path, entries):
     """Write a dictionary, one pair of words per line: -> the number of lines."""
     return write_lines(path, (f"{word}\t{t}" for word in entries for t in entries[word]))
@@ -77,26 +87,31 @@ class Writer:
         for name, documents in self.samples.items():
             if not documents:
                 raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
+        self.tested = {sentence for name, split in itertools.product(source.paired, SPLITS[1:])
+                       for pair in source.pairs(name, split) for sentence in pair}
         self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
-        self.words = {name: dictionaries.WordCounts(documents) for name, documents in self.samples.items()}
+        self.words = {}
+        for name, documents in self.samples.items():
+            known = {t for many in source.given.get(name, {}).values() for t in many}
+            self.words[name] = dictionaries.WordCounts(documents, None if self.spaces[name] else known)
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
         for name in self.languages[1:]:
             self.check(name)
 
     def check(self, name):
         """Check pairs and dictionary of one language against the texts before anything is written."""
-        english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
+        english, other = self.words[self.languages[0]], self.words[name]
         pairs = list(itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
                      if name in self.source.paired else ())
         if self.samples[name] == self.samples[self.languages[0]]:
             raise UserError(f"{self.label[name]}: the same text as that of {self.languages[0]}")
-        if name in self.source.learned and not other:
+        if name in self.source.learned and not other.spaces:
             raise UserError(f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:
             fit.of_pairs(name, pairs, english, other)
         if name in self.source.given:
             self.counts["languages"][name]["fit"] = fit.of_dictionary(
-                name, self.source.given[name], english, other, self.samples[name])
+                name, self.source.given[name], english, other)
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
@@ -104,8 +119,14 @@ class Writer:
         return itertools.islice(self.source.text(name, split), self.max_documents if limited else None)
 
     def pairs(self, name, split):
-        """The sentence pairs of one language, limited as requested."""
-        return itertools.islice(self.source.pairs(name, split), self.max_pairs if split == "train" else None)
+        """The sentence pairs of one language, limited as requested.
+
+        A validation or test sentence occurs once, and in no training pair under another translation.
+        """
+        pairs = self.source.pairs(name, split)
+        if split != "train":
+            return unique(pairs)
+        return itertools.islice((pair for pair in pairs if self.tested.isdisjoint(pair)), self.max_pairs)
 
     def write_streams(self, vocab_size, new_subwords, checkpoint):
         """Write tokenizers and streams: -> the part of meta.json about them."""
@@ -151,13 +172,13 @@ class Writer:
 
         -> {"dictionary" or "learned": {word of the language: English}}, for the baselines
         """
-        english, other = self.words[self.languages[0]], self.words[name] if self.spaces[name] else None
+        english, other = self.words[self.languages[0]], self.words[name]
         found, counts = {}, self.counts["languages"][name]
         if name in self.source.paired:
             for split in SPLITS:
                 path = self.folder / f"pairs.{name}.{split}.tsv"
                 counts[f"pairs_{split}"] = write_lines(path, map("\t".join, self.pairs(name, split)))
-            if other and self.spaces[self.languages[0]]:
+            if english.spaces and other.spaces:
                 found["learned"] = dictionaries.learn(self.pairs(name, "train"))
         if name in self.source.given:
             found["dictionary"] = self.source.given[name]
@@ -189,8 +210,9 @@ class Writer:
         for name in self.source.paired:
             pairs = list(itertools.islice(self.pairs(name, "test"), MOST_PAIRS))
             if len(pairs) > 1:
-                retrieval[name] = baselines.of_pairs(pairs, inverses[name])
-        tasks = baselines.of_tasks(self.source.items, self.languages, inverses, self.samples)
+                retrieval[name] = baselines.of_pairs(pairs, inverses[name], self.words[name].split)
+        tasks = baselines.of_tasks(self.source.items, self.languages, inverses, self.samples,
+                                   {name: counts.split for name, counts in self.words.items()})
         write_json(self.folder / "baselines.json", dict(tasks=tasks, retrieval=retrieval))
 
 
@@ -235,7 +257,7 @@ def summary(folder, meta):
             rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "
                      f"{counts['coverage']:.0%} of English text; {counts['lexicon_words']} words held out",
                      f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs"]
-            rows += fit.lines(name, counts["fit"]) if "fit" in counts else []
+            rows += fit.lines(name, counts["fit"], unit) if "fit" in counts else []
         elif name != "en":
             rows.append("    no dictionary: give one, or (for a language with spaces) sentence pairs")
         if "pairs_train" in counts:

@@ -148,16 +148,44 @@ def learn(pairs):
 
 # --- the words of the text ----------------------------------------------------------------------------------
 
+def longest_match(vocabulary):
+    """A function that splits text without spaces: at each place, the longest known word or else a character.
+
+    vocabulary: set of folded words;  characters that are neither letter nor digit are left out
+
+    >>> longest_match({"eis", "eisbär", "rot"})("Eisbär, rotes Eis")
+    ['Eisbär', 'rot', 'e', 's', 'Eis']
+    """
+    lengths = {}                                               # of words, by their first character
+    for word in sorted(vocabulary, key=len, reverse=True):
+        lengths.setdefault(word[:1], {})[len(word)] = True
+
+    def split(text):
+        folded, found, i = fold(text), [], 0
+        written = text if len(text) == len(folded) else folded
+        while i < len(folded):
+            n = next((n for n in lengths.get(folded[i], ()) if folded[i:i + n] in vocabulary), 1)
+            if n > 1 or folded[i].isalnum():
+                found.append(written[i:i + n])
+            i += n
+        return found
+    return split
+
+
 class WordCounts:
     """How often each word occurs in a text, in any case, and how it is spelled within sentences.
 
+    vocabulary: None, or the words to look for where the text has no spaces between words
     count: {folded word: number};  spelling: {folded word: the word as written}
+    split: function of a text -> its words
     """
 
-    def __init__(self, documents):
+    def __init__(self, documents, vocabulary=None):
         self.count, self.spelling, forms, openings = Counter(), {}, Counter(), Counter()
+        self.spaces = vocabulary is None
+        self.split = WORD.findall if self.spaces else longest_match(vocabulary)
         for document in documents:
-            forms.update(WORD.findall(document))
+            forms.update(self.split(document))
             openings.update(SENTENCE_START.findall(document))
         for form, n in forms.items():
             self.count[fold(form)] += n
@@ -168,6 +196,8 @@ class WordCounts:
 
     def spell(self, phrase):
         """A word or phrase in the spelling of the text; None if one of its words never occurs."""
+        if not self.spaces:
+            return self.spelling.get(fold(phrase))
         parts = re.split(f"({WORD.pattern})", phrase, flags=re.I)      # words at odd places
         words = [fold(part) for part in parts[1::2]]
         if not all(word in self.spelling for word in words):
@@ -179,13 +209,13 @@ class WordCounts:
 def select(entries, english, other):
     """Select the entries whose words occur in the text, in its spelling.
 
-    english, other: WordCounts; other is None for a language without spaces: every translation is kept
+    english, other: WordCounts
     -> {English: [translation, ...]}, the most frequent English word first; number of dropped pairs
     """
     selected, n_dropped = {}, 0
     for word in sorted(entries, key=lambda w: (-english.count[w], w)):
         source = english.spell(word) if WORD.fullmatch(word) else None           # code-switching is by word
-        translations = [other.spell(t) if other else t for t in entries[word]]
+        translations = [other.spell(t) for t in entries[word]]
         good = list(dict.fromkeys(t for t in translations if t)) if source else []
         n_dropped += len(translations) - len(good)
         if good:
@@ -208,13 +238,14 @@ def split(selected, english, other, seed, limit=None):
         if not is_held_out(word, seed):
             train[word] = translations
         elif english.count[fold(word)] >= FREQUENT[0]:
-            frequent = [t for t in translations if not other or other.count[fold(t)] >= FREQUENT[1]]
+            frequent = [t for t in translations if other.count[fold(t)] >= FREQUENT[1]]
             if frequent:
                 held_out[word] = frequent
     return dict(itertools.islice(train.items(), limit)), held_out
 
 
-def coverage(entries, english):
-    """The share of running English words that have an entry."""
+def coverage(entries, counts):
+    """The share of the running words of a text that have an entry; of its characters if it has no spaces."""
     known = {fold(word) for word in entries}
-    return sum(n for word, n in english.count.items() if word in known) / max(sum(english.count.values()), 1)
+    size = {word: n if counts.spaces else n * len(word) for word, n in counts.count.items()}
+    return sum(n for word, n in size.items() if word in known) / max(sum(size.values()), 1)

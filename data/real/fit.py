@@ -2,23 +2,23 @@
 import numpy as np
 
 from data.files import UserError
-from data.real.dictionaries import WORD, coverage, fold
+from data.real.dictionaries import coverage, fold
 
-PAIRS, CHARACTERS = 1000, 200_000    # sentence pairs, and characters of a language without spaces, looked at
+PAIRS = 1000                         # sentence pairs looked at
 SOME, MANY = 0.2, 100                # smaller shares get a warning; pairs of which the lengths tell something
 
 
 def known(sentences, counts):
     """The share of the words of sentences that occur in a text (WordCounts)."""
-    words = [word for sentence in sentences for word in WORD.findall(fold(sentence))]
+    words = [word for sentence in sentences for word in counts.split(fold(sentence))]
     return sum(word in counts.count for word in words) / max(len(words), 1)
 
 
-def of_dictionary(name, entries, english, other, documents):
+def of_dictionary(name, entries, english, other):
     """How well a dictionary fits: the shares of running words that it covers, and of translations that occur.
 
-    entries, english, other: see dictionaries.select;  documents: searched where `other` is None
-    -> {"english": share, "other": share or absent, "occur": share of the translations}
+    entries, english, other: see dictionaries.select
+    -> {"english": share, "other": share, "occur": share of the translations}
     Raises UserError for one that is turned around, or whose translations never occur.
     """
     translations = {t for many in entries.values() for t in many}
@@ -26,15 +26,12 @@ def of_dictionary(name, entries, english, other, documents):
     if turned > max(SOME, 2 * found["english"]):
         raise UserError(f"--dictionary {name}: its first words are {found['english']:.0%} of the English "
                         f"text, its second words {turned:.0%}: it looks turned around, write English first")
-    if other:
-        found["other"] = coverage(translations, other)
-    text = "" if other else "\n".join(documents)[:CHARACTERS]
     asked = [t for word, many in entries.items() if english.spell(word) for t in many]
-    n = sum(bool(other.spell(t)) if other else t in text for t in asked)
+    n = sum(bool(other.spell(t)) for t in asked)
     if not n:
         raise UserError(f"--dictionary {name}: it has {len(asked)} translations of words of the English "
                         f"text, and none of them occurs in the text of {name}")
-    return found | dict(occur=n / len(asked))
+    return found | dict(other=coverage(translations, other), occur=n / len(asked))
 
 
 def of_pairs(name, pairs, english, other):
@@ -44,12 +41,12 @@ def of_pairs(name, pairs, english, other):
     same = sum(one == two for one, two in pairs)
     if 2 * same > len(pairs):
         raise UserError(f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
-    (here, there), (swapped, mine) = ([known(side, counts) if counts else 0 for side in zip(*pairs)]
+    (here, there), (swapped, mine) = ([known(side, counts) for side in zip(*pairs)]
                                       for counts in (english, other))
     if there + swapped > here + mine:
         raise UserError(f"--pairs {name}: {here:.0%} of the words of the English side occur in the English "
                         f"text, {there:.0%} of the other side: the two files look swapped")
-    if min(here, mine if other else here) < SOME / 2:
+    if min(here, mine) < SOME / 2:
         raise UserError(f"--pairs {name}: {here:.0%} of the English words occur in the English text, "
                         f"{mine:.0%} of the others in the text of {name}: are these other languages?")
     lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
@@ -60,11 +57,10 @@ def of_pairs(name, pairs, english, other):
                             f"(correlation {max(away):.2f}, not {here:.2f}): is a file shifted?")
 
 
-def lines(name, found):
+def lines(name, found, unit):
     """The result of of_dictionary in words: -> list of lines, the second one a warning."""
-    other = f" and {found['other']:.0%} of those of {name}" if "other" in found else ""
-    about = (f"    covers {found['english']:.0%} of the words of en{other}; {found['occur']:.1%} of the "
-             f"translations occur in the text of {name}")
+    about = (f"    covers {found['english']:.0%} of the words of en and {found['other']:.0%} of the {unit}s of "
+             f"{name}; {found['occur']:.1%} of the translations occur in the text of {name}")
     if min(found["english"], found["occur"]) >= SOME:
         return [about]
     return [about, f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"]
