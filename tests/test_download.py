@@ -15,29 +15,23 @@ DICTIONARY = "dictionaries/muse/en-de.txt"
 
 @pytest.fixture
 def server():
-    """Serves CONTENT with ranges unless .whole; .asked lists the ranges, .cut ends the first answer."""
+    """Serves CONTENT; .asked lists the paths, .cut ends the first answer after so many bytes."""
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            at = self.headers.get("Range")
-            here.asked.append(at)
+            here.asked.append(self.path)
             if self.path != "/file":
                 return self.send_error(503 if self.path == "/busy" else 404)
-            start = int(at.split("=")[1][:-1]) if at else 0
-            if start >= len(CONTENT):
-                return self.send_error(416)
-            if here.whole:
-                at, start = None, 0
-            self.send_response(206 if at else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
-            part, here.cut = CONTENT[start:][:here.cut], None
+            part, here.cut = CONTENT[:here.cut], None
             self.wfile.write(part)
 
         def log_message(self, *_):
             pass
 
     here = HTTPServer(("127.0.0.1", 0), Handler)
-    here.asked, here.cut, here.whole = [], None, False
+    here.asked, here.cut = [], None
     here.url = f"http://127.0.0.1:{here.server_port}"
     threading.Thread(target=here.serve_forever, args=(0.01,), daemon=True).start()
     yield here
@@ -45,27 +39,15 @@ def server():
     here.server_close()
 
 
-def test_a_broken_download_resumes(tmp_path, server):
-    path, server.cut = tmp_path / "a" / "file", 30_000
+@pytest.mark.parametrize("cut", [0, 30_000])
+def test_a_broken_download_leaves_nothing_and_the_next_call_fetches_the_file(tmp_path, server, cut):
+    path, server.cut = tmp_path / "a" / "file", cut
     with pytest.raises(UserError, match="cannot be reached.*it resumes.*local folder"):
         download.fetch(f"{server.url}/file", path)
-    assert not path.exists() and path.with_name("file.part").stat().st_size == 30_000
+    assert not list(tmp_path.iterdir())
     download.fetch(f"{server.url}/file", path)
-    assert path.read_bytes() == CONTENT and server.asked == [None, "bytes=30000-"]
+    assert path.read_bytes() == CONTENT and server.asked == ["/file"] * 2
     assert [p.name for p in path.parent.iterdir()] == ["file"]
-
-
-def test_a_host_without_ranges_sends_the_file_again(tmp_path, server):
-    server.whole = True
-    (tmp_path / "file.part").write_bytes(CONTENT[:500])
-    download.fetch(f"{server.url}/file", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT and server.asked == ["bytes=500-"]
-
-
-def test_a_complete_download_is_only_renamed(tmp_path, server):
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    download.fetch(f"{server.url}/file", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_missing_file_and_a_missing_network_get_one_line(tmp_path, server):

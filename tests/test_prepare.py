@@ -550,10 +550,10 @@ def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(f
 
 
 def test_wrong_checksums_and_unknown_languages_of_a_download_leave_nothing(tmp_path, capsys):
-    (tmp_path / "local/multi30k/task2").mkdir(parents=True)
-    put(tmp_path / "local/multi30k/task2/test_2016.1.en.gz", ["A dog."])
+    (tmp_path / "local/multi30k/task1").mkdir(parents=True)
+    put(tmp_path / "local/multi30k/task1/test_2016_flickr.de.gz", ["A dog."])
     wanted = ["--download", "multi30k", "--from-dir", str(tmp_path / "local")]
-    assert "test_2016.1.en.gz: wrong checksum" in complaint(wanted, capsys, tmp_path / "out")
+    assert "test_2016_flickr.de.gz: wrong checksum" in complaint(wanted, capsys, tmp_path / "out")
     assert "--languages xx: not one of en, de, fr, cs" in complaint(
         [*wanted, "--languages", "en,xx"], capsys, tmp_path / "out")
 

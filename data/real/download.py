@@ -2,22 +2,23 @@
 
 Addresses name a commit where the host has commits, and SHA256SUMS holds the checksum of every file, so that
 everyone reads the same bytes.  Fetched files stay in a cache.  A second call, or one after a broken
-connection, fetches only the missing bytes.
+connection, fetches only the missing files.
 
 Terms: Multi30k is for non-commercial research and education (its captions come from Flickr30K); MUSE is
 CC BY-NC 4.0; PAWS-X may be used for any purpose.
 """
 import gzip
 import hashlib
-import os
+import re
 import urllib.error
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 from tqdm import tqdm
 
-from data.files import UserError
+from data.files import UserError, replaced
 
 MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data"
 PAWSX = ("https://raw.githubusercontent.com/chongli17/CrossLingualAlignment/"
@@ -28,6 +29,7 @@ LICENCES = dict(
     muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
     pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
 LANGUAGES = ("en", "de", "fr", "cs")
+LANGUAGE = re.compile(r"(?:/|\.|en-)(\w\w)(?:/|\.txt|\.gz)")       # in the name of a file
 HAND = "or get the file by hand and use a local folder (option from-dir)"
 
 
@@ -49,62 +51,40 @@ def address(name):
 
 def files_of(languages):
     """Names of all files for a folder of these languages, English among them."""
-    found = [name for name in SHA256 if name.startswith("multi30k/task2")]
-    for language in languages:
-        found += [f"multi30k/task1/{split}.{language}.gz" for split in ("train", "val", "test_2016_flickr")]
-        found += [name for name in SHA256 if name.startswith((f"pawsx/{language}/",
-                                                              f"dictionaries/muse/en-{language}."))]
-    return found
+    return [name for name in SHA256 if LANGUAGE.search(name)[1] in languages]
 
 
 def check(path, name):
     """Raise UserError unless the file has its checksum."""
-    digest = hashlib.sha256()
-    unzip = name.endswith(".txt") and path.suffix == ".gz"
+    content = path.read_bytes()
     try:
-        with (gzip.open if unzip else open)(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        if name.endswith(".txt") and path.suffix == ".gz":
+            content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(f"{path} is damaged (not a complete .gz file): fetch it again") from None
-    if digest.hexdigest() != SHA256[name]:
-        raise UserError(f"{path}: wrong checksum (sha256 {digest.hexdigest()[:12]}..., expected "
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256[name]:
+        raise UserError(f"{path}: wrong checksum (sha256 {digest[:12]}..., expected "
                         f"{SHA256[name][:12]}...): delete the file and fetch it again")
 
 
 def fetch(url, path):
-    """Download a file to `path`, resuming from `path`.part; the file is renamed when it is complete.
+    """Download a file of a few megabytes, completely or not at all.
 
     Raises UserError if there is no network or no such file.
     """
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "data/prepare.py"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers={"User-Agent": "data/prepare.py"})
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
-            if answer.status != 206:                           # this host sends the whole file again
-                have = 0
-            length = answer.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            bar = tqdm(desc=path.name, total=total, initial=have, unit="B", unit_scale=True, disable=None,
-                       leave=False)
-            with bar, open(part, "ab") as file:
-                file.truncate(have)
-                while block := answer.read(2**16):
-                    file.write(block)
-                    bar.update(len(block))
-        if total and part.stat().st_size < total:
-            raise urllib.error.URLError("the connection broke off")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content = answer.read()
     except urllib.error.HTTPError as error:
-        if error.code != 416:                                  # 416: the file was complete
-            raise UserError(f"{url}: {error.code} {error.reason}; try again later, {HAND}") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise UserError(f"{url}: {error.code} {error.reason}; try again later, {HAND}") from None
+    except (OSError, HTTPException) as error:                  # a connection that breaks off among them
         raise UserError(f"{url} cannot be reached ({getattr(error, 'reason', error)}): run the same command "
                         f"again with a network (it resumes), {HAND}") from None
-    os.replace(part, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as part:
+        part.write_bytes(content)
 
 
 def obtain(names, cache, from_dir=None):
