@@ -28,7 +28,7 @@ if not __package__:                  # python data/prepare.py: the repository in
 from data.files import UserError  # noqa: E402
 from data.real import build, dictionaries, download, multi30k, parallel  # noqa: E402
 from data.real.public_tasks import TASKS, read_all  # noqa: E402
-from data.text import LEAST, documents_of, held_out, pairs_of, part_of  # noqa: E402
+from data.text import LEAST, documents_of, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, 2**40), pairs_n=(0, 2**40),
@@ -108,14 +108,10 @@ def own_source(languages, new, texts, pairs, about):
         if n < LEAST:
             raise UserError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document "
                             "per line")
-    without = dict(train=set(), val=(), test=())     # what pairs test must not stay in the training text
-    for files in pairs.values():
-        without["train"] |= held_out(pairs_of(*files))
     return build.Source(
         languages, new,
-        text=lambda name, split: part_of(documents_of(texts[name]), split, without[split]),
-        pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split),
-        paired=[name for name in [*languages, *new] if name in pairs],
+        text=lambda name, split: part_of(documents_of(texts[name]), split),
+        pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split), paired=[*pairs], apart=True,
         about=dict(source=texts, licence=[]), files=texts, **about)
 
 

@@ -82,22 +82,13 @@ def split_of(text, i):
     return {0: "val", 10: "test"}.get(zlib.crc32(text.encode("utf-8")) % 20, "train")
 
 
-def part_of(documents, split, without=frozenset()):
-    """Yield the documents, or pairs, of one split of a user's file, except those in `without`."""
+def part_of(documents, split):
+    """Yield the documents, or pairs, of one split of a user's file."""
     candidates = documents if split == "train" else itertools.islice(documents, HELD_OUT_OF)
     for i, document in enumerate(candidates):
         english = document if isinstance(document, str) else document[0]
-        if split_of(english, i) == split and document not in without:
+        if split_of(english, i) == split:
             yield document
-
-
-def held_out(pairs):
-    """The sentences, of both languages, of the validation and test pairs: -> set of str."""
-    found = set()
-    for i, pair in enumerate(itertools.islice(pairs, HELD_OUT_OF)):
-        if split_of(pair[0], i) != "train":
-            found.update(pair)
-    return found
 
 
 def chunks(documents, characters):

@@ -222,9 +222,8 @@ def by_language(runs):
             numbers, random, n = cells(measure, [*summaries, *baselines.values()], [name])
             ours, others = numbers[:len(runs)], numbers[len(runs):]
             if any(ours):
-                words = measure.words
-                if any(name in summary.get("in_characters", ()) for summary in summaries):
-                    words = words.replace("per word", "per character")
+                unit = "character" if any(name in s.get("in_characters", ()) for s in summaries) else "word"
+                words = measure.words.replace("per word", f"per {unit}")
                 rows.append([f"{words} {measure.better}", name, n, random,
                              *mark_best(ours, measure.better), *others])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]

@@ -21,23 +21,16 @@ CLASSIFIED = ("scene", "who")
 ITEMS = 1000                         # test items per task, those that a model is asked by default
 
 
-def invert(entries, english):
+def invert(entries, english, ranked=False):
     """Turn a dictionary around: each translation gets its most frequent English word.
 
     {English: [translation, ...]}, dictionaries.WordCounts -> {translation: English} folded
+    ranked: the translations are ranked (of a learned dictionary): the English word that ranks it best is taken
     """
-    inverse = {}
-    for word in sorted(entries, key=lambda w: (english.count[fold(w)], w)):
-        inverse |= {fold(t): fold(word) for t in entries[word]}
-    return inverse
-
-
-def invert_ranked(entries, english):
-    """The same for a learned dictionary with ranked translations: the English word that ranks it best."""
     inverse, best = {}, {}
     for word in sorted(entries, key=lambda w: (-english.count[fold(w)], w)):
         for rank, translation in enumerate(map(fold, entries[word])):
-            if rank < best.get(translation, rank + 1):
+            if translation not in best or ranked and rank < best[translation]:
                 inverse[translation], best[translation] = fold(word), rank
     return inverse
 

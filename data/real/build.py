@@ -31,6 +31,7 @@ class Source:
     paired:  languages with sentence pairs;  given: {language: {English: [translation, ...]}}
     learned: languages whose training dictionary is learned from pairs even if one is given
     items:   list of (split, item);  skipped: {task: number of rows without a sentence}
+    apart:   whether validation and test sentences of the pairs are removed from the training text
     about:   source and licence, for meta.json;  files: {language: file}, for error messages
     """
     languages: list
@@ -42,6 +43,7 @@ class Source:
     learned: list = field(default_factory=list)
     items: list = field(default_factory=list)
     skipped: dict = field(default_factory=dict)
+    apart: bool = False
     about: dict = field(default_factory=dict)
     files: dict = field(default_factory=dict)
 
@@ -62,12 +64,11 @@ def shuffled(documents, rng):
 
 def unique(pairs):
     """Yield the pairs neither of whose sentences has occurred before on its side."""
-    seen = set(), set()
+    seen = set()
     for pair in pairs:
-        if not any(sentence in known for sentence, known in zip(pair, seen)):
+        if seen.isdisjoint(enumerate(pair)):
             yield pair
-        for sentence, known in zip(pair, seen):
-            known.add(sentence)
+        seen.update(enumerate(pair))
 
 
 def write_entries(path, entries):
@@ -83,12 +84,13 @@ class Writer:
         self.max_documents, self.max_pairs, self.max_words = max_documents, max_pairs, max_words
         self.languages = [*source.languages, *source.new]
         self.label = {name: source.files.get(name, f"text of {name}") for name in self.languages}
+        self.tested = set()                  # the sentences, of both languages, of validation and test pairs
+        for name, split in itertools.product(source.paired, SPLITS[1:]):
+            self.tested.update(itertools.chain.from_iterable(source.pairs(name, split)))
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
         for name, documents in self.samples.items():
             if not documents:
                 raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
-        self.tested = {sentence for name, split in itertools.product(source.paired, SPLITS[1:])
-                       for pair in source.pairs(name, split) for sentence in pair}
         self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
         self.words = {}
         for name, documents in self.samples.items():
@@ -101,22 +103,23 @@ class Writer:
     def check(self, name):
         """Check pairs and dictionary of one language against the texts before anything is written."""
         english, other = self.words[self.languages[0]], self.words[name]
-        pairs = list(itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
-                     if name in self.source.paired else ())
         if self.samples[name] == self.samples[self.languages[0]]:
             raise UserError(f"{self.label[name]}: the same text as that of {self.languages[0]}")
         if name in self.source.learned and not other.spaces:
             raise UserError(f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:
-            fit.of_pairs(name, pairs, english, other)
+            pairs = itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
+            fit.of_pairs(name, list(pairs), english, other)
         if name in self.source.given:
             self.counts["languages"][name]["fit"] = fit.of_dictionary(
                 name, self.source.given[name], english, other)
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
-        limited = split == "train" and name != self.languages[0]
-        return itertools.islice(self.source.text(name, split), self.max_documents if limited else None)
+        documents, limited = self.source.text(name, split), split == "train" and name != self.languages[0]
+        if split == "train" and self.source.apart:
+            documents = (document for document in documents if document not in self.tested)
+        return itertools.islice(documents, self.max_documents if limited else None)
 
     def pairs(self, name, split):
         """The sentence pairs of one language, limited as requested.
@@ -183,11 +186,10 @@ class Writer:
         if name in self.source.given:
             found["dictionary"] = self.source.given[name]
         dropped, splits, inverses = {}, {}, {}
-        invert = dict(dictionary=baselines.invert, learned=baselines.invert_ranked)
         for kind, entries in found.items():
             selected, dropped[kind] = dictionaries.select(entries, english, other)
             splits[kind] = dictionaries.split(selected, english, other, self.seed, self.max_words)
-            inverses[kind] = invert[kind](selected, english)
+            inverses[kind] = baselines.invert(selected, english, ranked=kind == "learned")
         kind = "learned" if name in self.source.learned or "dictionary" not in found else "dictionary"
         if kind in found:
             # a given dictionary is the better test, even of a learned one

@@ -69,9 +69,7 @@ def _sides(line):
     elif "\t" in line:
         found = line.split("\t")[:2]                           # further columns name the origin of the pair
     else:
-        found = line.split(" ")
-        if len(found) != 2:
-            return []
+        found = line.split(" ") if line.count(" ") == 1 else []
     return [fold(" ".join(side.split())) for side in found]
 
 

@@ -59,8 +59,8 @@ def of_pairs(name, pairs, english, other):
 
 def lines(name, found, unit):
     """The result of of_dictionary in words: -> list of lines, the second one a warning."""
-    about = (f"    covers {found['english']:.0%} of the words of en and {found['other']:.0%} of the {unit}s of "
-             f"{name}; {found['occur']:.1%} of the translations occur in the text of {name}")
+    about = (f"    covers {found['english']:.0%} of the words of en and {found['other']:.0%} of the {unit}s "
+             f"of {name}; {found['occur']:.1%} of the translations occur in the text of {name}")
     if min(found["english"], found["occur"]) >= SOME:
         return [about]
     return [about, f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"]
