@@ -166,13 +166,13 @@ def parse_args(argv):
             p.error(f"--{flag} {value} is out of range: {low} to {high}")
     if sum(map(bool, (args.download, args.text, args.parallel))) != 1:
         p.error("give either --download multi30k or --text en=FILE de=FILE or --parallel de=EN,DE")
-    own = [] if args.download else args.pairs + args.parallel + args.dictionary
     for flag, serves, why in (
         ("pairs", args.text, "--text: others have their own pairs"), ("divide", args.parallel, "--parallel"),
         *((flag, args.download, "--download") for flag in ("languages", "from_dir", "cache")),
         ("cache", not args.from_dir, "files that are fetched, not with --from-dir"),
         ("new_subwords", args.new, "--new"), ("pairs_n", not args.text or args.pairs, "--pairs"),
-        ("dictionary_words", args.download or own, "--dictionary or --pairs"),
+        ("dictionary_words", args.download or args.pairs + args.parallel + args.dictionary,
+         "--dictionary or --pairs"),
         ("vocab_size", not args.tokenizer, "a tokenizer of its own, not with --tokenizer"),
     ):
         if getattr(args, flag) not in (None, []) and not serves:

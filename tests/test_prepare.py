@@ -298,7 +298,7 @@ def test_the_fit_of_a_dictionary_is_shown_in_numbers_with_a_warning(files, tmp_p
     shown = capsys.readouterr().out
     found = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]["fit"]
     assert found["english"] == 1 and found["occur"] == 0.1 and 0.1 < found["other"] < 0.5
-    assert "of the words of de; 10.0% of the translations occur in the text of de\n    warning: below 20%" in shown
+    assert "of the words of de; 10.0% of the translations occur in its text\n    warning: below 20%" in shown
     assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(tmp_path / "good")]) == 0
     assert "warning" not in capsys.readouterr().out
 
@@ -523,7 +523,7 @@ def test_a_text_too_short_for_training_is_refused_with_what_it_needs(files, tmp_
 
 def test_a_text_is_enough_from_the_tokens_on_that_one_row_needs(files, tmp_path, capsys, monkeypatch):
     assert main([*flags(files), "--out", str(tmp_path / "a")]) == 0
-    longest = int(capsys.readouterr().out.splitlines()[-2].split()[-1])
+    longest = int(capsys.readouterr().out.splitlines()[-3].split()[-1])
     monkeypatch.setattr(build, "CONTEXT_LEN", longest)
     assert main([*flags(files), "--out", str(tmp_path / "b")]) == 0 and capsys.readouterr()
     monkeypatch.setattr(build, "CONTEXT_LEN", longest + 1)
@@ -533,7 +533,8 @@ def test_a_text_is_enough_from_the_tokens_on_that_one_row_needs(files, tmp_path,
 def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(files, tmp_path, capsys):
     out = tmp_path / "my folder"
     assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(out)]) == 0
-    *_, about_context, command = capsys.readouterr().out.splitlines()
+    *_, about_context, expected, command = capsys.readouterr().out.splitlines()
+    assert expected.startswith("fewer than 200,000 tokens of de: in trials PreAlign raised perplexity with 45,000")
     longest = int(about_context.split()[-1])
     corpus = Corpus(out)
     corpus.check(longest + 1)                                                 # a row and its last target
@@ -545,6 +546,8 @@ def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(f
     meta = folders.read_meta(out)
     meta["counts"]["languages"]["de"]["dictionary_words"] = 1
     assert "--method baseline" in next_command(out, meta)                     # one word cannot be aligned
+    meta["tokens"]["de.train"] = build.LITTLE
+    assert "fewer than" not in build.summary(out, meta)                       # whatever English has
     del meta["counts"]["languages"]["de"]["dictionary_words"]
     assert "--method baseline" in next_command(out, meta)
 

@@ -25,7 +25,7 @@ def invert(entries, english, ranked=False):
     """Turn a dictionary around: each translation gets its most frequent English word.
 
     {English: [translation, ...]}, dictionaries.WordCounts -> {translation: English} folded
-    ranked: the translations are ranked (of a learned dictionary): the English word that ranks it best is taken
+    ranked: the translations are ranked (learned dictionary): the English word that ranks it best is taken
     """
     inverse, best = {}, {}
     for word in sorted(entries, key=lambda w: (-english.count[fold(w)], w)):
@@ -168,11 +168,8 @@ def of_tasks(items, languages, inverses, documents, splitters):
         by_task.setdefault(item["task"], dict(train=[], val=[], test=[]))[split].append(item)
     most = min(max((len(found["test"]) for found in by_task.values()), default=0), ITEMS)
     for task, name in itertools.product(sorted(by_task), languages):
-        test = []
-        for item in by_task[task]["test"]:
-            shared = not isinstance(item["candidates"], dict)  # by all languages
-            if name in item["prompt" if shared else "candidates"]:
-                test.append(item)
+        test = [item for item in by_task[task]["test"]         # a list of candidates is that of all languages
+                if name in (item["candidates"] if isinstance(item["candidates"], dict) else item["prompt"])]
         if test:
             results.setdefault(task, {})[name] = of_task(
                 task, by_task[task]["train"], test[:n_asked(task, most)], name, inverses.get(name, {}),

@@ -19,6 +19,7 @@ CONTEXT_LEN = 128                    # default context length of training: every
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
 SHUFFLED = 2**24                     # characters shuffled together
 MOST_REPEATS = 10                    # the tokenizer's training repeats a small language at most this often
+LITTLE = 200_000                     # tokens of a language: with fewer, PreAlign raised its perplexity
 MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
 
@@ -71,11 +72,6 @@ def unique(pairs):
         seen.update(enumerate(pair))
 
 
-def write_entries(path, entries):
-    """Write a dictionary, one pair of words per line: -> the number of lines."""
-    return write_lines(path, (f"{word}\t{t}" for word in entries for t in entries[word]))
-
-
 class Writer:
     """Writes the files of one folder.  Its __init__ reads a sample of every language."""
 
@@ -88,14 +84,13 @@ class Writer:
         for name, split in itertools.product(source.paired, SPLITS[1:]):
             self.tested.update(itertools.chain.from_iterable(source.pairs(name, split)))
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
+        self.words = {}
         for name, documents in self.samples.items():
             if not documents:
                 raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
-        self.spaces = {name: has_spaces(documents) for name, documents in self.samples.items()}
-        self.words = {}
-        for name, documents in self.samples.items():
-            known = {t for many in source.given.get(name, {}).values() for t in many}
-            self.words[name] = dictionaries.WordCounts(documents, None if self.spaces[name] else known)
+            known = set(itertools.chain.from_iterable(source.given.get(name, {}).values()))
+            self.words[name] = dictionaries.WordCounts(documents, None if has_spaces(documents) else known)
+        self.spaces = {name: counts.spaces for name, counts in self.words.items()}
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
         for name in self.languages[1:]:
             self.check(name)
@@ -197,12 +192,12 @@ class Writer:
             if name in self.source.learned and len(train) < 2 and self.max_words is None:
                 raise UserError(f"--dictionary {name}=pairs: {len(train)} words could be learned from "
                                 f"{counts['pairs_train']} sentence pairs: use more pairs, or a dictionary")
-            counts.update(
-                dictionary=write_entries(self.folder / f"dictionary.{name}.tsv", train),
-                dictionary_words=len(train), learned=kind == "learned", never_occur=dropped[kind],
-                coverage=dictionaries.coverage(train, english),
-                lexicon=write_entries(self.folder / f"lexicon.{name}.tsv", held_out),
-                lexicon_words=len(held_out))
+            for file, entries in (("dictionary", train), ("lexicon", held_out)):
+                rows = (f"{word}\t{t}" for word, translations in entries.items() for t in translations)
+                counts[file] = write_lines(self.folder / f"{file}.{name}.tsv", rows)
+                counts[f"{file}_words"] = len(entries)
+            counts.update(learned=kind == "learned", never_occur=dropped[kind],
+                          coverage=dictionaries.coverage(train, english))
         return inverses
 
     def write_tasks(self, inverses):
@@ -259,7 +254,11 @@ def summary(folder, meta):
             rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "
                      f"{counts['coverage']:.0%} of English text; {counts['lexicon_words']} words held out",
                      f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs"]
-            rows += fit.lines(name, counts["fit"], unit) if "fit" in counts else []
+            if found := counts.get("fit"):
+                rows += [f"    covers {found['english']:.0%} of the words of en, {found['other']:.0%} of the "
+                         f"{unit}s of {name}; {found['occur']:.1%} of the translations occur in its text"]
+                if min(found["english"], found["occur"]) < fit.SOME:
+                    rows += [f"    warning: below {fit.SOME:.0%}: little text, or not from English to {name}"]
         elif name != "en":
             rows.append("    no dictionary: give one, or (for a language with spaces) sentence pairs")
         if "pairs_train" in counts:
@@ -270,4 +269,8 @@ def summary(folder, meta):
             rows[-1] += f"; {meta['counts']['skipped'][task]} rows without a sentence skipped"
     longest = min(meta["tokens"].values()) - MARGIN
     rows.append(f"every stream has enough tokens for a context length of up to {longest:,}")
+    little = [name for name in meta["languages"][1:] if meta["tokens"][f"{name}.train"] < LITTLE]
+    if little:
+        rows += [f"fewer than {LITTLE:,} tokens of {', '.join(little)}: in trials PreAlign raised perplexity "
+                 "with 45,000 (by 6 %) and 120,000 (by 11 %) and lowered it with 226,000: data/languages.md"]
     return "\n".join(rows + [f"licence: {line}" for line in meta["licence"]])

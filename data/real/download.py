@@ -31,8 +31,6 @@ LICENCES = dict(
 LANGUAGES = ("en", "de", "fr", "cs")
 LANGUAGE = re.compile(r"(?:/|\.|en-)(\w\w)(?:/|\.txt|\.gz)")       # in the name of a file
 HAND = "or get the file by hand and use a local folder (option from-dir)"
-
-
 # {file name: sha256}; for a dictionary that of its text, gzipped or not
 SUMS = Path(__file__).with_name("SHA256SUMS").read_text(encoding="utf-8").splitlines()
 SHA256 = {name: digest for digest, name in map(str.split, SUMS)}
@@ -98,8 +96,7 @@ def obtain(names, cache, from_dir=None):
     for name in tqdm(names, "checking files", disable=None, leave=False):
         path = Path(from_dir or cache) / name
         zipped = path.with_name(path.name + ".gz")
-        if not path.exists() and zipped.exists():
-            path = zipped
+        path = zipped if zipped.exists() and not path.exists() else path
         if not path.exists():
             if from_dir:
                 raise UserError(f"{path} is missing: the local folder needs {address(name)} under this name")

@@ -55,12 +55,3 @@ def of_pairs(name, pairs, english, other):
         if max(away) > here + SOME + 4 / len(pairs) ** 0.5:    # more than chance explains
             raise UserError(f"--pairs {name}: the lengths of sentences fit those some lines away better "
                             f"(correlation {max(away):.2f}, not {here:.2f}): is a file shifted?")
-
-
-def lines(name, found, unit):
-    """The result of of_dictionary in words: -> list of lines, the second one a warning."""
-    about = (f"    covers {found['english']:.0%} of the words of en and {found['other']:.0%} of the {unit}s "
-             f"of {name}; {found['occur']:.1%} of the translations occur in the text of {name}")
-    if min(found["english"], found["occur"]) >= SOME:
-        return [about]
-    return [about, f"    warning: below {SOME:.0%}: little text, or no dictionary from English to {name}"]

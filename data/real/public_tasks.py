@@ -14,7 +14,7 @@ from pathlib import Path
 from data.files import UserError
 from data.text import lines_of
 
-STOPS = " .。．｡।۔။።"                # full stops of several scripts, and the space before one
+STOP = " .。．｡।۔။።"                # full stops of several scripts, and the space before one
 NO_SENTENCE = ("NS", "")             # PAWS-X writes NS where a translation is missing
 
 
@@ -59,21 +59,21 @@ def pawsx(row):
     answer = row.index("label", ("1", "0"))
     if first in NO_SENTENCE or second in NO_SENTENCE:
         return None
-    return row["id"], f"{first.rstrip(STOPS)}, right?", [f"{word}, {second}" for word in ("Yes", "No")], answer
+    return row["id"], f"{first.rstrip(STOP)}, right?", [f"{word}, {second}" for word in ("Yes", "No")], answer
 
 
 def xnli(row):
     """Read "premise, right? Yes | Also | No, hypothesis"."""
     answer = row.index("gold_label", ("entailment", "neutral", "contradiction"))
     candidates = [f"{word}, {row['sentence2']}" for word in ("Yes", "Also", "No")]
-    return row["pairID"], f"{row['sentence1'].rstrip(STOPS)}, right?", candidates, answer
+    return row["pairID"], f"{row['sentence1'].rstrip(STOP)}, right?", candidates, answer
 
 
 def xcopa(row):
     """Read "premise because | so choice"."""
     link = ("because", "so")[row.index("question", ("cause", "effect"))]
     answer = row.index("label", ("0", "1"))
-    return row["idx"], f"{row['premise'].rstrip(STOPS)} {link}", [row["choice1"], row["choice2"]], answer
+    return row["idx"], f"{row['premise'].rstrip(STOP)} {link}", [row["choice1"], row["choice2"]], answer
 
 
 def xstorycloze(row):

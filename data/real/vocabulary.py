@@ -9,11 +9,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data.files import UserError, read_json
-from data.folder import text_lines
+from data.folder import ENCODED, text_lines
+from data.text import chunks
 
 FIRST = 0x10000                      # code point of subword 0; none of the million that follow is a space
 MIN_COUNT = 5                        # a rarer subword has too few examples for its embedding
-BATCH = 1000                         # documents encoded at once
 
 
 def of_checkpoint(folder):
@@ -57,8 +57,8 @@ def extend(tokenizer, documents, n, first):
     first: the id of the first new subword
     """
     rows, alphabet = [], set()
-    for start in range(0, len(documents), BATCH):
-        for encoding in tokenizer.encode_batch([text_lines(d) for d in documents[start:start + BATCH]]):
+    for batch in chunks(documents, ENCODED):
+        for encoding in tokenizer.encode_batch([text_lines(document) for document in batch]):
             alphabet.update(encoding.ids)
             words = {}
             for word, i in zip(encoding.word_ids, encoding.ids):
