@@ -117,6 +117,14 @@ def test_words_are_spelled_as_inside_sentences():
     assert GERMAN.spell("rot-blau") is None and ENGLISH.count["the"] == 3
 
 
+def test_vowel_signs_are_part_of_a_word():
+    hindi = WordCounts(["हिन्दी एक भाषा है।"] * 5)
+    assert list(hindi.count) == ["हिन्दी", "एक", "भाषा", "है"] and hindi.spell("हिन्दी") and not hindi.spell("हिन्द")
+    assert WORD.findall("ดีมาก (ที่นี่)") == ["ดีมาก", "ที่นี่"]
+    thai = WordCounts(["แมวดำนอนที่นี่"], {"แมว", "ดำ", "ที่", "นี่"})
+    assert [thai.count[word] for word in ("แมว", "ดำ", "ที่", "นี่")] == [1] * 4 and thai.spell("ที่") == "ที่"
+
+
 def test_pairs_whose_words_never_occur_are_dropped_and_counted():
     entries = dict(dog=["hund", "köter"], see=["sehen"], two=["zwei"], cat=["katze", "kater"], men=["herren"])
     selected, dropped = select(entries, ENGLISH, GERMAN)
