@@ -37,7 +37,8 @@ from data.text import SEPARATOR, chunks
 FORMAT = 3
 SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
-LONG = ("pawsx", "xnli", "xcopa", "xstorycloze")     # public tasks with long texts: a fifth of the items
+# public tasks with long texts: a model is asked a fifth of the items
+FRACTION = dict.fromkeys(("pawsx", "xnli", "xcopa", "xstorycloze"), 5)
 READ = (".json", ".jsonl", ".tsv")   # files that are read wherever they are
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these
 APOSTROPHES = ("'", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")     # byte-level BPE splits words before them
@@ -180,11 +181,6 @@ def pack(documents, tokenizer, order=None, classes=None, separator=0):
     encoded = tokenizer.encode_batch([text_lines(document) for document in documents])
     tokens = np.concatenate([np.array([separator] + e.ids, np.int64) for e in encoded])
     return tokens if order is None else permute_words(tokens, *classes, order)
-
-
-def n_asked(task, n):
-    """The number of test items that a model is asked of a task, where n of other tasks are asked."""
-    return -(-n // 5) if task in LONG else n                   # rounded up
 
 
 # --- writing ------------------------------------------------------------------------------------------------

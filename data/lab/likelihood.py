@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.folder import n_asked
+from data.folder import FRACTION
 from data.lab.geometry import recall
 from data.lab.states import CAPTIONS, same_picture, to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
@@ -135,7 +135,7 @@ def in_context(model, corpus, n_items, ks, seed, level):
     """
     result = {}
     for task in corpus.task_names():
-        n = n_asked(task, n_items)
+        n = math.ceil(n_items / FRACTION.get(task, 1))
         for difficulty in corpus.difficulties(task) if task not in NOT_IN_CONTEXT else ():
             if task == "same":
                 found = same_picture(model, corpus, n, level)

@@ -10,11 +10,12 @@ All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Wo
 `split` finds, see dictionaries.WordCounts.
 """
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
 
-from data.folder import n_asked
+from data.folder import FRACTION
 from data.real.dictionaries import WORD, fold
 
 CLASSIFIED = ("scene", "who")
@@ -172,8 +173,8 @@ def of_tasks(items, languages, inverses, documents, splitters):
                 if name in (item["candidates"] if isinstance(item["candidates"], dict) else item["prompt"])]
         if test:
             results.setdefault(task, {})[name] = of_task(
-                task, by_task[task]["train"], test[:n_asked(task, most)], name, inverses.get(name, {}),
-                documents[name], splitters)
+                task, by_task[task]["train"], test[:math.ceil(most / FRACTION.get(task, 1))], name,
+                inverses.get(name, {}), documents[name], splitters)
     return results
 
 

@@ -157,12 +157,11 @@ class Writer:
             for key, n in counts.items():
                 meta[key][f"{name}.{split}"] = n
             self.counts["languages"][name][split] = counts["documents"]
-        for name in self.languages:
-            tokens, documents, words = (meta[key][f"{name}.val"] for key in ("tokens", "documents", "words"))
-            meta["tokens_per_word"][name] = (tokens - documents) / words
-            if name in self.source.new:
+            if split == "val":
+                meta["tokens_per_word"][name] = (counts["tokens"] - counts["documents"]) / counts["words"]
+            if split == "val" and name in self.source.new:
                 before = sum(len(pack(batch, tokenizer)) for batch in chunks(self.text(name, "val"), ENCODED))
-                meta["tokens_per_word_before"][name] = (before - documents) / words
+                meta["tokens_per_word_before"][name] = (before - counts["documents"]) / counts["words"]
         return meta
 
     def write_dictionary(self, name):
