@@ -14,7 +14,6 @@ A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hun
 """
 import argparse
 import difflib
-import itertools
 import os
 import re
 import shlex
@@ -28,7 +27,7 @@ if not __package__:                  # python data/prepare.py: the repository in
 from data.files import UserError  # noqa: E402
 from data.real import build, dictionaries, download, multi30k, parallel  # noqa: E402
 from data.real.public_tasks import TASKS, read_all  # noqa: E402
-from data.text import LEAST, documents_of, pairs_of, part_of  # noqa: E402
+from data.text import documents_of, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, 2**40), pairs_n=(0, 2**40),
@@ -99,15 +98,7 @@ def source_of(args):
 
 
 def own_source(languages, new, texts, pairs, about):
-    """Make a Source of a user's files: texts {language: file}, pairs {language: two files}; about: the rest.
-
-    Raises UserError for a text of fewer than LEAST documents.
-    """
-    for path in texts.values():
-        n = sum(1 for _ in itertools.islice(documents_of(path), LEAST))
-        if n < LEAST:
-            raise UserError(f"{path} has {n} non-empty lines: at least {LEAST} are needed, one document "
-                            "per line")
+    """Make a Source of a user's files: texts {language: file}, pairs {language: two files}; about: the rest."""
     return build.Source(
         languages, new,
         text=lambda name, split: part_of(documents_of(texts[name]), split),

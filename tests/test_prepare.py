@@ -417,7 +417,7 @@ def complaint(wanted, capsys, out):
     (dict(text="en=en.txt de=gone.txt"), "--text de={files}/gone.txt: {files}/gone.txt does not exist"),
     (dict(text="en=gone.txt"), "gone.txt does not exist"),            # before the languages are complained of
     (dict(text="en=en.txt de=folder"), "folder cannot be read: Is a directory"),
-    (dict(text="en=en.txt de=empty.txt"), "empty.txt has 0 non-empty lines: at least 100"),
+    (dict(text="en=en.txt de=empty.txt"), "empty.txt: no training text, it needs one document per line"),
     (dict(text="en=en.txt de=latin.txt"), "latin.txt line 150 is not UTF-8 (byte 3)"),
     (dict(text="en=en.txt de=cut.txt.gz"), "cut.txt.gz is damaged after line"),
     (dict(text="de=de.txt he=he.txt"), "en and at least one other"),
