@@ -217,11 +217,14 @@ def meanings():
 ROLES = meanings()
 
 
-def prepared(**chosen):
-    """Prepare from the chosen files: -> the exit code of data/prepare.py."""
+def prepared(spaces=True, **chosen):
+    """Prepare from the chosen files, German with or without its spaces: -> the exit code of data/prepare.py."""
     shutil.rmtree("made", ignore_errors=True)
     for role, name in chosen.items():
-        Path(f"{role}.txt").write_text("\n".join(ROLES[role][name]), encoding="utf-8", errors="surrogateescape")
+        content = "\n".join(ROLES[role][name])
+        if role in ("de", "pairs_de") and not spaces:
+            content = content.replace(" ", "")
+        Path(f"{role}.txt").write_text(content, encoding="utf-8", errors="surrogateescape")
     wanted = ("--text en=en.txt de=de.txt --dictionary de=dictionary.txt --pairs de=pairs_en.txt,pairs_de.txt "
               "--vocab_size 300 --out made").split()
     error = io.StringIO()
@@ -233,11 +236,12 @@ def prepared(**chosen):
     return code
 
 
-@tries(chosen=st.fixed_dictionaries({role: st.sampled_from(["right"] * 9 + list(ROLES[role])) for role in ROLES}))
-def test_any_meaning_of_the_files_for_preparing(chosen):
+@tries(chosen=st.fixed_dictionaries({role: st.sampled_from(["right"] * 9 + list(ROLES[role])) for role in ROLES}),
+       spaces=st.booleans())
+def test_any_meaning_of_the_files_for_preparing(chosen, spaces):
     """Whatever is wrong in meaning is refused, and only that."""
     right = set(chosen.values()) == {"right"}
-    assert (prepared(**chosen) == 0) == right, chosen
+    assert (prepared(spaces, **chosen) == 0) == right, (chosen, spaces)
 
 
 @tries(data=st.data())
