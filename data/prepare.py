@@ -94,14 +94,8 @@ def source_of(args):
                  items=items, skipped=skipped)
     if corpora:
         return parallel.source(old, args.new, corpora, args.divide or 0.75, about)
-    return own_source(old, args.new, texts, pairs, about)
-
-
-def own_source(languages, new, texts, pairs, about):
-    """Make a Source of a user's files: texts {language: file}, pairs {language: two files}; about: the rest."""
     return build.Source(
-        languages, new,
-        text=lambda name, split: part_of(documents_of(texts[name]), split),
+        old, args.new, text=lambda name, split: part_of(documents_of(texts[name]), split),
         pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split), paired=[*pairs], apart=True,
         about=dict(source=texts, licence=[]), files=texts, **about)
 

@@ -210,8 +210,7 @@ class WordCounts:
 def select(entries, english, other):
     """Select the entries whose words occur in the text, in its spelling.
 
-    english, other: WordCounts
-    -> {English: [translation, ...]}, the most frequent English word first; number of dropped pairs
+    english, other: WordCounts -> {English: [translation, ...]}, frequent words first; number of dropped pairs
     """
     selected, n_dropped = {}, 0
     for word in sorted(entries, key=lambda w: (-english.count[w], w)):
