@@ -19,6 +19,7 @@ from data.lab import claims, tables
 from data.lab.options import STUDIES, Config, parse_args
 from data.real.build import write
 from test_real import source
+from test_pretrained_runs import byte_level, checkpoint
 from test_tables import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,8 @@ def test_every_train_command_of_the_documents_parses(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(asdict(Config())), encoding="utf-8")
     write(tmp_path / "data" / "multi30k", source(), vocab_size=330, new_subwords=40)
+    checkpoint(tmp_path / "smollm2", byte_level())
+    write(tmp_path / "data" / "smollm2", source(), new_subwords=40, checkpoint=tmp_path / "smollm2")
     monkeypatch.chdir(tmp_path)
     found = re.findall(r"python train\.py (--[^`\n|]*)", DOCUMENTS)
     found = [c for c in found if "--help" not in c and "..." not in c and "--sample" not in c]

@@ -931,7 +931,7 @@ def test_levels_are_the_middle_one_and_the_embedding(real, monkeypatch):
     monkeypatch.setattr(measures, "sentences",
                         lambda model, corpus, key, level: asked.append((key, level)) or {})
     for name in ("words", "lexicon", "linear_probes", "in_context"):
-        monkeypatch.setattr(measures, name, lambda *args, name=name, **_: asked.append((name, args[-1])) or {})
+        monkeypatch.setattr(measures, name, lambda *args, name=name: asked.append((name, args[3 if name == "words" else -1])) or {})
     model = GPT(ModelConfig(real.vocab_size, 4, 2, 16, 64)).initialise(0)
     measures.evaluate_all(model, real, None, None, config(n_layer=4))
     assert dict(asked) == dict(words=2, lexicon=2, linear_probes=2, in_context=2, sentences=2,

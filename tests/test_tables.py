@@ -219,7 +219,7 @@ def test_published_configurations_are_shown_with_published_numbers_and_others_wi
     for options in ("--method baseline", "--method prealign", "--method prealign --prealign_every 5 --seed 3",
                     "--method forget --transfer_steps 0", "--method align --afp_steps 7 --log_every 5"):
         assert shown(*options.split()) == tables.show(WORLD, joint)
-    for options, rest in (("--preset mini", "--preset mini"), ("--words 2000", "--preset tiny --words 2000"),
+    for options, rest in (("--preset small", "--preset small"), ("--words 2000", "--preset tiny --words 2000"),
                           ("--languages en,reversed", "--preset tiny --languages en,reversed"),
                           ("--eval_items 50 --code_switch 0.2", "--preset tiny --eval_items 50")):
         assert shown("--method", "prealign", *options.split()) == (

@@ -46,7 +46,8 @@ def show(summary, cfg):
         return tables.show(summary, json.loads(path.read_text(encoding="utf-8"))["joint"])
     if joint == cfg:
         return tables.show(summary)
-    return (f"{tables.show(summary)}\nto train jointly, to compare with:\n"
+    action = "measure the checkpoint itself" if cfg.pretrained else "train jointly"
+    return (f"{tables.show(summary)}\nto {action}, to compare with:\n"
             f"  python train.py {flags_of(joint, default_out(joint))}")
 
 
