@@ -31,7 +31,8 @@ def joint_training(cfg):
     names = [f.name for f in fields(cfg)]
     names[names.index("prealign_steps"):names.index("eval_items")] = []          # those of methods
     kept = {name: getattr(cfg, name) for name in names} | dict(method="baseline", from_run="")
-    return replace(resolve(dict(preset=cfg.preset, data=cfg.data)), **kept)
+    model = dict(pretrained=cfg.pretrained) if cfg.pretrained else dict(preset=cfg.preset)
+    return replace(resolve(model | dict(data=cfg.data)), **kept)
 
 
 def show(summary, cfg):
