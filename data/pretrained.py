@@ -213,7 +213,7 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     text += b" " * (-len(text) % 8)                            # the numbers begin at a multiple of 8
     with whole_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        shutil.copy(tokenizer_json, new / "tokenizer.json")
+        shutil.copyfile(tokenizer_json, new / "tokenizer.json")
         with named(folder / "model.safetensors"), open(new / "model.safetensors", "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for part in tensors.values():
