@@ -151,9 +151,10 @@ def headlines(results):
 
 def committed():
     """The numbers behind the README: -> {study: {system: summaries}}."""
-    models = dict.fromkeys(COLUMNS, "tiny") | dict(pretrained="smollm2-135m")
-    return {study: json.loads((RESULTS / f"{study}-{model}.json").read_text(encoding="utf-8"))
-            for study, model in models.items()}
+    files = {study: f"{study}-tiny" for study in COLUMNS}
+    files |= dict(mini="prealign-mini", pretrained="pretrained-smollm2-135m")
+    return {study: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+            for study, name in files.items()}
 
 
 # --- the report of a study ----------------------------------------------------------------------------------

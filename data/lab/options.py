@@ -15,7 +15,7 @@ from data.tasks import MOST_SHOTS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = ("prealign", "timing", "forget", "align", "real", "pretrained")
+STUDIES = ("prealign", "mini", "timing", "forget", "align", "real", "pretrained")
 SEEDS = 5                                            # of a study, see data/results/plan.md
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
