@@ -284,11 +284,28 @@ def command(here, *words, module=()):
     """Run train.py: -> seconds.  Raises RuntimeError, with the last line of its output, if it fails."""
     start = time.perf_counter()
     words = [*module, "train.py", *words, "--cache", here.folder / "cache", "--device", here.device.type]
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
                           encoding="utf-8")
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1])
     return time.perf_counter() - start
+
+
+def pretrained(here):
+    """AFP from a public checkpoint: 100 steps and the evaluation that follows."""
+    if not here.checkpoint:
+        raise NotRun("no --checkpoint DIR and --data FOLDER")
+    out = here.folder / "aligned"
+    seconds = command(here, "--method", "align", "--pretrained", here.checkpoint, "--data", here.data, "--afp_steps",
+                      4 if here.quick else 100, "--eval_items", 10, "--generate_items", 10, "--log_every",
+                      2 if here.quick else 20, "--out", out)
+    log = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line)["afp_cit"] for line in log]
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    yield at_most(f"AFP from {here.checkpoint}: last CIT loss (first {losses[0]:.2f})", losses[-1],
+                  None if here.quick else losses[0], "{:.2f}")
+    yield row("AFP from a checkpoint: with evaluation", f"{seconds:.0f} s")
+    yield row("AFP from a checkpoint: peak memory", f"{summary['peak_memory_gb']:.1f} GiB")
 
 
 def default_run(here):
@@ -366,7 +383,7 @@ CHECKS = {   # name: (function, seconds after which it is stopped), the importan
     "default run": (default_run, 180), "contrastive speed": (contrastive_speed, 120),
     "step speed": (step_speed, 240), "small": (partial(preset, name="small", rows=64), 120),
     "150m": (partial(preset, name="150m", rows=16), 150), "compile": (compiled, 240),
-    "processes": (processes, 120)}
+    "processes": (processes, 120), "pretrained": (pretrained, 240)}
 
 
 def rows_of(name, here):
@@ -382,7 +399,8 @@ def rows_of(name, here):
 
 def rows_of_process(name, here, limit):
     """Do one check in its own process, which is killed after `limit` seconds: -> its rows."""
-    words = [sys.executable, __file__, "--check", name, "--device", here.device.type, "--folder", here.folder]
+    words = [sys.executable, __file__, "--check", name, "--device", here.device.type, "--folder", here.folder,
+             "--checkpoint", here.checkpoint, "--data", here.data]
     child = subprocess.Popen([*map(str, words), *["--quick"] * here.quick], stdout=subprocess.PIPE, text=True,
                              encoding="utf-8", start_new_session=True)
     ending = ""
@@ -422,12 +440,15 @@ def main(argv=None):
     p.add_argument("--only", action="append", choices=tuple(CHECKS), help="only this check; may be repeated")
     p.add_argument("--check", choices=tuple(CHECKS), help=argparse.SUPPRESS)     # in a process of its own
     p.add_argument("--folder", help=argparse.SUPPRESS)
+    p.add_argument("--checkpoint", default="", help="folder of a public checkpoint, for AFP")
+    p.add_argument("--data", default="", help="folder that was prepared with its tokenizer")
     args = p.parse_args(argv)
     has_gpu = torch.cuda.is_available()
     if args.device == "cuda" and not has_gpu:
         p.exit(2, "gpu.py: --device cuda: this torch sees no CUDA device\n")
     device = torch.device("cuda" if has_gpu and args.device != "cpu" else "cpu")
-    here = SimpleNamespace(device=device, quick=args.quick or device.type == "cpu")
+    here = SimpleNamespace(device=device, quick=args.quick or device.type == "cpu", data=args.data,
+                           checkpoint=args.checkpoint)
     if args.check:
         here.folder = Path(args.folder)
         torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())    # bench.py forks

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import gpu
+from data.real.build import write
+from test_pretrained_runs import byte_level, checkpoint
+from test_real import source
 
 
 @pytest.fixture
 def here(tmp_path):
-    return SimpleNamespace(device=torch.device("cpu"), quick=True, folder=tmp_path)
+    return SimpleNamespace(device=torch.device("cpu"), quick=True, folder=tmp_path, checkpoint="", data="")
 
 
 @pytest.mark.parametrize("name", ["losses", "model", "fused loss", "checkpoints", "small"])
@@ -21,9 +24,16 @@ def test_the_checks_hold_on_the_cpu(here, name):
 
 
 def test_what_needs_a_gpu_is_not_run_here(here):
-    for name in ("waiting", "150m"):
+    for name in ("waiting", "150m", "pretrained"):
         [row] = gpu.rows_of(name, here)
         assert row["result"] == "not run" and row["measured"]
+
+
+def test_a_checkpoint_is_aligned(here, tmp_path):
+    here.checkpoint, here.data = checkpoint(tmp_path / "base", byte_level()), tmp_path / "prepared"
+    write(here.data, source(), new_subwords=40, checkpoint=here.checkpoint)
+    rows = list(gpu.rows_of("pretrained", here))
+    assert len(rows) == 3 and all(row["result"] == "ok" for row in rows), rows
 
 
 def test_a_check_that_raises_fails_and_keeps_its_rows_and_the_others_run(here, monkeypatch, capsys):
