@@ -97,7 +97,7 @@ def test_every_flag_that_a_document_names_exists(capsys):
     assert {f.name for f in fields(Config)} <= known
     known |= {"new_subwords", "captions", "pairs_n", "dictionary_words", "disjoint", "download", "from", "new",
               "pairs", "parallel", "divide", "tasks", "quick", "dist", "standalone", "nproc_per_node",
-              "help", "index"}
+              "help", "index", "checkpoint", "tokenizer"}
     for name, text in PAGES.items():
         spans = re.findall(r"`([^`\n]+)`", text)
         assert {flag for span in spans for flag in re.findall(r"--(?:no-)?(\w+)", span)} <= known, name
