@@ -133,7 +133,7 @@ class Config:
     afp_mcl_layer: int = option(1, "level of the states in MCL; 0: embeddings, 1: the first block", 0, 999)
     afp_mcl_pool: str = option("last", "states that are pooled in MCL", choices=("last", "mean", "max"))
     afp_mcl_symmetric: bool = option(True, "translations are anchors in MCL, too")
-    afp_cit_weight: float = option(1.5, "weight of cross-lingual instruction following (CIT)", 0, 1e6)
+    afp_cit_weight: float = option(1.5, "weight of cross-lingual instruction tuning (CIT)", 0, 1e6)
     afp_cross: float = option(0.5, "probability that question and answer differ in language; 0: MIT", 0, 1)
     afp_translations: float = option(0.5, "share of sentences to translate among the samples", 0, 1)
     afp_answer_only: bool = option(True, "only answers carry loss; otherwise questions do, too (FT)")
