@@ -185,7 +185,7 @@ def load_pretrained(folder, context_len=None):
 # --- writing ------------------------------------------------------------------------------------------------
 
 def export_pretrained(model, folder, tokenizer_json, config=None):
-    """Write a model as a new folder that load_pretrained, transformers and llama.cpp read, in float32.
+    """Write a model as a new folder that load_pretrained and transformers read, in float32.
 
     tokenizer_json: the file of its tokenizer;  config: of the checkpoint that the model began as, whose other
     keys (such as the ids of special tokens) are kept
