@@ -68,15 +68,26 @@ def boxes(title, rows, unit, notes=()):
 
 # --- figures ------------------------------------------------------------------------------------------------
 
+def facts_in_the_clone(labels):
+    """Accuracy on facts that are told in English only, {label: (study, system)}: -> {label: mean and interval}."""
+    found = {label: measured(committed()[study], name, "knowledge.clone")
+             for label, (study, name) in labels.items()}
+    return {label: (numbers.mean(), *interval(numbers)) for label, numbers in found.items()}
+
+
 def facts():
     """Facts that are told in English, asked in the clone."""
-    labels = {"joint": "joint training", "published": "PreAlign, as published",
-              "kept": "PreAlign, kept aligned (ours)"}
-    systems = {}
-    for name, label in labels.items():
-        found = measured(committed()["prealign"], name, "knowledge.clone")
-        systems[label] = (found.mean(), *interval(found))
-    return bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", systems, 0.125)
+    return bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", facts_in_the_clone({
+        "joint training": ("prealign", "joint"), "PreAlign, as published": ("prealign", "published"),
+        "PreAlign, kept aligned (ours)": ("prealign", "kept")}), 0.125)
+
+
+def timing():
+    """The same facts, by when the words were aligned."""
+    systems = {"never (switching only)": "none", "before (as published)": "before", "from the middle on": "at 50 %",
+               "after pretraining": "after", "evenly": "evenly"}
+    return bars("Facts told in English, asked in the clone, by when words were aligned", facts_in_the_clone(
+        {label: ("timing", name) for label, name in systems.items()}), 0.125)
 
 
 def switching():
@@ -137,7 +148,7 @@ def answers():
     return picture("English questions, to be answered in the clone (dashed: seeds)", 640, 370, parts)
 
 
-FIGURES = dict(facts=facts, switching=switching, timeline=timeline, gain=gain, answers=answers)
+FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, answers=answers)
 
 if __name__ == "__main__":
     for name, figure in FIGURES.items():
