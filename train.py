@@ -126,7 +126,7 @@ def pretrain(run, step):
     if uses_words and cfg.code_switch:
         rng = np.random.default_rng((cfg.seed, SWITCH, step))
         inputs, targets = code_switch(
-            rows, run.corpus.starts_word(rows), languages == 0, run.switch_table,
+            rows, run.corpus.starts[rows], languages == 0, run.switch_table,
             cfg.code_switch, rng, cfg.code_switch_vanilla)
     yield from lm_parts(run, run.model, inputs, targets)
     due = cfg.prealign_every and step % cfg.prealign_every == 0

@@ -15,16 +15,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data.files import UserError
-from data.folder import SPLITS, language_order, permute_words, read_meta, text_lines, token_classes
+from data.folder import SPLITS, permute_words, read_meta, text_lines, token_classes
 from data.tasks import CONTINUATION, Item, pad
 
-# Names of languages in prompts: "Answer in German:".  Other languages are named by their code.
-NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",
-             et="Estonian", eu="Basque", fi="Finnish", fr="French", he="Hebrew", hi="Hindi", ht="Haitian",
-             hu="Hungarian", id="Indonesian", it="Italian", ja="Japanese", ko="Korean", nl="Dutch",
-             pl="Polish", pt="Portuguese", qu="Quechua", ro="Romanian", ru="Russian", sv="Swedish",
-             sw="Swahili", ta="Tamil", te="Telugu", th="Thai", tr="Turkish", uk="Ukrainian", ur="Urdu",
-             vi="Vietnamese", zh="Chinese")
 TRANSFER = ("nli", "paraphrase", "scene", "who")   # tasks for zero-shot transfer, where a folder has them
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -89,6 +82,7 @@ class Corpus:
     """An opened folder.  languages[0] is English; vocab_size counts the rows of all languages.
 
     streams:   {(language, split): (n,) token ids}
+    starts, ends: (vocab_size,) bool each, whether a token starts a word, and ends a sentence or a document
     subwords:  after add_language, the old tokens that the text of each new token splits into; else None
     prefix:    the token that a word or sentence is read after when its states are measured, None: it stands
                alone.  See prealign.word_states
@@ -193,13 +187,6 @@ class Corpus:
         n = min(n, len(stream) // width)
         return np.asarray(stream[:n * width]).reshape(n, width).astype(np.int64)
 
-    def reorder(self, rows, order_name):
-        """Rows of one language with its words in the order of a made-up language: (n, W) -> (n, W)."""
-        order, shift = language_order(order_name), rows[0, 0] // self.base_vocab * self.base_vocab
-        if order is None:
-            return rows
-        return permute_words(rows.reshape(-1) - shift, *self.classes, order).reshape(rows.shape) + shift
-
     # --- text and tokens ------------------------------------------------------------------------------------
 
     def encode(self, text, language=None, separator=True):
@@ -233,24 +220,8 @@ class Corpus:
                 texts.append(f"⟨{text}⟩" if run[0] >= self.base_vocab else text)
         return " ".join(texts)
 
-    def starts_word(self, tokens):
-        """True where a token starts a word: any shape -> the same shape, bool."""
-        return self.starts[tokens]
-
-    def sentence_ends(self):
-        """The tokens that end a sentence or a document, in all languages: -> set of ids."""
-        return set(np.flatnonzero(self.ends).tolist())
-
-    def separator(self, language):
-        """The token that opens a document: -> (1,) int64."""
-        return np.array([self.opening + self.offset[language]])
-
     def newline(self, language):
         return np.array(self.tokenizer.encode("\n").ids) + self.offset[language]              # (1,)
-
-    def language_name(self, language):
-        """The name of a language in prompts."""
-        return NAMES.get(language, language)
 
     def documents(self, language, split, n_tokens):
         """The documents in the first n_tokens of a stream: -> list of str."""
@@ -330,15 +301,9 @@ class Corpus:
         if task == "translate" and not (self.folder / "tasks" / f"translate.{split}.jsonl").exists():
             languages = self.languages[1:] if language == "en" else [language]
             return [translation(texts) for texts in self.parallel(languages, split, n)]
-
-        def wanted(item):
-            if difficulty is not None and item.difficulty != difficulty:
-                return False
-            if task == "same":                      # an English question about captions in another language
-                return language in item.candidates
-            return item.available_in(language)
-
-        return list(itertools.islice(filter(wanted, self._all_items(task, split)), n))
+        found = (item for item in self._all_items(task, split)
+                 if difficulty in (None, item.difficulty) and item.available_in(language))
+        return list(itertools.islice(found, n))
 
     def test_items(self, task, n, difficulty=None):
         """The first n test items in each language that has any: -> {language: [item, ...]}."""
@@ -357,8 +322,7 @@ class Corpus:
 
     def values(self):
         """The words that answer knowledge questions: -> set of tuples of token ids."""
-        items = self.items("knowledge", "test", self.most_test_items())
-        texts = {text for item in items for text in item.candidates_in("en")}
+        texts = {text for item in self._all_items("knowledge", "test") for text in item.candidates_in("en")}
         return {self.word(text.rstrip("."), "en") for text in texts}
 
     def exercises(self):

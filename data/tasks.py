@@ -23,6 +23,13 @@ MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonst
 
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
+# The languages that a form names; others are named by their code.
+NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",
+             et="Estonian", eu="Basque", fi="Finnish", fr="French", he="Hebrew", hi="Hindi", ht="Haitian",
+             hu="Hungarian", id="Indonesian", it="Italian", ja="Japanese", ko="Korean", nl="Dutch",
+             pl="Polish", pt="Portuguese", qu="Quechua", ro="Romanian", ru="Russian", sv="Swedish",
+             sw="Swahili", ta="Tamil", te="Telugu", th="Thai", tr="Turkish", uk="Ukrainian", ur="Urdu",
+             vi="Vietnamese", zh="Chinese")
 CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence
 
 
@@ -50,9 +57,9 @@ class Item:
         return self.candidates[language] if isinstance(self.candidates, dict) else self.candidates
 
     def available_in(self, language):
-        """Whether prompt and candidates exist in a language."""
-        parts = (part for part in (self.prompt, self.candidates) if isinstance(part, dict))
-        return all(language in part for part in parts)
+        """Whether prompt and candidates exist in a language; the prompts of `same` are always English."""
+        parts = [self.candidates] if self.task == "same" else [self.prompt, self.candidates]
+        return all(language in part for part in parts if isinstance(part, dict))
 
     def text(self, candidate, language):
         """The prompt completed by one candidate."""
@@ -188,7 +195,7 @@ def format_example(corpus, item, asked, answered, form=ANSWER, instruction=None)
 
     The phrase is encoded separately, so that another word order leaves it behind the question.
     """
-    phrase = form.format(corpus.language_name(answered))
+    phrase = form.format(NAMES.get(answered, answered))
     question = [corpus.encode(item.prompt_in(asked), asked, separator=False),
                 corpus.encode(phrase, instruction or asked, separator=False)]
     answer = corpus.encode(item.candidates_in(answered)[item.answer], answered, separator=False)
@@ -197,7 +204,7 @@ def format_example(corpus, item, asked, answered, form=ANSWER, instruction=None)
 
 def format_prompt(corpus, item, asked, answered, demonstrations=(), form=ANSWER, instruction=None):
     """A document of solved items, one per line, and the question of the item: -> token ids (n,)."""
-    parts = [corpus.separator(asked)]
+    parts = [corpus.encode("", asked)]                         # the document separator
     for example in demonstrations:
         parts += format_example(corpus, example, asked, answered, form, instruction)
     question, _ = format_example(corpus, item, asked, answered, form, instruction)
@@ -253,14 +260,3 @@ def instruction_examples(corpus, items, partner, asked, answered, equals):
         questions.append(format_prompt(corpus, item, a, t, form=form))
         answers.append(format_example(corpus, item, a, t, form)[1])
     return questions, answers
-
-
-def count_tokens(corpus, items, languages):
-    """Tokens of solved items in all languages in which they are available."""
-    total = 0
-    for item in items:
-        for name in languages:
-            if item.available_in(name):
-                text = item.prompt_in(name) if item.task == "translate" else item.solved(name)
-                total += len(corpus.encode(text, name))
-    return total

@@ -461,7 +461,7 @@ def bench_data(device, rounds, cache):
     rows, languages = train.text_rows(run, train.TEXT, 0, batch_size)
 
     def switch():
-        code_switch(rows, corpus.starts_word(rows), languages == 0, run.train_dictionary.table, 0.05,
+        code_switch(rows, corpus.starts[rows], languages == 0, run.train_dictionary.table, 0.05,
                     np.random.default_rng(0))
 
     optimizer = torch.optim.AdamW(run.model.parameters(), fused=True)

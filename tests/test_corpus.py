@@ -163,14 +163,6 @@ def test_permuted_languages_have_their_own_rows_and_their_own_order(corpus):
     assert corpus.decode(corpus.encode("Anna had the ball.", "shuffled-2")) == "⟨had Anna ball the.⟩"
 
 
-def test_text_takes_the_order_of_another_language_and_keeps_its_own_rows(corpus):
-    rows = corpus.validation_rows("clone", 3, 100)
-    english = rows.reshape(-1) - 400
-    expected = permute_words(english, *corpus.classes, 4) + 400
-    assert np.array_equal(corpus.reorder(rows, "shuffled-4").reshape(-1), expected)
-    assert np.array_equal(corpus.reorder(rows, "clone2"), rows)
-
-
 def test_decode_puts_brackets_around_what_is_not_english(corpus):
     mixed = np.concatenate((corpus.encode("Anna had", separator=False),
                             corpus.encode("the ball", "clone", separator=False),
@@ -182,7 +174,7 @@ def test_decode_puts_brackets_around_what_is_not_english(corpus):
 def test_a_word_starts_at_a_space_or_at_a_mark_in_every_language(corpus):
     for language in ("en", "clone"):
         tokens = corpus.encode("Quetzalcoatl met Tom, quickly.", language, separator=False)
-        starts = corpus.starts_word(tokens)
+        starts = corpus.starts[tokens]
         words = [corpus.tokenizer.decode((piece % 400).tolist())
                  for piece in np.split(tokens, np.flatnonzero(starts)[1:])]
         assert words == [" Quetzalcoatl", " met", " Tom", ",", " quickly", "."]
@@ -190,7 +182,7 @@ def test_a_word_starts_at_a_space_or_at_a_mark_in_every_language(corpus):
 
 @pytest.mark.parametrize("word", ["café", "naïve", "größer"])
 def test_a_word_with_an_accented_letter_is_one_word(corpus, word):
-    starts = corpus.starts_word(corpus.encode(word, separator=False))
+    starts = corpus.starts[corpus.encode(word, separator=False)]
     assert starts.tolist() == [True] + [False] * (len(starts) - 1)
 
 
@@ -198,10 +190,10 @@ def test_a_word_with_an_accented_letter_is_one_word(corpus, word):
                                          ("say 'no", 2), ("DON'T", 1), ("a-b", 2)])
 def test_a_contraction_is_one_word_and_never_switched_in_parts(corpus, text, words):
     tokens = corpus.encode(text, separator=False)
-    assert corpus.starts_word(tokens).sum() == words
+    assert corpus.starts[tokens].sum() == words
     row = np.append(tokens, [0, 0])[None]                                        # (1, T + 1)
     table = {corpus.word(part, "en"): [corpus.word("cat", "clone")] for part in ("don", "it", "he", "o", "say")}
-    switched, _ = code_switch(row, corpus.starts_word(row), np.array([True]), table, 1.0, np.random.default_rng(0))
+    switched, _ = code_switch(row, corpus.starts[row], np.array([True]), table, 1.0, np.random.default_rng(0))
     assert (switched >= 400).any() == text.startswith("say")
 
 

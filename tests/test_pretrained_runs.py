@@ -106,10 +106,10 @@ def test_the_text_of_a_folder_is_spelled_by_the_tokenizer_of_the_checkpoint(make
             assert tokens[0] == 1 and (tokens != 1).sum() == len(tokens) - 1
             assert corpus.decode(tokens) == text
             marks = text.count(".") + text.count(",")
-            assert corpus.starts_word(tokens).sum() == 1 + len(text.split()) + marks
+            assert corpus.starts[tokens].sum() == 1 + len(text.split()) + marks
     assert corpus.decode(corpus.encode("Straße 北", "de")) == "Straße 北"
     assert corpus.decode(corpus.newline("en")) == "\n" and len(corpus.newline("en")) == 1
-    assert corpus.newline("en")[0] in corpus.sentence_ends() and 1 in corpus.sentence_ends()
+    assert corpus.ends[corpus.newline("en")[0]] and corpus.ends[1]
     assert sorted(t.strip() for t in corpus.documents("de", "train", 10**6)) == sorted(source().text("de", "train"))
     english = corpus.encode(sentences("en", 0, 1)[0], "en")
     assert corpus.add_language("cs", 400) > 0 and corpus.vocab_size == meta["new_vocab"]["cs"]

@@ -126,7 +126,7 @@ def test_only_english_rows_are_switched_with_the_asked_probability(make, monkeyp
         list(train.pretrain(run, step))
     for rows, starts, switchable, ratio, vanilla in seen:
         assert np.array_equal(switchable, rows[:, 0] < run.corpus.base_vocab) and not switchable.all()
-        assert np.array_equal(starts, run.corpus.starts_word(rows)) and (ratio, vanilla) == (0.3, False)
+        assert np.array_equal(starts, run.corpus.starts[rows]) and (ratio, vanilla) == (0.3, False)
 
 
 def test_alignment_is_kept_up_at_its_interval_and_with_its_weight(make):

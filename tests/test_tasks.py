@@ -4,6 +4,7 @@ import pytest
 
 from align import instruction_rows
 from data import tasks
+from data.lab import measures
 from data.tasks import Item, candidate_rows, question_and_answer, score
 from model import IGNORE
 
@@ -149,7 +150,7 @@ def test_an_instruction_stands_between_question_and_answer(corpus):
     item = Item("nli", "lexical", "It was wet?", ("yes", "no"), 0)
     for language, phrase_in in (("clone", "en"), ("clone", "clone")):
         rows, start = candidate_rows(corpus, item, language, instruction=phrase_in)
-        parts = [corpus.separator(language), corpus.encode("It was wet?", language, separator=False),
+        parts = [corpus.encode("", language), corpus.encode("It was wet?", language, separator=False),
                  corpus.encode(f"Answer in {language}:", phrase_in, separator=False)]
         expected = np.concatenate(parts)
         assert np.array_equal(rows[0][:start], expected)
@@ -205,7 +206,7 @@ def test_tokens_of_samples_are_counted_once_per_language(corpus):
     translate = Item("translate", "contextual", "Anna saw Tom.", ("Anna saw Tom.",), 0)
     question = Item("nli", "lexical", "It was wet?", ("yes", "no"), 1)
     n = len(corpus.encode("Anna saw Tom.")) + len(corpus.encode("It was wet? no"))
-    assert tasks.count_tokens(corpus, [translate, question], ["en", "clone"]) == 2 * n
+    assert measures.count_tokens(corpus, [translate, question], ["en", "clone"]) == 2 * n
 
 
 def test_languages_of_items_are_those_in_which_all_are_available(corpus):
@@ -243,7 +244,7 @@ def test_exactly_the_tokens_behind_the_shared_ones_are_wanted(corpus, world):
 def test_demonstrations_have_the_form_of_the_question(corpus, form):
     item, solved = (Item("nli", "lexical", text, ("yes", "no"), 1) for text in ("It was wet?", "It was dry?"))
     asked, _ = tasks.format_example(corpus, item, "en", "clone", form)
-    parts = [corpus.separator("en"), *tasks.format_example(corpus, solved, "en", "clone", form), asked]
+    parts = [corpus.encode("", "en"), *tasks.format_example(corpus, solved, "en", "clone", form), asked]
     found = tasks.format_prompt(corpus, item, "en", "clone", (solved,), form)
     assert np.array_equal(found, np.concatenate(parts))
 

@@ -73,7 +73,7 @@ def split_words(corpus, texts, language):
     result = []
     for text in texts:
         tokens = np.asarray(text, np.int64)
-        parts = np.split(tokens, np.flatnonzero(corpus.starts_word(tokens)))
+        parts = np.split(tokens, np.flatnonzero(corpus.starts[tokens]))
         result.append([tuple(part.tolist()) for part in parts if len(part)])
     return result
 
@@ -127,7 +127,7 @@ def continuations(model, corpus, items, dev_items, asked, answered, k, seed, for
 
     None if a prompt and its answer exceed the context: demonstrations are never cut.
     """
-    stop, prompts, references = corpus.sentence_ends(), [], []
+    stop, prompts, references = set(np.flatnonzero(corpus.ends).tolist()), [], []
     for i, item in enumerate(items):
         examples = tasks.demonstrations(dev_items, k, i, seed)
         prompts.append(tasks.format_prompt(corpus, item, asked, answered, examples, form).tolist())

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.folder import FRACTION
+from data.folder import FRACTION, permute_words
 from data.lab.geometry import recall
 from data.lab.states import CAPTIONS, same_picture, to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
@@ -39,11 +39,11 @@ def log_probs(model, tokens, wanted=None):
 def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
     """Loss of every token of the first rows of a validation or test stream: -> (rows, T) in nats.
 
-    order: name of a made-up language whose word order the rows get
+    order: of the words of English, see permute_words
     """
     rows = corpus.validation_rows(language, n_rows, model.config.context_len + 1, split)
     if order:
-        rows = corpus.reorder(rows, order)
+        rows = permute_words(rows.flatten(), *corpus.classes, order).reshape(rows.shape)
     n = min(max(SCORES // (rows.shape[1] * model.config.vocab_size), 1), 32)     # rows at once
     return np.concatenate([-log_probs(model, rows[i:i + n]) for i in range(0, len(rows), n)])
 
@@ -77,7 +77,7 @@ def language_model(model, corpus):
     if corpus.disjoint:
         result["foreign_mass_in_english"] = foreign_probability(model, corpus, 64)
     if corpus.word_order:
-        losses = losses_per_token(model, corpus, "en", ROWS, split, "shuffled-4")
+        losses = losses_per_token(model, corpus, "en", ROWS, split, order=4)
         result["perplexity_in_other_order"] = dict(en=float(np.exp(losses.mean())))
     return result
 

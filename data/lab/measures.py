@@ -12,6 +12,7 @@ evaluate_all, and give it a row in tables.tsv.
 """
 import json
 import math
+from itertools import product
 
 from tqdm import tqdm
 
@@ -20,7 +21,6 @@ from data.lab.likelihood import (ROWS, chance, in_context, instructed, knowledge
                                  losses_per_token)
 from data.lab.states import (afp_states, contextuality, lexicon, linear_probes, sentences,
                              translation_states, word_cosine, words)
-from data.tasks import count_tokens
 
 # --- training -----------------------------------------------------------------------------------------------
 
@@ -60,6 +60,16 @@ def probe(model, corpus, dictionary, stage, last):
         losses = {name: losses_per_token(model, corpus, name, n_rows).mean() for name in corpus.languages}
         found["val"] = {name: round(float(loss), 4) for name, loss in losses.items()}
     return found
+
+
+def count_tokens(corpus, items, languages):
+    """Tokens of solved items in all languages in which they are available."""
+    total = 0
+    for item, name in product(items, languages):
+        if item.available_in(name):
+            text = item.prompt_in(name) if item.task == "translate" else item.solved(name)
+            total += len(corpus.encode(text, name))
+    return total
 
 
 def of_training(run, resets):

@@ -97,7 +97,7 @@ def lexicon(model, corpus, middle):
 def context_states(model, corpus, language, n_rows):
     """Final states of the tokens in validation text that are a whole word: -> (N, D), types (N,)."""
     rows = corpus.validation_rows(language, n_rows, model.config.context_len)                # (B, T)
-    starts = corpus.starts_word(rows)
+    starts = corpus.starts[rows]
     # a token is a whole word if the next token starts a word, too
     whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                                 # (B, T)
     states = model.hidden(to_device(model, rows))[-1].float().cpu()                          # (B, T, D)
