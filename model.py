@@ -13,7 +13,6 @@ GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate sa
 import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -282,22 +281,6 @@ def lr_multiplier(step, steps, warmup):
     if step < rise:
         return (step + 1) / rise
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
-
-
-def choose_dtype(device):
-    """The dtype to compute in: "bfloat16" if the device has instructions for it, else "float32".
-
-    The answer depends on the machine alone, so all runs of a study on one machine use the same dtype.
-    """
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    cpuinfo, features = Path("/proc/cpuinfo"), []
-    if hasattr(torch.cpu, "get_capabilities"):
-        features = [name for name, value in torch.cpu.get_capabilities().items() if value]
-    elif cpuinfo.exists():                                     # an older torch on Linux
-        features = cpuinfo.read_text(encoding="utf-8").split()
-    native = {"avx512_bf16", "amx_bf16", "bf16"}.intersection(features)          # "bf16" is ARM's name
-    return "bfloat16" if native and torch.backends.mkldnn.is_available() else "float32"
 
 
 def lm_loss(logits, targets, count=None):

@@ -80,11 +80,10 @@ def recipe(run):
 
 
 def forgetting(cfg):
-    """The schedule of embedding resets in pretraining, None for other methods."""
-    if "forget" not in cfg.methods:
-        return None
-    return Forgetting(cfg.pretrain_steps, cfg.reset_every, cfg.reset_from, cfg.reset_until,
-                      cfg.reset_fraction, cfg.reset_blend, cfg.reset_optimizer, cfg.seed)
+    """The schedule of embedding resets in pretraining, without resets for other methods."""
+    every = cfg.reset_every if "forget" in cfg.methods else 0
+    return Forgetting(cfg.pretrain_steps, every, cfg.reset_from, cfg.reset_until, cfg.reset_fraction,
+                      cfg.reset_blend, cfg.reset_optimizer, cfg.seed)
 
 
 def param_groups(run, lr, model=None):
@@ -139,9 +138,9 @@ def adapt(run, step):
 
     The old text keeps the new rows from taking the place of the old ones in the softmax.
     """
-    cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step))
-    old, _ = text_rows(run, REPLAY, step, round(cfg.adapt_replay * cfg.adapt_batch))         # (n, T + 1)
-    language = np.full(cfg.adapt_batch - len(old), len(run.corpus.languages) - 1)            # (B - n,)
+    cfg, rng, B = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step)), 2 * run.cfg.batch_size
+    old, _ = text_rows(run, REPLAY, step, round(cfg.adapt_replay * B))                       # (n, T + 1)
+    language = np.full(B - len(old), len(run.corpus.languages) - 1)                          # (B - n,)
     new = run.corpus.rows(rng, len(language), cfg.context_len + 1, language)                 # (B - n, T + 1)
     rows = np.concatenate((new, old))                                                        # (B, T + 1)
     return lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
@@ -343,16 +342,7 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
     if cfg.from_run and not cfg.stages:
         raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
-    for flag in ("from_run", "body_from"):
-        source = getattr(cfg, flag)
-        if source and Path(source).resolve() == Path(out).resolve():
-            raise UserError(f"--{flag} {source} is the folder of this run: give another --out")
-    most = run.corpus.most_test_items()
-    if cfg.eval_items > most > 0:
-        raise UserError(f"--eval_items {cfg.eval_items}: {run.corpus.folder} has at most {most} test items "
-                        "of a task and difficulty")
-    if fresh or run.read("summary.json") is None:              # there is something to train
-        run.check_data()
+    run.check(fresh)
     with run.lock():
         if fresh:
             run.clear()

@@ -31,12 +31,8 @@ class Dictionary:
     """
 
     def __init__(self, entries):
-        """Raises UserError if there is no entry, or if a word has two entries."""
-        if not entries:
-            raise UserError("the dictionary is empty: it needs at least two words with a translation")
         self.entries, self.table = entries, dict(entries)
-        if len(self.table) < len(entries):
-            raise UserError("the dictionary lists a word twice: put all its translations into one entry")
+        assert len(self.table) == len(entries) > 0             # no word has two entries
 
     def __len__(self):
         return len(self.entries)

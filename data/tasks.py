@@ -74,12 +74,6 @@ class Item:
         return self.solved(language) if self.task == CONTINUATION else self.prompt_in(language)
 
 
-def languages_of(corpus, items):
-    """Indices of the corpus languages in which all items are available: -> list, empty without items."""
-    return [i for i, name in enumerate(corpus.languages)
-            if items and all(item.available_in(name) for item in items)]
-
-
 def pad(rows):
     """Pad rows on the right: -> tokens (B, W) int64, padded with 0; mask (B, W) bool, true on tokens."""
     lengths = np.array([len(row) for row in rows])                               # (B,)

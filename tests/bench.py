@@ -38,9 +38,10 @@ from torch import nn  # noqa: E402
 import train  # noqa: E402
 from data.lab import measures  # noqa: E402
 from data.lab.options import parse_args  # noqa: E402
+from data.lab.processes import choose_dtype  # noqa: E402
 from data.lab.run import Run  # noqa: E402
 from data.world.world import World  # noqa: E402
-from model import (GPT, ModelConfig, choose_dtype, contrastive_loss, lm_loss, lr_multiplier,  # noqa: E402
+from model import (GPT, ModelConfig, contrastive_loss, lm_loss, lr_multiplier,  # noqa: E402
                    plain_contrastive_loss)
 from prealign import code_switch, word_alignment_loss  # noqa: E402
 

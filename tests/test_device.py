@@ -4,6 +4,7 @@ The meta device takes the place of the GPU: its tensors have shapes but no value
 one.  NoWaiting also refuses what the meta device allows and what makes the program wait for a GPU.
 """
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from data.lab.options import PRESETS, Config
-from data.lab.processes import Processes
+from data.lab.processes import Processes, choose_dtype
 from data.lab.run import Run
 from data.lab.runs import RunFolder, load_checkpoint
 from gpu import SMALL, some_steps, stage_of
@@ -136,3 +137,34 @@ def test_every_preset_makes_a_step_and_a_checkpoint_without_memory_for_it(name, 
     assert {k: p.shape for k, p in other.state_dict().items()} == {
         k: p.shape for k, p in model.state_dict().items()}
     assert len(checkpoint["optimizer"]["state"]) == len(list(model.parameters()))
+
+
+# --- choose_dtype -------------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
+    found = {choose_dtype(CPU) for _ in range(5)}
+    assert len(found) == 1
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():                                                    # Linux
+        flags = cpuinfo.read_text(encoding="utf-8").split()
+        assert (found == {"bfloat16"}) == any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@pytest.mark.parametrize("features, expected", [
+    (dict(avx512_f=True, avx512_bf16=False, amx_bf16=False), "float32"),
+    (dict(avx512_f=True, avx512_bf16=True), "bfloat16"), (dict(amx_bf16=True), "bfloat16"),
+    (dict(neon=True, bf16=True), "bfloat16"), (dict(neon=True, bf16=False), "float32"), ({}, "float32")])
+def test_bfloat16_needs_instructions_of_the_cpu(monkeypatch, features, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert choose_dtype(CPU) == expected
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)    # torch without fast kernels
+    assert choose_dtype(CPU) == "float32"
+
+
+def test_an_older_torch_that_does_not_report_instructions_gives_the_same_dtype(monkeypatch):
+    before = choose_dtype(CPU)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_dtype(CPU) == before or not Path("/proc/cpuinfo").exists()

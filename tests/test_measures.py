@@ -19,7 +19,7 @@ from data import folder as folders
 from data.corpus import Corpus, Dictionary
 from data.folder import permute_words
 from data.lab import geometry, likelihood, measures, states
-from data.tasks import FAMILIES, WITHIN_REACH
+from data.tasks import FAMILIES, WITHIN_REACH, Item
 from model import GPT, ModelConfig
 
 WORDS = {"Anna": "Änne", "Tom": "Thom", "saw": "sah", "dog": "Hund", "cat": "Katze", "ball": "Bällchen",
@@ -528,6 +528,15 @@ def test_parallel_states_are_those_of_each_language_at_the_level_and_pooling_of_
     assert torch.allclose(short["clone"][0], high[torch.from_numpy(tokens)].mean(dim=0))
 
 
+def test_states_are_compared_in_the_languages_in_which_all_items_are_available(clones, monkeypatch):
+    model = Table([by_language(clones)] * 2)
+    some = [Item("translate", "", {"en": "Anna saw Tom.", name: "Anna saw Tom."}, ["x"], 0)
+            for name in ("clone", "reversed", "clone")]
+    for items, names in ((some[:1], ["en", "clone"]), (some, ["en"]), ([], [])):
+        monkeypatch.setattr(clones, "items", lambda *args, items=items: items)
+        assert list(states.parallel_states(model, clones, 3, config())) == names
+
+
 def test_geometry_of_the_states_that_mcl_compares(clones, monkeypatch):
     vectors = dict(en=angles(0, 10, 20), clone=angles(0, 60, 90), reversed=angles(0, 10, 20))
     asked = []
@@ -844,7 +853,7 @@ def test_measures_of_the_training_itself(real):
     assert found["afp"] == dict(samples=3, tokens=n, share=n / 1000)
     assert found["adapt"] == dict(de=dict(perplexity={"10": pytest.approx(8), "20": pytest.approx(4)}))
     run.cfg.stages = dict(pretrain=60)
-    assert measures.of_training(run, None) == {}
+    assert measures.of_training(run, SimpleNamespace(at=[])) == {}
 
 
 def test_the_log_has_the_loss_of_validation_text_and_the_cosines_of_translations(real):

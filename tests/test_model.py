@@ -2,14 +2,13 @@
 import itertools
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from data.lab.options import PRESETS
-from model import (GPT, IGNORE, Block, ModelConfig, RMSNorm, attend, choose_dtype, generate, lm_loss,
+from model import (GPT, IGNORE, Block, ModelConfig, RMSNorm, attend, generate, lm_loss,
                    lr_multiplier, rotary_table, rotate)
 
 SMALL = ModelConfig(vocab_size=50, n_layer=2, n_head=4, d_model=32, context_len=16)
@@ -490,37 +489,6 @@ def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine_to_a_tenth():
     assert all(a > b for a, b in zip(rates[10:], rates[11:]))
     assert type(lr_multiplier(0, 1, 0.0)) is float and lr_multiplier(0, 1, 0.0) == 1.0
     assert [lr_multiplier(step, 10, 0.25) for step in range(3)] == pytest.approx([1 / 2, 1, 1])    # 2.5 -> 2
-
-
-# --- choose_dtype -------------------------------------------------------------------------------------------
-
-CPU = torch.device("cpu")
-
-
-def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
-    found = {choose_dtype(CPU) for _ in range(5)}
-    assert len(found) == 1
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():                                                    # Linux
-        flags = cpuinfo.read_text(encoding="utf-8").split()
-        assert (found == {"bfloat16"}) == any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-@pytest.mark.parametrize("features, expected", [
-    (dict(avx512_f=True, avx512_bf16=False, amx_bf16=False), "float32"),
-    (dict(avx512_f=True, avx512_bf16=True), "bfloat16"), (dict(amx_bf16=True), "bfloat16"),
-    (dict(neon=True, bf16=True), "bfloat16"), (dict(neon=True, bf16=False), "float32"), ({}, "float32")])
-def test_bfloat16_needs_instructions_of_the_cpu(monkeypatch, features, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
-    assert choose_dtype(CPU) == expected
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)    # torch without fast kernels
-    assert choose_dtype(CPU) == "float32"
-
-
-def test_an_older_torch_that_does_not_report_instructions_gives_the_same_dtype(monkeypatch):
-    before = choose_dtype(CPU)
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_dtype(CPU) == before or not Path("/proc/cpuinfo").exists()
 
 
 # --- generate -----------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_what_is_derived_from_options():
     cfg = Config(method="prealign+align", prealign_steps=30, prealign_rows=4, batch_size=8, steps=100)
     assert cfg.pretrain_steps == 100 - 30 * 4 // 8 and cfg.methods == {"prealign", "align"}
     assert replace(cfg, method="align").pretrain_steps == 100
-    assert cfg.text_tokens == 100 * 8 * 128 and cfg.adapt_batch == 16 and cfg.written_items == 50
+    assert cfg.text_tokens == 100 * 8 * 128 and cfg.written_items == 50
     assert Config().written_items == 0 and replace(cfg, generate_items=3).written_items == 3
     assert Config(method="forget").new_language == "clone2" and Config().new_language == ""
     assert Config(method="forget", adapt_to="none").new_language == ""

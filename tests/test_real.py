@@ -268,7 +268,6 @@ def test_an_item_without_the_language_that_was_drawn_gets_one_that_it_has(corpus
     drawn = np.array([2, 1, 2]), np.array([2, 0, 2]), np.array([0, 1, 0])
     partner, asked, told = tasks.target_languages(corpus, some, *drawn)
     assert partner.tolist() == [1, 2, 2] and asked.tolist() == [1, 0, 2] and told.tolist() == [0, 2, 0]
-    assert tasks.languages_of(corpus, some) == [0] and tasks.languages_of(corpus, []) == []
 
 
 # --- what a folder sets -------------------------------------------------------------------------------------

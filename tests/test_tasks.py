@@ -209,12 +209,6 @@ def test_tokens_of_samples_are_counted_once_per_language(corpus):
     assert measures.count_tokens(corpus, [translate, question], ["en", "clone"]) == 2 * n
 
 
-def test_languages_of_items_are_those_in_which_all_are_available(corpus):
-    both, one = Item("x", "", dict(en="a", clone="b"), ["c"], 0), Item("x", "", dict(en="a"), ["c"], 0)
-    assert tasks.languages_of(corpus, [both]) == [0, 1] and tasks.languages_of(corpus, [both, one]) == [0]
-    assert tasks.languages_of(corpus, []) == []
-
-
 # --- long texts, wanted positions, demonstrations with a phrase ---------------------------------------------
 
 def test_a_text_whose_candidates_alone_are_too_long_keeps_one_shared_token_and_loses_its_end():

@@ -75,10 +75,10 @@ def count_tokens(corpus, items, languages):
 def of_training(run, resets):
     """Measures of how a run was trained: -> dict with recovery, afp and adapt, of the stages that it has.
 
-    run: data/lab/run.py;  resets: the schedule of embedding resets, or None
+    run: data/lab/run.py;  resets: the schedule of embedding resets
     """
     cfg, result = run.cfg, {}
-    if resets and resets.at and "pretrain" in cfg.stages:
+    if resets.at and "pretrain" in cfg.stages:
         result["recovery"] = recovery(run.curve("pretrain", "lm"), resets.at)
     if "align sentences" in cfg.stages:
         samples, languages = run.training_samples(), [0, *run.aligned_languages()]

@@ -203,11 +203,6 @@ class Config:
         return "" if self.adapt_to == "none" else self.adapt_to or default
 
     @property
-    def adapt_batch(self):
-        """Sequences per step of learning the new language."""
-        return 2 * self.batch_size
-
-    @property
     def aligns_sentences(self):
         """Whether the run has a stage of AFP."""
         weights = (self.afp_mcl_weight, self.afp_cit_weight, self.afp_word_weight)

@@ -9,6 +9,7 @@ import ctypes
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +44,22 @@ def peak_memory(device):
         return 0.0
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**30 if sys.platform == "darwin" else 2**20)                 # bytes, or KiB
+
+
+def choose_dtype(device):
+    """The dtype to compute in: "bfloat16" if the device has instructions for it, else "float32".
+
+    The answer depends on the machine alone, so all runs of a study on one machine use the same dtype.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    cpuinfo, features = Path("/proc/cpuinfo"), []
+    if hasattr(torch.cpu, "get_capabilities"):
+        features = [name for name, value in torch.cpu.get_capabilities().items() if value]
+    elif cpuinfo.exists():                                     # an older torch on Linux
+        features = cpuinfo.read_text(encoding="utf-8").split()
+    native = {"avx512_bf16", "amx_bf16", "bf16"}.intersection(features)          # "bf16" is ARM's name
+    return "bfloat16" if native and torch.backends.mkldnn.is_available() else "float32"
 
 
 class Processes:

@@ -12,11 +12,11 @@ from data.corpus import Corpus
 from data.files import UserError
 from data.folder import checksum
 from data.lab.options import EVALUATION, NEUTRAL, Config, flags_of, load_config
-from data.lab.processes import init_distributed
+from data.lab.processes import choose_dtype, init_distributed
 from data.lab.runs import RunFolder, device_of, load_checkpoint
 from data.pretrained import load_pretrained
 from data.world import build
-from model import GPT, ModelConfig, choose_dtype, lm_loss
+from model import GPT, ModelConfig, lm_loss
 
 
 def identity(cfg, data_used):
@@ -137,9 +137,19 @@ class Run(RunFolder):
                             "--d_model and so on")
         return state["model"]
 
-    def check_data(self):
-        """Raise UserError, before anything is deleted or trained, if the folder lacks what a stage needs."""
+    def check(self, fresh=False):
+        """Raise UserError, before anything is deleted or trained, for options that cannot be carried out."""
         cfg, corpus = self.cfg, self.corpus
+        for flag in ("from_run", "body_from"):
+            source = getattr(cfg, flag)
+            if source and Path(source).resolve() == self.out.resolve():
+                raise UserError(f"--{flag} {source} is the folder of this run: give another --out")
+        most = corpus.most_test_items()
+        if cfg.eval_items > most > 0:
+            raise UserError(f"--eval_items {cfg.eval_items}: {corpus.folder} has at most {most} test items "
+                            "of a task and difficulty")
+        if not fresh and self.read("summary.json") is not None:
+            return                                             # there is nothing to train
         if "adapt" in cfg.stages and cfg.new_language not in corpus.meta["new"]:
             raise UserError(f"--adapt_to {cfg.new_language}: {corpus.folder} has the new languages "
                             f"{', '.join(corpus.meta['new']) or '(none)'}: prepare it with --new")

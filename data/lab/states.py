@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from align import sentence_states
 from data.lab.geometry import (alignment, centred, logistic_regression, nearest, recall, retrieval,
                                self_similarity, uniformity)
-from data.tasks import languages_of, pad, pad_after, parallel_sentences
+from data.tasks import pad, pad_after, parallel_sentences
 from prealign import word_states
 
 PAIRS = 1000                         # sentence pairs per language; all sentences are candidates in retrieval
@@ -156,11 +156,13 @@ def parallel_states(model, corpus, n, cfg):
     Row i is the same sentence in every language.  Languages that lack one of the sentences are left out.
     """
     items, result = corpus.items("translate", "test", n), {}
-    for index in languages_of(corpus, items):
+    for index, name in enumerate(corpus.languages):
+        if not items or not all(item.available_in(name) for item in items):
+            continue
         tables = parallel_sentences(corpus, items, [index] * len(items), model.config.context_len)
         tokens, mask = (to_device(model, table[len(items):]) for table in tables)            # (N, W) each
         states = sentence_states(model, tokens, mask, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
-        result[corpus.languages[index]] = states.cpu()
+        result[name] = states.cpu()
     return result
 
 
