@@ -27,7 +27,6 @@ class ModelConfig:
     """The sizes of a GPT.  vocab_size counts the rows of all languages together.
 
     The options of the second half are those of public checkpoints, see data/pretrained.py.
-    Raises ValueError if d_model does not split into n_head heads of an even width, or n_head into n_kv_head.
     """
     vocab_size: int
     n_layer: int = 4
@@ -98,17 +97,13 @@ def mask_between(owner, dtype):
     return mask[:, None]                                                         # (B, 1, T, T)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(nn.RMSNorm):
     """Scale vectors to a root mean square of one, then by a learned weight [Zhang & Sennrich 2019]."""
-
-    def __init__(self, d_model, eps=1e-5):
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
 
     def forward(self, x):
         """x (..., D) -> the same shape and dtype."""
         with torch.autocast(x.device.type, enabled=False):     # on CUDA it would turn bfloat16 into float32
-            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=self.eps)
+            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Block(nn.Module):
@@ -273,10 +268,7 @@ def merge_adapters(model):
 
 
 def lr_multiplier(step, steps, warmup):
-    """Factor of the peak learning rate at a step: a linear warm-up, then a cosine decay to 0.1.
-
-    warmup: share of the steps.  Returns a float
-    """
+    """Factor of the peak learning rate: a linear warm-up (a share of the steps), a cosine decay to 0.1."""
     rise = max(round(warmup * steps), 1)                                         # steps of the warm-up
     if step < rise:
         return (step + 1) / rise

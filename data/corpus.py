@@ -86,10 +86,7 @@ class Corpus:
     """
 
     def __init__(self, folder, languages=None):
-        """languages: those of the run, English first; by default all of the folder.
-
-        Raises UserError for a folder that was not prepared (read_meta) or that lacks a language.
-        """
+        """languages: those of the run, English first; by default all of the folder."""
         self.folder, self.meta = Path(folder), read_meta(folder)
         known = self.meta["languages"]
         self.languages = list(languages or known)
@@ -124,7 +121,7 @@ class Corpus:
     def add_language(self, name, n_tokens):
         """Add a language that tokenizer and pretraining have not met, with n_tokens of training text.
 
-        -> number of rows that it adds to the vocabulary.  Raises UserError for one that the folder lacks.
+        -> number of rows that it adds to the vocabulary
         """
         self.meta = read_meta(self.folder)          # the world writes a new language when it is needed
         if name not in self.meta["new"]:
@@ -322,10 +319,9 @@ class Corpus:
         return {self.word(text.rstrip("."), "en") for text in texts}
 
     def exercises(self):
-        """English training items of all tasks.  Raises UserError if there are none."""
-        found = self.items("exercise", "train", 6000)
-        if not found:
-            found = [item for task in self.transfer for item in self.items(task, "train", 6000)]
+        """English training items of all tasks."""
+        found = self.items("exercise", "train", 6000) or [
+            item for task in self.transfer for item in self.items(task, "train", 6000)]
         if not found:
             raise UserError(f"{self.folder} has no English items for instruction tuning (scene or who)")
         return found
@@ -335,7 +331,6 @@ class Corpus:
 
         The others are exercises.  A folder without exercises has sentences whose second half continues the
         first; there the items of the tasks are not used, because they measure transfer.
-        Raises UserError if the folder has too few.
         """
         if self.items("exercise", "train", 1):
             n_translations = round(n * translations)

@@ -66,10 +66,7 @@ def seal(meta):
 
 
 def read_meta(folder):
-    """Read meta.json of a folder and check that all files are as they were written: -> dict.
-
-    Raises UserError if the folder was not prepared, has another format, or was changed since.
-    """
+    """Read meta.json of a folder and check that all files are as they were written: -> dict."""
     def check(intact, problem):
         if not intact:
             raise UserError(f"{problem}: prepare the folder again")
@@ -136,10 +133,7 @@ def token_classes(tokenizer, n=None, separator=0):
 
 
 def language_order(name):
-    """The word order of a made-up language: None keeps that of English, 0 reverses, k shuffles windows of k.
-
-    Raises UserError for an unknown name.
-    """
+    """The word order of a made-up language: None that of English, 0 reversed, k shuffled in windows of k."""
     if not LANGUAGE.fullmatch(name):
         raise UserError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or "
                         "shuffled-K (K >= 2)")
@@ -224,9 +218,8 @@ def write_lines(path, lines):
     """Write lines one at a time: -> the number of lines."""
     n = 0
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for line in lines:
+        for n, line in enumerate(lines, 1):
             file.write(line + "\n")
-            n += 1
     return n
 
 

@@ -37,10 +37,7 @@ FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
 
 
 def assignments(flag, values, n_files=1):
-    """Split ["de=a.txt", ...]: -> {"de": "a.txt"}, or {"de": ["a.en", "a.de"]} for two files each.
-
-    Raises UserError for another form and for a file that does not exist.
-    """
+    """Split ["de=a.txt", ...]: -> {"de": "a.txt"}, or {"de": ["a.en", "a.de"]} for two files each."""
     found = {}
     for text in values:
         name, _, value = text.partition("=")

@@ -36,44 +36,52 @@ ONLY = dict(hidden_act="silu", attention_bias=False, mlp_bias=False, use_sliding
 
 # --- config.json --------------------------------------------------------------------------------------------
 
-def model_config(path, config, context_len=None):
-    """The ModelConfig of an opened config.json: -> ModelConfig.  Raises UserError, naming the key."""
-    def check(fits, key, value, wanted):
+def read_config(folder, context_len=None):
+    """The config.json of a public checkpoint: -> ModelConfig, the content of the file.
+
+    context_len: the longest text in tokens; by default that of the checkpoint, but at most 8192
+    """
+    path = Path(folder) / "config.json"
+    config = content = read_json(path, "download it again")
+    if config is None:
+        raise UserError(f"{folder} holds no pretrained model (it has no config.json)")
+
+    def check(fits, key, wanted):
         if not fits:
-            raise UserError(f"{path}: {key} is {json.dumps(value):.60}; this program reads only {wanted}")
+            value = json.dumps(config.get(key))
+            raise UserError(f"{path}: {key} is {value:.60}; this program reads only {wanted}")
 
     def number(key, kind, default=None):
-        value = config.get(key)
-        value = default if value is None else value
-        check(type(value) in (int, kind) and 0 < value < 2**24, key, value, "positive numbers below 2^24")
+        value = default if config.get(key) is None else config[key]
+        check(type(value) in (int, kind) and 0 < value < 2**24, key, "positive numbers below 2^24")
         return value
 
     kind = config.get("model_type")
-    check(kind in [*ARCHITECTURES], "model_type", kind, " and ".join(ARCHITECTURES))
+    check(kind in [*ARCHITECTURES], "model_type", " and ".join(ARCHITECTURES))
     for key, only in ONLY.items():
-        check(config.get(key) in (None, only), key, config.get(key), json.dumps(only))
-    if kind == "llama":                                        # qwen2 has use_sliding_window to turn it off
-        check(config.get("sliding_window") is None, "sliding_window", config.get("sliding_window"), "null")
+        check(config.get(key) in (None, only), key, json.dumps(only))
+    # qwen2 has use_sliding_window to turn it off
+    check(kind != "llama" or config.get("sliding_window") is None, "sliding_window", "null")
     layers = config.get("layer_types") or []
-    check(layers == ["full_attention"] * len(layers), "layer_types", layers, "full_attention")
+    check(layers == ["full_attention"] * len(layers), "layer_types", "full_attention")
     for key in ("rope_scaling", "rope_parameters"):            # the older and the newer name
         rope = config.get(key) or {}
         plain = isinstance(rope, dict) and {*rope} <= {"rope_theta", "rope_type"}
-        check(plain and rope.get("rope_type", "default") == "default", key, rope, "null and the default type")
+        check(plain and rope.get("rope_type", "default") == "default", key, "null and the default type")
         config = config | rope
     sizes = {name: number(key, int) for name, key in SIZES.items()}
     sizes["context_len"] = min(context_len or LONGEST["context"], sizes["context_len"])
     heads = number("num_attention_heads", int)
     width = sizes["d_model"] // heads
-    check(number("head_dim", int, width) == width, "head_dim", config.get("head_dim"),
-          "hidden_size / num_attention_heads")
+    check(number("head_dim", int, width) == width, "head_dim", "hidden_size / num_attention_heads")
     try:
-        return ModelConfig(
+        sizes = ModelConfig(
             **sizes, n_kv_head=number("num_key_value_heads", int, heads), gated=True,
             attention_bias=kind == "qwen2", tied=config.get("tie_word_embeddings") is True,
             rope_base=float(number("rope_theta", float, 10_000.0)), norm_eps=number("rms_norm_eps", float))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+    return sizes, content
 
 
 def named_tensors(model):
@@ -143,19 +151,6 @@ def stored_tensor(name, shape, path, entry, data, start):
     if not good or offsets[0] < 0 or offsets[1] - offsets[0] != n * size or start + offsets[1] > len(data):
         raise UserError(f"{path} is damaged ({name} does not lie within the file): download it again")
     return torch.frombuffer(data, dtype=DTYPES[dtype], count=n, offset=start + offsets[0]).view(shape)
-
-
-def read_config(folder, context_len=None):
-    """The config.json of a public checkpoint: -> ModelConfig, the content of the file.
-
-    context_len: the longest text in tokens; by default that of the checkpoint, but at most 8192
-    Raises UserError if the folder is damaged or holds a model that a GPT cannot represent.
-    """
-    path = Path(folder) / "config.json"
-    config = read_json(path, "download it again")
-    if config is None:
-        raise UserError(f"{folder} holds no pretrained model (it has no config.json)")
-    return model_config(path, config, context_len), config
 
 
 def load_pretrained(folder, context_len=None):

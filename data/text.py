@@ -18,10 +18,7 @@ UNBROKEN = re.compile(rf"(?<!\w)\w{{{WORD + 1}}}|(?<![^\w\s])[^\w\s]{{{WORD + 1}
 
 
 def lines_of(path):
-    """Yield (line number, cleaned text) for every line of a text file.
-
-    Raises UserError naming the file and, for text that is not UTF-8, the line.
-    """
+    """Yield (line number, cleaned text) for every line of a text file."""
     opened = gzip.open if str(path).endswith(".gz") else open
     number = 0
     try:
@@ -58,10 +55,7 @@ def documents_of(path):
 
 
 def pairs_of(first, second):
-    """Yield the sentence pairs (str, str) of two aligned files; pairs with an empty side are left out.
-
-    Raises UserError if one file has more lines than the other.
-    """
+    """Yield the sentence pairs (str, str) of two aligned files; pairs with an empty side are left out."""
     lines = itertools.zip_longest(lines_of(first), lines_of(second))
     for number, (one, other) in enumerate(lines):
         if not one or not other:

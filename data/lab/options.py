@@ -302,7 +302,6 @@ def parse_args(argv, description=""):
     """Command line -> (Config, modes).  modes holds the other flags; modes.given: {option: value} as given.
 
     --sample, --export and --eval_only take the options of the run in --out, or in the default folder.
-    Raises UserError for every mistake.
     """
     for word in argv:
         if re.search("[\0\ud800-\udfff]", word):
@@ -426,10 +425,7 @@ def options_of_folder(options, given):
 # --- runs and their names -----------------------------------------------------------------------------------
 
 def load_config(folder):
-    """The Config of the run in a folder; options that are newer than the run have their defaults.
-
-    Raises UserError if config.json is missing or damaged, or holds options that are not known here.
-    """
+    """The Config of the run in a folder; options that are newer than the run have their defaults."""
     path = Path(folder) / "config.json"
     content = read_json(path, TRAIN_AGAIN)
     if content is None:

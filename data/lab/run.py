@@ -90,10 +90,7 @@ class Run(RunFolder):
         return Corpus(folder)
 
     def _first_model(self):
-        """A model with random weights, or the public checkpoint: -> GPT on the CPU.
-
-        Raises UserError if the folder was prepared with another tokenizer than that of the checkpoint.
-        """
+        """A model with random weights, or the public checkpoint: -> GPT on the CPU."""
         cfg = self.cfg
         if not cfg.pretrained:
             config = ModelConfig(
@@ -116,7 +113,7 @@ class Run(RunFolder):
         return choose_dtype(self.device)
 
     def _weights_of(self, flag, stage):
-        """The weights of the finished run that a flag names.  Raises UserError if they do not fit here."""
+        """The weights of the finished run that a flag names."""
         run = RunFolder(getattr(self.cfg, flag))
         where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
         cfg, data_used = load_config(run.out), (run.read("config.json") or {}).get("data_used", self.digest)
@@ -185,10 +182,7 @@ class Run(RunFolder):
             asdict(self.cfg) | dict(data_used=self.digest, dtype_used=self.dtype), indent=1))
 
     def enter(self, load_only=False):
-        """Create the run in the folder, or load its last checkpoint.  load_only: change no file.
-
-        Raises UserError if the folder holds another configuration or no checkpoint that can be used.
-        """
+        """Create the run in the folder, or load its last checkpoint.  load_only: change no file."""
         self.load_only = load_only
         if load_only and self.cfg.stages and not self.has_checkpoint():
             raise UserError(f"{self.out} holds no checkpoint: train first with python train.py "
@@ -257,7 +251,7 @@ class Run(RunFolder):
         return [i for i, name in enumerate(self.corpus.languages) if i and name not in left_out]
 
     def training_samples(self):
-        """The samples that AFP learns from.  Raises UserError if the folder has too few."""
+        """The samples that AFP learns from."""
         languages = [self.corpus.languages[i] for i in self.aligned_languages()]
         return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages)
 

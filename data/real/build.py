@@ -220,8 +220,6 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
     disjoint: give every language its own token ids (control)
     max_...:  of training, for each language: documents (but of English), sentence pairs, dictionary words
     checkpoint: folder of a public checkpoint whose tokenizer is taken instead of training one
-
-    Raises UserError for a mistake in the data or a folder that exists, OSError if the disk is full.
     """
     folder = Path(folder)
     if folder.exists():

@@ -67,10 +67,7 @@ def check(path, name):
 
 
 def fetch(url, path):
-    """Download a file of a few megabytes, completely or not at all.
-
-    Raises UserError if there is no network or no such file.
-    """
+    """Download a file of a few megabytes, completely or not at all."""
     request = urllib.request.Request(url, headers={"User-Agent": "data/prepare.py"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -90,7 +87,6 @@ def obtain(names, cache, from_dir=None):
 
     from_dir: a folder with the files under these names; then nothing is downloaded.  A dictionary may be
               gzipped (en-de.txt.gz).
-    Raises UserError for a file that is missing, cannot be fetched or has the wrong checksum.
     """
     found = {}
     for name in tqdm(names, "checking files", disable=None, leave=False):

@@ -19,7 +19,6 @@ def of_dictionary(name, entries, english, other):
 
     entries, english, other: see dictionaries.select
     -> {"english": share, "other": share, "occur": share of the translations}
-    Raises UserError for one that is turned around, or whose translations never occur.
     """
     translations = {t for many in entries.values() for t in many}
     found, turned = dict(english=coverage(entries, english)), coverage(translations, english)

@@ -93,10 +93,7 @@ TASKS = dict(
 
 
 def read(task, folder, languages):
-    """Read the items of one test set: -> list of (split, item), number of rows without a sentence (skipped).
-
-    Raises UserError if there is no item of these languages, or if a row lacks a field.
-    """
+    """Read the items of one test set: -> list of (split, item), number of rows without a sentence."""
     reader, *patterns = TASKS[task]
     items, skipped = {}, 0
     for split, pattern in zip(("val", "test"), patterns):

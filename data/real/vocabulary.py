@@ -21,7 +21,6 @@ def of_checkpoint(folder):
 
     The separator is the token that begins a text (bos_token_id of config.json), or else ends one.  What the
     tokenizer does to a whole text is left out: we begin texts and lines ourselves, see text_lines.
-    Raises UserError if the folder lacks a file, or for another kind of tokenizer than BPE.
     """
     config, state = (read_json(Path(folder) / name, "download it again")
                      for name in ("config.json", "tokenizer.json"))
