@@ -140,11 +140,9 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
 
 def new_row_groups(model, lr):
     """Parameter groups for AdamW of everything that learns in an expanded model.  Rows do not decay."""
-    groups = []
-    for name, part in (("embed", model.embed), ("head", model.head)):
-        params = [p for p in part.parameters() if p.requires_grad]
-        groups.append(dict(name=name, params=params, lr=lr, peak_lr=lr, weight_decay=0.0))
-    return groups
+    return [dict(name=name, params=[p for p in part.parameters() if p.requires_grad],
+                 lr=lr, peak_lr=lr, weight_decay=0.0)
+            for name, part in (("embed", model.embed), ("head", model.head))]
 
 
 @torch.no_grad()

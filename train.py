@@ -37,7 +37,7 @@ from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from data.pretrained import export_pretrained, read_config
 from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
-from model import IGNORE, add_adapters, generate, lr_multiplier, merge_adapters
+from model import IGNORE, add_adapters, lr_multiplier, merge_adapters
 from prealign import code_switch, word_alignment_loss, word_states
 
 WARMUP = 0.05   # share of a stage's steps with a rising learning rate
@@ -318,14 +318,6 @@ def fine_tuned(run, task):
     return model
 
 
-def sample(run, prompt):
-    """The prompt continued in every language, as text."""
-    generator = torch.Generator(run.device).manual_seed(run.cfg.seed)
-    write = partial(generate, run.model.eval(), max_new_tokens=60, temperature=0.8, top_k=50,
-                    generator=generator)
-    return generation.samples(run.corpus, prompt, write)
-
-
 def draw_sentences(run, name):
     """Draw the states that MCL compares, of 100 test sentences in every language."""
     cfg = run.cfg
@@ -379,7 +371,8 @@ def train_and_evaluate(run):
     with run.eager(), run.autocast() if cfg.pretrained else nullcontext():
         summary |= evaluate(run)
         translations = generation.translated(run.model, run.corpus) if cfg.written_items else ""
-        run.write("samples.txt", f"{sample(run, '')}\n{translations}\n")
+        texts = generation.samples(run.model, run.corpus, "", cfg.seed)
+        run.write("samples.txt", f"{texts}\n{translations}\n")
     draw_sentences(run, "sentences.svg")
     summary |= dict(languages=run.corpus.languages,
                     parameters=sum(p.numel() for p in run.model.parameters()),
@@ -443,7 +436,7 @@ def command(argv):
             export(run, modes.export)
         else:
             with run.eager():
-                print(sample(run, modes.sample))
+                print(generation.samples(run.model.eval(), run.corpus, modes.sample, cfg.seed))
     else:
         train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)
     return 0

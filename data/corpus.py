@@ -51,10 +51,7 @@ class Dictionary:
         return Dictionary([(word, self.entries[wrong[i]][1]) for i, (word, _) in enumerate(self.entries)])
 
     def batch(self, indices):
-        """The words of some entries, then all their translations.
-
-        -> tokens (N, M), mask (N, M) bool, concept (N,): the index of the entry
-        """
+        """Words of entries, then all translations: -> tokens, mask (N, M), indices of the entries (N,)."""
         words = [self.entries[i][0] for i in indices]
         translations = [t for i in indices for t in self.entries[i][1]]
         counts = [len(self.entries[i][1]) for i in indices]
@@ -154,25 +151,22 @@ class Corpus:
 
     # --- batches --------------------------------------------------------------------------------------------
 
-    def rows(self, rng, n, width, languages, split="train"):
-        """Random windows of the streams: languages (n,) indices -> tokens (n, width) int64."""
+    def rows(self, rng, n, width, languages):
+        """Random windows of training text: languages (n,) indices -> tokens (n, width) int64."""
         rows = np.empty((n, width), np.int64)
         for index, name in enumerate(self.languages):
-            mine = np.flatnonzero(languages == index)
-            stream = self.streams[name, split]
+            mine, stream = np.flatnonzero(languages == index), self.streams[name, "train"]
             if len(mine):
-                self.check(width, [(name, split)])
-                rows[mine] = stream[rng.integers(0, len(stream) - width, len(mine))[:, None]
-                                    + np.arange(width)]
+                start = rng.integers(0, len(stream) - width, len(mine))          # (n,)
+                rows[mine] = stream[start[:, None] + np.arange(width)]           # (n, width)
         return rows
 
-    def check(self, width, streams=None):
-        """Raise UserError if one of the streams, by default of all, holds no row of that width."""
-        for name, split in streams or self.streams:
-            if len(self.streams[name, split]) <= width:
-                raise UserError(f"{self.folder}/{name}.{split}.bin holds {len(self.streams[name, split])} "
-                                f"tokens, fewer than one row of {width}: use more text or a smaller "
-                                "context_len")
+    def check(self, width):
+        """Raise UserError if a stream holds no row of that width."""
+        for (name, split), stream in self.streams.items():
+            if len(stream) <= width:
+                raise UserError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one "
+                                f"row of {width}: use more text or a smaller context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first rows of a validation stream, end to end and always the same: -> (<= n, width)."""

@@ -12,10 +12,7 @@ except ImportError:     # Windows has no fcntl: nothing is locked, and two proce
 
 
 class UserError(Exception):
-    """A user's mistake, found by any function that reads what a user gives.
-
-    The message is one line that names the file, the line and the fix.
-    """
+    """A user's mistake, found by a function that reads what a user gives.  One line: the place and the fix."""
 
 
 def read_json(path, fix):

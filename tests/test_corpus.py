@@ -253,10 +253,12 @@ def test_streams_of_four_bytes_keep_ids_beyond_65535(corpus, tmp_path):
 
 
 def test_a_stream_shorter_than_a_row_is_refused_with_its_name_and_a_way_out(corpus, tmp_path):
-    short = by_hand(corpus, tmp_path / "c", "uint16", np.arange(300), np.arange(12))
-    with pytest.raises(UserError, match=r"en\.val\.bin holds 12 tokens.*context_len"):
-        short.rows(np.random.default_rng(0), 1, 12, np.zeros(1, np.int64), split="val")
-    assert short.rows(np.random.default_rng(0), 1, 11, np.zeros(1, np.int64), split="val").shape == (1, 11)
+    for streams, split in (((np.arange(300), np.arange(12)), "val"), ((np.arange(12), np.arange(300)), "train")):
+        short = by_hand(corpus, tmp_path / split, "uint16", *streams)
+        with pytest.raises(UserError, match=rf"en\.{split}\.bin holds 12 tokens.*context_len"):
+            short.check(12)
+        short.check(11)
+    assert short.rows(np.random.default_rng(0), 1, 11, np.zeros(1, np.int64)).shape == (1, 11)
 
 
 @pytest.mark.parametrize("first_row", [0, 16, 12_345, 1_000_000])

@@ -67,7 +67,7 @@ def test_a_file_with_another_checksum_is_refused_and_a_fetched_one_deleted(tmp_p
     with pytest.raises(UserError, match=r"test_2k\.tsv: wrong checksum.*expected d38c2495e0d5"):
         download.obtain([name], "nowhere", tmp_path / "local")
     assert (tmp_path / "local" / name).exists()                               # a user's file stays
-    monkeypatch.setattr(download, "PAWSX", server.url)
+    monkeypatch.setitem(download.SITES, "pawsx", f"{server.url}/{{0}}")
     monkeypatch.setitem(download.SHA256, "pawsx/file", "0" * 64)
     with pytest.raises(UserError, match="file: wrong checksum"):
         download.obtain(["pawsx/file"], tmp_path / "cache")
@@ -103,7 +103,7 @@ def test_every_file_has_an_address_on_a_fixed_commit_and_its_languages_have_all_
     for name in names:
         assert "muse" in name or any(len(part) == 40 for part in download.address(name).split("/"))
     assert download.address("multi30k/task1/val.de.gz").endswith("/data/task1/raw/val.de.gz")
-    assert download.address("pawsx/de/dev_2k.tsv") == f"{download.PAWSX}/de/dev_2k.tsv"
-    assert download.address(DICTIONARY) == f"{download.MUSE}/en-de.txt"
+    assert download.address("pawsx/de/dev_2k.tsv").endswith("/data/PAWS-X/x-final/de/dev_2k.tsv")
+    assert download.address(DICTIONARY) == "https://dl.fbaipublicfiles.com/arrival/dictionaries/en-de.txt"
     assert download.SHA256[DICTIONARY].startswith("ff9942eafd0ce4bc") and len(names) == 36
     assert not [n for n in download.files_of(["en", "fr"]) if ".de." in n or "/de/" in n or "-de." in n]

@@ -324,13 +324,15 @@ def test_the_model_itself_writes_greedily_until_a_sentence_ends(clones):
     assert all(not clones.ends[output].any() for output in found[0])
 
 
-def test_samples_continue_a_prompt_in_every_language(clones):
-    prompts = []
+def test_samples_continue_a_prompt_in_every_language(clones, monkeypatch):
+    prompts, model = [], tiny(clones, 200)
 
-    def write(rows):
+    def write(writer, rows, n, **options):
+        assert writer is model
         prompts.extend(rows)
         return [clones.encode("red dog.", name, separator=False).tolist() for name in clones.languages]
-    shown = generation.samples(clones, "Anna saw the", write)
+    monkeypatch.setattr(generation, "generate", write)
+    shown = generation.samples(model, clones, "Anna saw the", 0)
     assert shown.splitlines() == ["en: Anna saw the red dog.", "clone: ⟨Anna saw the red dog.⟩",
                                   "reversed: ⟨the saw Anna dog red.⟩"]
     assert prompts == [clones.encode("Anna saw the", name).tolist() for name in clones.languages]

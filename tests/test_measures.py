@@ -568,9 +568,9 @@ def test_facts_are_told_apart_by_the_language_that_states_them(clones):
 
 
 def test_facts_are_right_by_the_whole_probability_and_not_per_token(clones, monkeypatch):
-    monkeypatch.setattr(likelihood, "multiple_choice",
+    monkeypatch.setattr(likelihood, "score",
                         lambda *args, **options: dict(accuracy=1.0, per_token=0.0))
-    found = likelihood.knowledge(None, clones, 99)
+    found = likelihood.knowledge(Table(vocab_size=clones.vocab_size), clones, 99)
     assert found["knowledge"]["en"] == found["knowledge_mixed"]["en-clone"] == 1.0
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import product
 
 import numpy as np
+import torch
 
 from data import tasks
 from data.tasks import ANSWER, TRANSLATE
@@ -202,8 +203,10 @@ def translated(model, corpus, n=3):
     return "\n".join(lines)
 
 
-def samples(corpus, prompt, write):
-    """The prompt continued in every language, as text.  write: lists of token ids -> lists of new ids."""
+def samples(model, corpus, prompt, seed):
+    """The prompt continued in every language, as text."""
     prompts = [corpus.encode(prompt, name).tolist() for name in corpus.languages]
+    generator = torch.Generator(model.embed.weight.device).manual_seed(seed)
+    found = generate(model, prompts, 60, temperature=0.8, top_k=50, generator=generator)
     return "\n".join(f"{name}: {corpus.decode(start + end)}"
-                     for name, start, end in zip(corpus.languages, prompts, write(prompts)))
+                     for name, start, end in zip(corpus.languages, prompts, found))

@@ -84,22 +84,16 @@ def language_model(model, corpus):
 
 # --- tasks --------------------------------------------------------------------------------------------------
 
-def multiple_choice(model, corpus, items, language, **options):
-    """Accuracy in prompts that fit the context, see tasks.score: -> dict(accuracy, per_token, n[, cut])."""
-    limit = model.config.context_len + 1
-    return score(corpus, items, language, partial(log_probs, model), limit=limit, **options)
-
-
 def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
-    """Accuracy on a task in one language after k demonstrations: -> {k: see multiple_choice}.
+    """Accuracy on a task in one language after k demonstrations: -> {k: see tasks.score}.
 
     Demonstrations come from MOST_SHOTS validation items.  Numbers that exceed those of the folder are left
     out.
     """
     items = corpus.items(task, "test", n_items, difficulty, language)
     dev = corpus.items(task, "val", MOST_SHOTS, difficulty, language)
-    return {str(k): multiple_choice(model, corpus, items, language, k=k, dev_items=dev, seed=seed,
-                                    instruction=instruction)
+    return {str(k): score(corpus, items, language, partial(log_probs, model), k=k, dev_items=dev, seed=seed,
+                          limit=model.config.context_len + 1, instruction=instruction)
             for k in ks if items and k <= len(dev)}
 
 
@@ -111,7 +105,8 @@ def knowledge(model, corpus, n_items):
     named in the clone is right in `clone-en` only.
     """
     def accuracy(items, asked, answered=None):
-        return multiple_choice(model, corpus, items, asked, answer_language=answered)["accuracy"]
+        return score(corpus, items, asked, partial(log_probs, model), answer_language=answered,
+                     limit=model.config.context_len + 1)["accuracy"]
 
     result, facts, (english, other) = {}, corpus.items("knowledge", "test", 10**6), corpus.languages[:2]
     keys = dict(en="knowledge", clone="knowledge_told_in_clone", both="knowledge_told_in_both")
@@ -130,7 +125,7 @@ def knowledge(model, corpus, n_items):
 def in_context(model, corpus, n_items, ks, seed, level):
     """Accuracy on every task and difficulty: after ks[0] demonstrations, on lexical items after all of ks.
 
-    -> tasks {task: {difficulty or "text": {language: {k: see multiple_choice}}}}, families_average over AFP's
+    -> tasks {task: {difficulty or "text": {language: {k: see tasks.score}}}}, families_average over AFP's
     families {language: {k: accuracy}}, tasks_average over the tasks within reach {language: accuracy}
     """
     result = {}
@@ -157,7 +152,7 @@ def in_context(model, corpus, n_items, ks, seed, level):
 
 
 def average(tasks, language, k):
-    """Mean accuracy over tasks, each {language: {k: see multiple_choice}}."""
+    """Mean accuracy over tasks, each {language: {k: see tasks.score}}."""
     return float(np.mean([task[language][str(k)]["accuracy"] for task in tasks]))
 
 

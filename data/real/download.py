@@ -20,10 +20,13 @@ from tqdm import tqdm
 
 from data.files import UserError, replaced
 
-MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data"
-PAWSX = ("https://raw.githubusercontent.com/chongli17/CrossLingualAlignment/"
-         "744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/x-final")
-MUSE = "https://dl.fbaipublicfiles.com/arrival/dictionaries"
+GITHUB = "https://raw.githubusercontent.com"
+# the address of the file SITE/FOLDER/FILE of a local folder: {0} is its folder, {1} its name
+SITES = dict(
+    multi30k=f"{GITHUB}/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/{{0}}/raw/{{1}}",
+    pawsx=f"{GITHUB}/chongli17/CrossLingualAlignment/744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/"
+          "x-final/{0}/{1}",
+    dictionaries="https://dl.fbaipublicfiles.com/arrival/dictionaries/{1}")
 LICENCES = dict(
     multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
     muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
@@ -38,13 +41,8 @@ SHA256 = {name: digest for digest, name in map(str.split, SUMS)}
 
 def address(name):
     """The URL of a file, given its name below a local folder."""
-    part, _, rest = name.partition("/")
-    if part == "multi30k":
-        task, file = rest.split("/")
-        return f"{MULTI30K}/{task}/raw/{file}"
-    if part == "pawsx":
-        return f"{PAWSX}/{rest}"
-    return f"{MUSE}/{Path(rest).name}"
+    site, *place = name.split("/")
+    return SITES[site].format(*place)
 
 
 def files_of(languages):
