@@ -124,9 +124,8 @@ def pretrain(run, step):
     inputs, targets = rows[:, :-1], rows[:, 1:]                                  # (B, T) each
     if uses_words and cfg.code_switch:
         rng = np.random.default_rng((cfg.seed, SWITCH, step))
-        inputs, targets = code_switch(
-            rows, run.corpus.starts[rows], languages == 0, run.switch_table,
-            cfg.code_switch, rng, cfg.code_switch_vanilla)
+        inputs, targets = code_switch(rows, run.corpus.starts[rows], languages == 0, run.switch_table,
+                                      cfg.code_switch, rng, cfg.code_switch_vanilla)
     yield from lm_parts(run, run.model, inputs, targets)
     due = cfg.prealign_every and step % cfg.prealign_every == 0
     if uses_words and due and cfg.prealign_from <= step / cfg.pretrain_steps < cfg.prealign_until:

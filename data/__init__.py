@@ -1,4 +1,1 @@
-"""All but models and methods: text, batches, measures, runs, reports; data/README.md is the map.
-
-Nothing here imports model code.
-"""
+"""All but models and methods: text, batches, measures, runs, reports; data/README.md is the map."""

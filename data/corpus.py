@@ -1,8 +1,6 @@
 """What a model reads: packed tokens, batches, the dictionary and the task items of one folder.
 
-  Corpus      an opened folder (data/folder.py): the built-in world and real languages alike
-  Dictionary  words and their translations as token ids
-
+The built-in world and real languages have the same folder (data/folder.py) and are read by the same Corpus.
 A batch is a pure function of its random generator: the step number is the whole state of the loader.
 """
 import itertools
@@ -165,8 +163,8 @@ class Corpus:
         """Raise UserError if a stream holds no row of that width."""
         for (name, split), stream in self.streams.items():
             if len(stream) <= width:
-                raise UserError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one "
-                                f"row of {width}: use more text or a smaller context_len")
+                raise UserError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than "
+                                f"one row of {width}: use more text or a smaller context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first rows of a validation stream, end to end and always the same: -> (<= n, width)."""

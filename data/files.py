@@ -12,7 +12,7 @@ except ImportError:     # Windows has no fcntl: nothing is locked, and two proce
 
 
 class UserError(Exception):
-    """A user's mistake, found by a function that reads what a user gives.  One line: the place and the fix."""
+    """A user's mistake, raised wherever its input is read.  The message is one line: the place and the fix."""
 
 
 def read_json(path, fix):
@@ -43,10 +43,7 @@ def named(path):
 
 @contextmanager
 def replaced(path, before=None):
-    """Yield a temporary path.  On success its file replaces `path`, on failure nothing changes.
-
-    before: a path under which the previous file is kept
-    """
+    """Yield a temporary path whose file replaces `path` on success; `before` keeps the previous file."""
     temporary = Path(f"{path}.tmp")
     with named(path):
         try:

@@ -4,11 +4,6 @@ An item is a prompt with candidates.  The candidate that makes the whole text mo
 answer, as in the papers' in-context evaluation.  Tokens that all candidates of an item share at the start are
 not scored.  So an item works in any word order: in `reversed`, candidates come first, and the prompt behind
 them is scored.
-
-  candidate_rows, predict, score  k-shot multiple choice by log-probability
-  question_and_answer              the same texts as training samples (fine-tuning for zero-shot transfer)
-  format_example, format_prompt    a question in one language, its answer in another [AFP]
-  target_languages, parallel_sentences, instruction_examples    the training samples of AFP
 """
 from dataclasses import dataclass
 
@@ -168,10 +163,7 @@ def score(corpus, items, language, log_probs, **options):
 
 
 def question_and_answer(corpus, items, language, limit=None):
-    """Solved items, split before the first token that tells their candidates apart.
-
-    -> two lists of token id arrays, the input of align.instruction_rows
-    """
+    """Solved items, split before the first token that tells their candidates apart: -> two lists of (n,)."""
     questions, answers = [], []
     for item in items:
         rows, start, _ = fit_rows(*candidate_rows(corpus, item, language), limit)

@@ -1,11 +1,4 @@
-"""Judge the claims of a study by its runs.
-
-  show       the results of a run next to joint training
-  judged     the claims of a study with their verdicts, by the rule in statistics.py
-  verdicts   the report of a study: tables of its systems, and a row per claim
-  conclude   write the report and the numbers that it shows
-  headlines  the table of the README, from data/results: `python -m data.lab.claims`
-"""
+"""Judge the claims of a study by its runs.  `python -m data.lab.claims` prints the table of the README."""
 import json
 import re
 from dataclasses import asdict, fields, replace
@@ -128,10 +121,7 @@ def claims_table(study, summaries):
 
 
 def headlines(results):
-    """The claims of the README with their numbers: {study: {system: summaries}} -> table.
-
-    Claims of the papers come first.
-    """
+    """The claims of the README with their numbers, {study: {system: summaries}}: -> table, papers first."""
     rows = []
     for study, found in results.items():
         for claim, d, p, verdict in judged(study, found):

@@ -55,10 +55,7 @@ def bleu(hypotheses, references):
 
 
 def rouge_1(hypotheses, references):
-    """ROUGE-1 F1, mean over pairs, 0 to 1 [Lin 2004]: 2 m / (c + r).
-
-    m is the number of common words, c and r those of a hypothesis and its reference.
-    """
+    """ROUGE-1 F1 [Lin 2004]: twice the number of common words by that of both texts, mean over pairs."""
     return float(np.mean([2 * (ngrams(mine, 1) & ngrams(right, 1)).total() / max(len(mine) + len(right), 1)
                           for mine, right in zip(hypotheses, references, strict=True)]))
 

@@ -20,25 +20,17 @@ def retrieval(source, target):
 
 
 def alignment(source, target):
-    """Mean squared distance of pairs on the unit sphere; lower is closer [Wang & Isola 2020].
-
-    (N, D), (N, D) -> a number in [0, 4]
-    """
+    """Mean squared distance of pairs on the unit sphere, (N, D) each, 0 to 4 [Wang & Isola 2020]."""
     return (F.normalize(source, dim=-1) - F.normalize(target, dim=-1)).pow(2).sum(dim=-1).mean().item()
 
 
 def uniformity(states):
-    """log mean exp(-2 |x - y|²) over pairs of different rows on the unit sphere; lower is more spread.
-
-    (N, D) -> <= 0 [Wang & Isola 2020]
-    """
+    """log mean exp(-2 |x - y|²) over pairs of unit rows (N, D); lower is more spread [Wang & Isola 2020]."""
     return torch.pdist(F.normalize(states, dim=-1)).pow(2).mul(-2).exp().mean().log().item()
 
 
 def self_similarity(states, types):
-    """Mean cosine between states of one word type in different contexts; lower is more contextual.
-
-    [Ethayarajh 2019]
+    """Mean cosine of states of one word type in several contexts; low is contextual [Ethayarajh 2019].
 
     states (N, D) of N occurrences, types (N,) ids.  Each type that occurs twice or more has the same weight.
     """

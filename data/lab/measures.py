@@ -73,10 +73,7 @@ def count_tokens(corpus, items, languages):
 
 
 def of_training(run, resets):
-    """Measures of how a run was trained: -> dict with recovery, afp and adapt, of the stages that it has.
-
-    run: data/lab/run.py;  resets: the schedule of embedding resets
-    """
+    """Measures of how a run was trained: -> dict with recovery, afp and adapt, of the stages that it has."""
     cfg, result = run.cfg, {}
     if resets.at and "pretrain" in cfg.stages:
         result["recovery"] = recovery(run.curve("pretrain", "lm"), resets.at)

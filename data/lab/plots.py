@@ -116,7 +116,6 @@ def scatter(states, level, pool):
     """Draw sentences on their principal plane: {language: (N, D)} -> SVG.
 
     Row i is the same sentence in every language.  Lines join it to the first language.
-    level, pool: which states they are, for the title
     """
     size, top = 400, 40
     title = f"sentences in each language, level {level}, {pool} token" + ("" if pool == "last" else "s")

@@ -217,10 +217,7 @@ class Run(RunFolder):
         return bool(self.checkpoint) and stages.index(self.checkpoint["stage"]) >= stages.index(stage)
 
     def restore(self, stage, model, optimizer):
-        """Load weights and optimizer state if the checkpoint is of this stage, else return (0, {}).
-
-        -> (step to continue with, sums of the values since the last log row)
-        """
+        """Load a checkpoint of this stage, if any: -> step to continue with, sums since the last log row."""
         checkpoint = self.checkpoint
         if not checkpoint or checkpoint["stage"] != stage:
             return 0, {}

@@ -121,8 +121,7 @@ def mean_states(model, corpus, language, texts, level):
     """Mean over the tokens of each text of the states of one level: -> (N, D) on the CPU."""
     parts, limit = [], model.config.context_len - (corpus.prefix is not None)
     for i in range(0, len(texts), AT_ONCE):
-        rows = [corpus.encode(text, language, separator=False)[:limit]
-                for text in texts[i:i + AT_ONCE]]
+        rows = [corpus.encode(text, language, separator=False)[:limit] for text in texts[i:i + AT_ONCE]]
         tokens, mask = (to_device(model, table) for table in pad_after(corpus.prefix, rows))     # (n, W) each
         parts.append(sentence_states(model, tokens, mask, level, "mean").cpu())
     return torch.cat(parts)

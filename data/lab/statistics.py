@@ -1,11 +1,4 @@
-"""Statistics of paired differences, one per seed, and the rule for verdicts of data/results/plan.md.
-
-  tail, quantile   Student's t distribution
-  p_greater        one-sided paired t-test
-  interval         95 % confidence interval of a mean
-  holm             correction for many tests
-  judge            the verdicts on the claims of a study
-"""
+"""Statistics of paired differences, one per seed, and the rule for verdicts of data/results/plan.md."""
 import math
 
 import numpy as np

@@ -289,10 +289,7 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
 
 
 def compare(folders, out):
-    """Compare finished runs: write their table to out/report.md and their curves to out/report.svg.
-
-    -> the text to print
-    """
+    """Compare finished runs in a table, out/report.md, and curves, out/report.svg: -> the text to print."""
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

@@ -179,10 +179,7 @@ def of_tasks(items, languages, inverses, documents, splitters):
 
 
 def of_pairs(pairs, inverses, split=WORD.findall):
-    """The baselines of translation retrieval: list of (English, other) -> {n, chance, words, ...}.
-
-    split: function of a text of the other language -> its words
-    """
+    """The baselines of translation retrieval: list of (English, other) -> {n, chance, words, ...}."""
     english, other = zip(*pairs)
     found = dict(n=len(pairs), chance=1 / len(pairs),
                  words=retrieval([*map(words, english)], [*map(words, other)]),

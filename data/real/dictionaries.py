@@ -1,8 +1,7 @@
 """Word dictionaries: three file formats, one learned from sentence pairs, and the choice of their words.
 
-  read        MUSE ("dog hund"), TSV ("dog<TAB>hund"), PreAlign's JSON lines ({"words": "dog $ hund"})
-  learn       IBM model 1 from sentence pairs (Brown et al. 1993)
-
+The formats are those of MUSE ("dog hund"), TSV ("dog<TAB>hund") and PreAlign ({"words": "dog $ hund"}).
+Pairs are read by IBM model 1 (Brown et al. 1993).
 A dictionary is {English word: [translation, ...]}.  Its words are folded until `select` spells them.
 """
 import itertools
@@ -116,10 +115,7 @@ def translation_probabilities(source, target, iterations=5):
 
 
 def learn(pairs):
-    """Learn a dictionary from (English, other) sentences: words that translate each other in both directions.
-
-    -> {English: [translation, ...]}, translations by the product of the two probabilities
-    """
+    """Learn a dictionary from sentence pairs: words that translate each other in both directions."""
     read, size = [], 0
     for pair in pairs:
         read.append([WORD.findall(fold(side)) for side in pair])

@@ -1,9 +1,8 @@
 """Multi30k as text of four languages: no picture is described in both English and another language.
 
-  images    part A of the training pictures gives English text (five captions each), part B the text of the
-            other languages and the sentence pairs: no English sentence has its translation in the text
-  label     scene (7 classes) and who is shown (4 classes), by a rule from the words of five English captions
-  items     scene, who, completion and same; data/folder.py describes their form
+Part A of the training pictures gives English text (five captions each), part B the text of the other
+languages and the sentence pairs: no English sentence has its translation in the text.  The tasks are scene
+(7 classes) and who (4 classes), by a rule from the words of five English captions, completion and same.
 """
 import itertools
 import re

@@ -2,9 +2,6 @@
 
 Only English is generated.  Token t of English is token t + i * V in the i-th language, separators and
 punctuation included, and some languages change the order of words: every translation is known.
-
-  load            find the folder of some settings; build makes it at first use
-  add_language    write the text of a language that pretraining does not meet
 """
 import itertools
 import math

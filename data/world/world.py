@@ -1,8 +1,4 @@
-"""The built-in world: facts, documents and questions that follow from one seed.
-
-  Scene   the words of one text: a slot of a template is drawn when it is first named
-  World   stories, facts and exercises (documents), task items, and single sentences
-"""
+"""The built-in world: facts, documents and questions that follow from one seed."""
 import re
 import zlib
 from collections import namedtuple
