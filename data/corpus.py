@@ -114,10 +114,7 @@ class Corpus:
         self.starts, self.ends = (np.tile(table, copies) for table in self.classes)
 
     def add_language(self, name, n_tokens):
-        """Add a language that tokenizer and pretraining have not met, with n_tokens of training text.
-
-        -> number of rows that it adds to the vocabulary
-        """
+        """Add a language that pretraining has not met, with n_tokens of text: -> its rows in the vocabulary."""
         self.meta = read_meta(self.folder)          # the world writes a new language when it is needed
         if name not in self.meta["new"]:
             raise UserError(f"{self.folder} has no new language {name} (it has "
@@ -226,14 +223,12 @@ class Corpus:
 
     def dictionary(self):
         """The dictionaries of all languages of the run in one; None if the folder has none."""
-        entries = {}
+        entries = {}                                           # {word: {translation: None}}, an ordered set
         for name in self.languages[1:]:
             for english, other in self.word_pairs(name):
-                translations = entries.setdefault(self.word(english, "en"), [])
-                other = self.word(other, name)
-                if other not in translations:
-                    translations.append(other)
-        return Dictionary(list(entries.items())) if len(entries) > 1 else None
+                entries.setdefault(self.word(english, "en"), {})[self.word(other, name)] = None
+        found = [(word, list(translations)) for word, translations in entries.items()]
+        return Dictionary(found) if len(found) > 1 else None
 
     def word_pairs(self, language):
         """Yield (English, translation) of the training dictionary of one language, as text."""

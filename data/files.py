@@ -12,7 +12,7 @@ except ImportError:     # Windows has no fcntl: nothing is locked, and two proce
 
 
 class UserError(Exception):
-    """A user's mistake, raised wherever its input is read.  The message is one line: the place and the fix."""
+    """A user's mistake, raised where input is read.  The message is one line: the place and the fix."""
 
 
 def read_json(path, fix):

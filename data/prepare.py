@@ -99,11 +99,11 @@ def source_of(args):
 
 def next_command(folder, meta, checkpoint=None):
     """The command that trains on a folder; word alignment needs a dictionary of two words."""
-    if checkpoint:
-        return f"python train.py --pretrained {shlex.quote(checkpoint)} --data {shlex.quote(str(folder))}"
     words = sum(meta["counts"]["languages"][name].get("dictionary_words", 0) for name in meta["languages"])
-    method = "prealign" if words > 1 else "baseline"
-    return f"python train.py --method {method} --data {shlex.quote(str(folder))}"
+    start = "--method prealign" if words > 1 else "--method baseline"
+    if checkpoint:
+        start = f"--pretrained {shlex.quote(checkpoint)}"
+    return f"python train.py {start} --data {shlex.quote(str(folder))}"
 
 
 def parse_args(argv):

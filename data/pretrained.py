@@ -184,14 +184,11 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
 
     tokenizer_json: the file of its tokenizer;  config: of the checkpoint that the model began as, whose other
     keys (such as the ids of special tokens) are kept
-    Raises UserError if the folder exists, or if the model has no gate, as Llama's has.
     """
     folder, sizes = Path(folder), model.config
     if folder.exists():
         raise UserError(f"{folder} exists already: choose another folder")
-    if not sizes.gated:
-        raise UserError(f"{folder}: only models that began as a public checkpoint can be exported, because "
-                        "others have no gated feed-forward network")
+    assert sizes.gated, "only models that began as a public checkpoint have a gated feed-forward network"
     kind, longest = "qwen2" if sizes.attention_bias else "llama", (config or {}).get(SIZES["context_len"], 0)
     config = dict(config or {}) | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
         model_type=kind, architectures=[ARCHITECTURES[kind]], hidden_act="silu",

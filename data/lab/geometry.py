@@ -4,11 +4,6 @@ import torch
 import torch.nn.functional as F
 
 
-def nearest(source, target):
-    """Index of the nearest target row of each source row by cosine: (N, D), (M, D) -> (N,)."""
-    return (F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).T).argmax(dim=1)
-
-
 def retrieval(source, target):
     """Share of source rows whose nearest target row is their pair: (N, D), (N, D) -> P@1 in [0, 1].
 

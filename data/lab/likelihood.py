@@ -19,8 +19,6 @@ SCORES = 2**26                       # scores of tokens that are computed at onc
 NOT_IN_CONTEXT = ("knowledge", "translate", *CAPTIONS)
 
 
-# --- text ---------------------------------------------------------------------------------------------------
-
 @torch.no_grad()
 def log_probs(model, tokens, wanted=None):
     """Log-probability of each next token in float32: tokens (B, W) -> (B, W - 1), numpy.
@@ -82,13 +80,10 @@ def language_model(model, corpus):
     return result
 
 
-# --- tasks --------------------------------------------------------------------------------------------------
-
 def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
     """Accuracy on a task in one language after k demonstrations: -> {k: see tasks.score}.
 
-    Demonstrations come from MOST_SHOTS validation items.  Numbers that exceed those of the folder are left
-    out.
+    Demonstrations are validation items, at most MOST_SHOTS.  A k of more than the folder has is left out.
     """
     items = corpus.items(task, "test", n_items, difficulty, language)
     dev = corpus.items(task, "val", MOST_SHOTS, difficulty, language)

@@ -22,7 +22,6 @@ from data.lab.likelihood import (ROWS, chance, in_context, instructed, knowledge
 from data.lab.states import (afp_states, contextuality, lexicon, linear_probes, sentences,
                              translation_states, word_cosine, words)
 
-# --- training -----------------------------------------------------------------------------------------------
 
 def recovery(losses, resets, delay=50):
     """How far each reset raises the training loss, and how much of the rise is left later [Chen et al. 2023].
@@ -90,8 +89,6 @@ def of_training(run, resets):
     return {key: found for key, found in result.items() if found}
 
 
-# --- summary.json -------------------------------------------------------------------------------------------
-
 def references(corpus):
     """Tokens per word and the baselines that need no model, of the languages of the run."""
     def of_run(by_language):
@@ -108,11 +105,7 @@ def references(corpus):
 
 
 def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
-    """All measures that need neither training nor a log: -> dict for summary.json, see data/glossary.md.
-
-    dictionary, held_out: the words that the run may train on and the others, or None
-    quiet: show no progress
-    """
+    """All measures that need neither training nor a log: -> dict for summary.json, see data/glossary.md."""
     n, ks, middle = cfg.eval_items, sorted(map(int, cfg.shots.split(","))), cfg.n_layer // 2
     parts = [                                                  # functions and their arguments
         (language_model, model, corpus),

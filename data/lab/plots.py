@@ -13,8 +13,6 @@ STYLE = ("<style>text, .on { fill: #1f2328 } line { stroke: #1f2328 } .grid { op
          "@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } line { stroke: #e6edf3 } }</style>")
 
 
-# --- elements -----------------------------------------------------------------------------------------------
-
 def picture(title, width, height, parts):
     """SVG elements under a title, which takes the first 30 points."""
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -29,8 +27,6 @@ def text(x, y, words, anchor="start", more=""):
 def line(x, y, u, v, more=""):
     return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}"{more}/>'
 
-
-# --- lines --------------------------------------------------------------------------------------------------
 
 # Title, stage and key of the log's rows, function of what is there -> {curve: y}.
 CHARTS = [
@@ -102,8 +98,6 @@ def curves(runs):
             top += HEIGHT + 80
     return picture("Curves of training", 760, top - 30, parts) if parts else ""
 
-
-# --- sentences in the plane ---------------------------------------------------------------------------------
 
 def principal_plane(states):
     """Coordinates along the directions of largest variance, their share of it: (N, D) -> (N, 2), ()."""

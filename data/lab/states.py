@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from align import sentence_states
-from data.lab.geometry import (alignment, centred, logistic_regression, nearest, recall, retrieval,
-                               self_similarity, uniformity)
+from data.lab.geometry import (alignment, centred, logistic_regression, recall, retrieval, self_similarity,
+                               uniformity)
 from data.tasks import pad, pad_after, parallel_sentences
 from prealign import word_states
 
@@ -52,7 +52,8 @@ def words(model, dictionary, held_out, level, prefix=None):
     if not entries:
         return {}
     source, target = translation_states(model, entries, prefix)                  # (K, E, D) each
-    found = nearest(source[level], target[level]).tolist()
+    english, other = (F.normalize(states[level], dim=-1) for states in (source, target))     # (E, D) each
+    found = (english @ other.T).argmax(dim=1).tolist()
     # words with the same translation are all right where it is found
     right = [entries[index][1][0] == translations[0] for index, (_, translations) in zip(found, entries)]
     for key, some in lists.items():

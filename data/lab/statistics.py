@@ -79,13 +79,6 @@ def judge(claims, differences, limits):
     differences: of each claim, system less the other, (seeds,); seeds are paired
     limits: of each claim, "chance" or "ceiling" if all its systems are there, else ""
     -> of each claim, (p, verdict): p after Holm's correction if it applies, nan if there is no test
-
-    reproduced      p < .05 and, for a direction, the mean is at least the margin
-    opposite        p < .05 in the other direction; only a direction has an opposite
-    not shown       neither, or a single seed
-    not testable    all systems are at chance, or all at the ceiling
-    exploratory     the claim was written after its numbers had been seen
-    not measured    a seed has no number
     """
     tested = [len(d) > 1 and not np.isnan(d).any() and not claim.exploratory
               for claim, d in zip(claims, differences)]

@@ -1,11 +1,8 @@
 """Results that need no model, from counting alone: a model shows something only if it exceeds them.
 
-  naive_bayes    scene, who: from the words of English captions.  Applied to another language as it is, with
-                 every word replaced by a dictionary, and trained in that language (an upper reference)
-  retrieval      translations by shared words, by shared character trigrams, by words replaced by a dictionary
-  overlap        same picture: the candidate that shares more words with the prompt
-  cooccurrence   caption completion: the ending whose words occur together with those of the prompt
-  majority       other tasks: always the most frequent answer
+Captions (scene, who) are classified by naive Bayes from English ones: applied to another language as it is,
+with every word replaced by a dictionary, and trained in that language (an upper reference).  Translations are
+found by shared words or trigrams.  Other tasks: see overlap and cooccurrence, and the most frequent answer.
 All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Words are those that a function
 `split` finds, see dictionaries.WordCounts.
 """
@@ -71,7 +68,6 @@ def retrieval(english, other):
     """The share of sentences whose nearest neighbour (cosine of tf-idf) is their translation.
 
     Of k neighbours equally near, one is chosen at random: a sentence without any shared feature counts 1 / N.
-
     english, other: lists of N lists of features, translations at the same place
     -> {"to_english": share of the other sentences that find their English one, "from_english": the reverse}
     """

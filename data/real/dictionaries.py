@@ -54,11 +54,8 @@ def read(path):
         known += [t for t in translations if t not in known]
     if not entries:
         raise UserError(f"{path} is empty: a dictionary has one pair of words per line")
-    for word, translations in entries.items():
-        others = [t for t in translations if t != word]
-        if others:
-            entries[word] = others
-    return entries
+    return {word: [t for t in translations if t != word] or translations
+            for word, translations in entries.items()}
 
 
 def _sides(line):

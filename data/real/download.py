@@ -83,8 +83,7 @@ def fetch(url, path):
 def obtain(names, cache, from_dir=None):
     """Fetch or find files and check them: -> {name: Path}.
 
-    from_dir: a folder with the files under these names; then nothing is downloaded.  A dictionary may be
-              gzipped (en-de.txt.gz).
+    from_dir: a folder with these files, dictionaries perhaps gzipped; then nothing is downloaded
     """
     found = {}
     for name in tqdm(names, "checking files", disable=None, leave=False):

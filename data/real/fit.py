@@ -15,10 +15,9 @@ def known(sentences, counts):
 
 
 def of_dictionary(name, entries, english, other):
-    """How well a dictionary fits: the shares of running words that it covers, and of translations that occur.
+    """The shares of running words that a dictionary covers, and of its translations that occur in the text.
 
-    entries, english, other: see dictionaries.select
-    -> {"english": share, "other": share, "occur": share of the translations}
+    -> {"english", "other", "occur"}.  Arguments as in dictionaries.select
     """
     translations = {t for many in entries.values() for t in many}
     found, turned = dict(english=coverage(entries, english)), coverage(translations, english)

@@ -45,9 +45,7 @@ def source(languages, new, given, learned, folders, seed, cache, from_dir=None):
 
 
 def label(captions, classes):
-    """The class whose words are in at least three of five captions while no other's are in more than one.
-
-    -> its index; None if there is none
+    """The class with words in at least three of five captions, no other in more than one: -> index or None.
 
     >>> label(["a dog runs", "the dog", "two dogs", "an animal", "a man and a dog"], CLASSES["who"])
     3
