@@ -20,8 +20,6 @@ TRANSFER = ("nli", "paraphrase", "scene", "who")   # tasks for zero-shot transfe
 GOLDEN_RATIO = 0.6180339887498949
 
 
-# --- the dictionary -----------------------------------------------------------------------------------------
-
 class Dictionary:
     """Words with one or more translations each, every word a tuple of token ids.
 
@@ -56,8 +54,6 @@ class Dictionary:
         concept = np.concatenate((indices, np.repeat(indices, counts)))
         return *pad(words + translations), concept
 
-
-# --- the corpus ---------------------------------------------------------------------------------------------
 
 def languages_of_rows(first_row, n, shares):
     """Languages of rows first_row ... first_row + n - 1 of an endless sequence: -> (n,) indices.
@@ -114,7 +110,7 @@ class Corpus:
         self.starts, self.ends = (np.tile(table, copies) for table in self.classes)
 
     def add_language(self, name, n_tokens):
-        """Add a language that pretraining has not met, with n_tokens of text: -> its rows in the vocabulary."""
+        """Add a language that pretraining has not met, with n_tokens of text: -> the number of new rows."""
         self.meta = read_meta(self.folder)          # the world writes a new language when it is needed
         if name not in self.meta["new"]:
             raise UserError(f"{self.folder} has no new language {name} (it has "

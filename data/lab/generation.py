@@ -20,6 +20,7 @@ KS = (0, 1, 5, 10)                   # demonstrations of a translation
 # Tasks with one right answer that the preset tiny learns.  An ending could be any that fits.
 ONE_ANSWER = (("coreference", "lexical"), ("question", "lexical"))
 WORD = re.compile(r"\w+")
+ODDS = 3                             # see Identifier
 
 
 # --- scores -------------------------------------------------------------------------------------------------
@@ -84,8 +85,6 @@ class Identifier:
     Words of no such language, and unknown words, are not counted.
     """
 
-    ODDS = 3
-
     def __init__(self, corpus):
         """Counts words, or characters of languages without spaces, at the start of each training text."""
         self.corpus, self.owner, counts = corpus, {}, {}
@@ -97,7 +96,7 @@ class Identifier:
         for unit in known:
             rates = {name: (counts[name][unit] + 0.5) / (totals[name] + 0.5 * len(known)) for name in counts}
             first, second = sorted(rates, key=rates.get, reverse=True)[:2]
-            if rates[first] >= self.ODDS * rates[second]:
+            if rates[first] >= ODDS * rates[second]:
                 self.owner[unit] = first
 
     def share(self, texts, language):

@@ -1,14 +1,10 @@
 """All measures of a trained model, and those of its training.
 
-  states.py      words and sentences by their states, with geometry.py
-  likelihood.py  text, tasks and knowledge by likelihood
-  generation.py  generated text
-
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
 
-To add a measure, write a function that returns {summary key: numbers} in one of these files, call it in
-evaluate_all, and give it a row in tables.tsv.
+To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
+a row in tables.tsv.
 """
 import json
 import math

@@ -83,10 +83,7 @@ def leaves(tree, path=()):
 
 
 def match(measure, path):
-    """Fill in the wildcards of a measure by a full path: -> (Measure, language or ""), None if it is another.
-
-    The paths of the filled measure have no wildcards left but {}.
-    """
+    """Fill in a measure's wildcards (but {}) by a path: -> (Measure, language or ""), None for another."""
     pattern = re.escape(measure.path).replace(r"\{\}", "(?P<language>[^.]+)")
     found = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^.]+)", pattern), path)
     if not found:

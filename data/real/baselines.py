@@ -46,10 +46,7 @@ def trigrams(text):
 
 
 def naive_bayes(train, test, n_classes):
-    """Macro recall of multinomial naive Bayes with add-one smoothing and equally likely classes.
-
-    train, test: lists of (features, class), features a list of str
-    """
+    """Macro recall of naive Bayes with equally likely classes; train, test: lists of ([feature], class)."""
     count = {}
     for features, answer in train:
         for feature in features:
@@ -126,10 +123,7 @@ def cooccurrence(items, language, documents, split=WORD.findall, most=4000):
 
 
 def of_task(task, train, test, language, inverses, documents, splitters):
-    """The baselines of one task in one language, see of_tasks: -> {n, chance, ...}.
-
-    train: items in any language;  test: items in this language, at least one
-    """
+    """The baselines of one task in one language, of at least one test item: -> {n, chance, ...}."""
     def bags(items, name, inverse=None):
         return [(words(item["prompt"][name], inverse, splitters[name]), item["answer"])
                 for item in items if name in item["prompt"]]

@@ -201,10 +201,7 @@ class WordCounts:
 
 
 def select(entries, english, other):
-    """Select the entries whose words occur in the text, in its spelling.
-
-    english, other: WordCounts -> {English: [translation, ...]}, frequent words first; number of dropped pairs
-    """
+    """Spell the entries whose words occur in both WordCounts: -> them, frequent first; number dropped."""
     selected, n_dropped = {}, 0
     for word in sorted(entries, key=lambda w: (-english.count[w], w)):
         source = english.spell(word) if WORD.fullmatch(word) else None           # code-switching is by word
