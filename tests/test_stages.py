@@ -58,6 +58,21 @@ def test_every_stage_draws_from_streams_of_its_own(make, generators):
     assert len(places) == len(set(places)) == 2
 
 
+def test_words_that_are_aligned_in_later_stages_are_drawn_anew(make, generators):
+    run = make(method="prealign+align", prealign_every=1, prealign_steps=6, afp_samples=40, afp_word_weight=1.0,
+               afp_rows=0, afp_batch=4, context_len=64)
+    samples, places = run.training_samples(), []
+    for steps, losses in ((run.cfg.prealign_steps, lambda step: train.align_words(run, step)),
+                          (run.cfg.pretrain_steps, lambda step: train.pretrain(run, step)),
+                          (3, lambda step: train.align_sentences(run, samples, step))):
+        for step in range(steps):
+            generators.clear()
+            list(losses(step))
+            places += [seed for seed in generators if seed[1] == train.ALIGN_WORDS]
+    assert places == [(0, train.ALIGN_WORDS, place) for place in range(len(places))]
+    assert len(places) == 6 + run.cfg.pretrain_steps + 3
+
+
 def test_every_step_and_every_seed_has_another_batch(make):
     run = make(method="baseline")
     batches = [train.text_rows(run, train.TEXT, step, 4)[0] for step in range(5)]
@@ -103,6 +118,13 @@ def test_words_that_answer_questions_may_be_left_as_they_are(make):
     assert make().switch_table == whole                        # they are switched by default
 
 
+def test_words_that_answer_questions_stay_in_the_text_that_is_read(make, monkeypatch):
+    run, seen = make(code_switch_values=False), []
+    monkeypatch.setattr(train, "code_switch", lambda *a: (seen.append(a[3]), (a[0][:, :-1], a[0][:, 1:]))[1])
+    list(train.pretrain(run, 0))
+    assert seen == [run.switch_table] != [run.train_dictionary.table]
+
+
 def test_words_held_out_are_neither_switched_nor_aligned(make):
     run = make(dictionary_coverage=0.5)
     held_out = {word for word, _ in run.held_out.entries}
@@ -142,7 +164,11 @@ def test_alignment_in_pretraining_is_limited_to_its_span(make):
     run = make(prealign_steps=0, steps=20, prealign_every=2, prealign_from=0.25, prealign_until=0.5)
     aligned = [step for step in range(20) if "prealign" in parts_of(train.pretrain(run, step))]
     assert aligned == [6, 8]                                   # from step 5, before step 10
-
+    # of 40 steps 8 are for words: 4 rows of text in each of 8 steps are the text of 8 steps
+    run = make(prealign_steps=8, prealign_rows=4, steps=40, prealign_every=4, prealign_from=0.5, prealign_until=0.75)
+    assert run.cfg.pretrain_steps == 32
+    aligned = [step for step in range(32) if "prealign" in parts_of(train.pretrain(run, step))]
+    assert aligned == [16, 20]                                 # shares of the 32 steps, not of the 40
 
 
 def test_the_first_stage_adds_its_two_losses_with_alpha(make):
