@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data import folder as folders
+from data import folder as folders, tasks
 from data.corpus import Corpus, Dictionary
 from data.folder import permute_words
 from data.lab import geometry, likelihood, measures, states
@@ -455,6 +455,16 @@ def test_a_sentence_is_the_mean_of_its_own_tokens_and_padding_may_be_infinite(cl
     assert len(clones.encode(texts[2], "clone")) > 21          # that one was cut at its end
 
 
+def test_a_long_sentence_that_is_read_after_a_prefix_fills_the_context_with_it():
+    model = GPT(ModelConfig(vocab_size=40, n_layer=1, n_head=2, d_model=16, context_len=8)).initialise(0)
+    corpus = SimpleNamespace(prefix=3, encode=lambda text, language, separator: np.arange(10, 30)[:int(text)])
+    found = states.mean_states(model, corpus, "en", ["20", "2", "7", "8"], 1)
+    with torch.no_grad():
+        for row, n in zip(found, (7, 2, 7, 7)):                # of 8 tokens the prefix is one
+            level = model.hidden(torch.tensor([[3, *range(10, 10 + n)]]))[1]
+            assert torch.allclose(row, level[0, 1:].mean(dim=0), atol=1e-5)
+
+
 def test_sentence_pairs_are_searched_both_ways_in_every_language(real, monkeypatch):
     """Handmade states: English at 0, 10, 20 degrees, German at 0, 60, 90."""
     sides = dict(en=angles(0, 10, 20), de=angles(0, 60, 90))
@@ -601,6 +611,25 @@ def test_accuracy_of_every_task_and_difficulty_in_every_language(clones):
             assert set(cell) == ks and all(scores["n"] == 6 for scores in cell.values())
             assert all(scores["accuracy"] == share_of(items, answer) for scores in cell.values())
     assert likelihood.ask(model, clones, "nli", "lexical", "en", 99, [0], 0)["0"]["n"] == 8
+
+
+def test_a_text_may_have_one_token_more_than_the_context_because_the_last_is_only_predicted(clones):
+    items, dev = (clones.items("nli", split, n, "lexical") for split, n in (("test", 3), ("val", 6)))
+    longest = max(len(row) for i, found in enumerate(items) for row in tasks.candidate_rows(
+        clones, found, "clone", tasks.demonstrations(dev, 2, i, 0))[0])
+    def ask(context_len):
+        model = Table(vocab_size=clones.vocab_size, context_len=context_len)
+        found = likelihood.multiple_choice(model, clones, items, "clone", k=2, dev_items=dev, seed=0)
+        return found.get("cut", 0), max(map(len, model.seen))
+    assert ask(longest - 1) == (0, longest - 1)
+    cut, width = ask(longest - 2)
+    assert cut > 0 and width == longest - 2
+    # and so in transfer
+    longest = max(len(row) for name, some in clones.test_items("nli", 5, "lexical").items() for found in some
+                  for row in tasks.candidate_rows(clones, found, name, (), "en")[0])
+    model = Table(vocab_size=clones.vocab_size, context_len=longest - 1)
+    likelihood.classify(model, clones, "nli", 5)
+    assert max(map(len, model.seen)) == longest - 1
 
 
 def test_demonstrations_come_from_validation_items_of_the_task_and_difficulty(clones):
@@ -755,6 +784,14 @@ def test_logistic_regression_separates_classes_and_has_a_bias():
         classify = geometry.logistic_regression(scale * features, torch.tensor([2, 2, 2, 0, 0]))
         assert classify(scale * features).tolist() == [2, 2, 2, 0, 0]
         assert classify(scale * torch.tensor([[0.0, 0.0], [20.0, 5.0]])).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("offset", [3.0, 10.0])
+def test_an_offset_of_all_features_moves_the_border_of_logistic_regression_by_as_much(offset):
+    features, answers = torch.tensor([0.0] * 7 + [1.0] * 5)[:, None], torch.tensor([0] * 6 + [1] + [0] * 2 + [1] * 3)
+    grid = torch.linspace(-1, 2, 301)[:, None]
+    here, there = (geometry.logistic_regression(features + by, answers)(grid + by) for by in (0, offset))
+    assert 100 < here.sum() < 200 and abs(int(here.sum() - there.sum())) <= 2
 
 
 def test_a_linear_probe_learns_from_english_captions_and_is_asked_in_every_language(real):

@@ -1,14 +1,19 @@
 """What every stage draws: spies on text, batches, dictionaries, gradient clips and weights of a small run."""
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import train
-from data.corpus import Dictionary
+from data.corpus import Dictionary, languages_of_rows
 from data.lab import options
 from data.lab.options import Config
 from data.lab.run import Run
 from data.world import build
+from forget import expand_vocabulary
+from model import GPT
 from test_train import SMALL, run_recipe, same_weights
 
 
@@ -56,6 +61,29 @@ def test_every_stage_draws_from_streams_of_its_own(make, generators):
     # batches of words come from one stream, at another place of it in every stage
     places = [step for streams in used.values() for stream, step in streams if stream == train.ALIGN_WORDS]
     assert len(places) == len(set(places)) == 2
+
+
+def test_the_recipe_gives_every_stage_streams_and_seeds_of_its_own(make, generators, monkeypatch):
+    drawn = {}
+    def fit(run, model, stage, losses, *_, **__):
+        generators.clear()
+        list(losses(1))
+        drawn[stage] = {seed for seed in generators if len(seed) == 3}
+    monkeypatch.setattr(train, "fit", fit)
+    run = make(seed=3, adapt_to="clone2", adapt_steps=2, adapt_tokens=3000, instruct_steps=2, context_len=64)
+    train.recipe(run)
+    train.fine_tuned(run, "nli")
+    streams = {"align words": (train.ALIGN_WORDS, train.ALIGN_TEXT), "pretrain": (train.TEXT, train.SWITCH),
+               "adapt": (train.ADAPT, train.REPLAY), "instruct": (train.INSTRUCT,),
+               "transfer nli": (train.TRANSFER,)}
+    assert drawn == {stage: {(3, stream, 1) for stream in found} for stage, found in streams.items()}
+    # the rows of the new language, too, depend on the seed of the run
+    old = GPT(replace(run.model.config, vocab_size=2 * run.corpus.base_vocab)).initialise(3)
+    for part in ("embed", "head"):
+        expected = [getattr(expand_vocabulary(copy.deepcopy(old), run.corpus.base_vocab, seed=seed), part).new
+                    for seed in (3, 0)]
+        new = getattr(run.model, part).weight[2 * run.corpus.base_vocab:]
+        assert torch.equal(new, expected[0]) and not torch.equal(new, expected[1])
 
 
 def test_words_that_are_aligned_in_later_stages_are_drawn_anew(make, generators):
@@ -195,6 +223,17 @@ def test_the_gradient_is_clipped_at_reset_clip_in_pretraining_with_resets_only(c
     assert clips[-2:] == [0.9, 0.9] and clips[0] == 0.4
 
 
+def test_every_stage_learns_with_adamw_and_its_averages_over_ten_and_twenty_steps(make, monkeypatch):
+    made, adamw = [], torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **options: (
+        made.append(adamw(groups, **options)), made[-1])[1])
+    run = make(method="prealign+align", steps=5, prealign_steps=2, afp_steps=1, afp_samples=40, afp_batch=4,
+               instruct_steps=1, context_len=64)
+    train.recipe(run)
+    assert len(made) == 4
+    assert {(g["betas"], g["eps"]) for optimizer in made for g in optimizer.param_groups} == {((0.9, 0.95), 1e-8)}
+
+
 def test_rates_and_decay_of_the_groups(make):
     run = make(embed_lr=2.0, weight_decay=0.3)
     groups = {g["name"]: (g["peak_lr"], g["weight_decay"]) for g in train.param_groups(run, 0.1)}
@@ -227,6 +266,16 @@ def test_plain_text_has_the_asked_share_of_other_languages(make):
         run = make(method="align", afp_samples=40, afp_rows=3, afp_clone_share=0.7)
         list(train.align_sentences(run, run.training_samples(), 0))
     assert seen == [(train.SENTENCE_TEXT, 3, 0.7)]
+
+
+def test_rows_of_the_languages_follow_one_sequence_over_all_steps_and_share_alike(make):
+    run = make(method="baseline", languages="en,clone,reversed", clone_share=0.5)
+    steps = [train.text_rows(run, train.TEXT, step, 4) for step in range(10)]
+    languages = np.concatenate([found for _, found in steps])
+    assert np.array_equal(languages, languages_of_rows(0, 40, [0.5, 0.25, 0.25]))
+    assert np.abs(np.bincount(languages) - [20, 10, 10]).max() <= 1
+    for rows, found in steps:                                  # and the rows are text of these languages
+        assert np.array_equal(rows // run.corpus.base_vocab, np.tile(found[:, None], rows.shape[1]))
 
 
 def test_losses_of_afp_have_their_weights(make):
