@@ -112,6 +112,15 @@ def test_a_new_language_of_a_folder_and_all_of_its_text_are_the_default_of_forge
     assert parsed(f"--data {corpus.folder}").adapt_to == ""
 
 
+def test_a_folder_with_few_items_is_asked_the_most_that_a_task_has(corpus, monkeypatch):
+    def items(tasks):
+        meta = dict(corpus.meta, counts=dict(tasks=tasks))
+        monkeypatch.setattr(options, "read_meta", lambda folder: meta)
+        return parsed(f"--data {corpus.folder}").eval_items
+    assert items(dict(nli=dict(val=2000, test=70), who=dict(train=5000, test=90), scene=dict(train=9))) == 90
+    assert items(dict(nli=dict(test=1200))) == items(dict(nli=dict(val=5))) == items({}) == 1000
+
+
 def test_a_run_to_start_from_gives_its_options(tmp_path):
     base = write_config(tmp_path / "base", method="prealign", seed=3, lr=0.5, words=9999, data_used="x")
     cfg = parsed(f"--from_run {base} --method prealign+align --afp_steps 9")

@@ -280,6 +280,14 @@ def test_limits_take_the_first_documents_pairs_and_words(files, tmp_path):
     assert (counts["pairs_train"], counts["pairs_test"], counts["dictionary_words"]) == (30, 29, 10)
 
 
+def test_a_limit_of_training_documents_leaves_validation_and_test_text_alone(files, tmp_path):
+    assert main(flags(files, captions=16, out=tmp_path / "out")) == 0
+    documents = folders.read_meta(tmp_path / "out")["documents"]
+    splits = [text.split_of(d, i) for i, d in enumerate(sentences("de", seed=2))]
+    assert documents["de.train"] == 16 < min(splits.count("val"), splits.count("test"))
+    assert [documents[f"de.{split}"] for split in ("val", "test")] == [splits.count("val"), splits.count("test")]
+
+
 def test_a_word_of_the_dictionary_that_never_occurs_is_counted(files, tmp_path, capsys):
     assert main(flags(files, dictionary="de=muse.txt", out=tmp_path / "out")) == 0
     shown = capsys.readouterr().out
