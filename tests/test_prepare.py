@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from data.corpus import Corpus
 from data.files import UserError
 from data.lab.options import Config, parse_args
 from data.prepare import main, next_command
-from data.real import build, parallel
+from data.real import build, fit, parallel
 from data.real.vocabulary import extend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -640,3 +641,20 @@ def test_a_small_language_is_repeated_but_not_for_ever():
     counts = [sum(d == name for d in build.balanced(dict(a=["a"] * 100, b=["b"] * 25, c=["c"])))
               for name in "abc"]
     assert counts == [100, 100, 10]
+
+
+@pytest.mark.parametrize("weight, n, refused", [(0.3, 400, False), (1.0, 400, True), (1.0, 99, False)])
+def test_files_are_called_shifted_only_if_lengths_fit_elsewhere_by_more_than_a_fifth(weight, n, refused):
+    rng = np.random.default_rng(1)
+    one, noise = rng.integers(5, 60, n), rng.integers(5, 60, n)
+    other = np.round(weight * np.roll(one, -1) + noise).astype(int)          # like the next line of English
+    here, away = (np.corrcoef(one, np.roll(other, by))[0, 1] for by in (0, 1))
+    # 4 / sqrt(n) is what chance explains: more than that is not yet enough, and less than 100 pairs tell nothing
+    assert away - here > 4 / n ** 0.5 and (away - here > 0.2 + 4 / n ** 0.5) == (weight == 1.0)
+    pairs = [("a " * a, "b " * b) for a, b in zip(one, other)]
+    counts = [SimpleNamespace(count={letter: 1}, split=str.split) for letter in "ab"]
+    if refused:
+        with pytest.raises(UserError, match="is a file shifted"):
+            fit.of_pairs("de", pairs, *counts)
+    else:
+        fit.of_pairs("de", pairs, *counts)

@@ -333,3 +333,14 @@ def test_a_model_of_ours_is_not_exported(folder, tmp_path, capsys):
     assert train.main(flags) == 0
     assert train.main(["--export", str(tmp_path / "x"), "--out", str(tmp_path / "own")]) == 2
     assert "did not begin as a public checkpoint" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_adapters_start_with_noise_of_their_own_by_seed():
+    def noise(seed):
+        blocks = add_adapters(GPT(ModelConfig(30, 2, 2, 16, 8)).initialise(0), 3, seed).body
+        return [m.down.detach() for m in blocks.modules() if isinstance(m, LowRank)]
+    first, again, other = map(noise, (0, 0, 1))
+    assert len(first) == 8 and all(map(torch.equal, first, again))
+    rows = torch.cat([down[:, :16] * down.shape[1] ** 0.5 for down in first + other])        # of 16 adapters
+    assert len(rows.unique(dim=0)) == 16 * 3                   # no two of them begin with the same numbers
+    assert rows.std().item() == pytest.approx(1, abs=0.1)      # N(0, 1 / number of inputs)
