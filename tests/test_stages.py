@@ -70,18 +70,18 @@ def test_the_recipe_gives_every_stage_streams_and_seeds_of_its_own(make, generat
         list(losses(1))
         drawn[stage] = {seed for seed in generators if len(seed) == 3}
     monkeypatch.setattr(train, "fit", fit)
-    run = make(seed=3, adapt_to="clone2", adapt_steps=2, adapt_tokens=3000, instruct_steps=2, context_len=64)
+    run = make(seed=1, adapt_to="clone2", adapt_steps=2, adapt_tokens=3000, instruct_steps=2, context_len=64)
     train.recipe(run)
     train.fine_tuned(run, "nli")
     streams = {"align words": (train.ALIGN_WORDS, train.ALIGN_TEXT), "pretrain": (train.TEXT, train.SWITCH),
                "adapt": (train.ADAPT, train.REPLAY), "instruct": (train.INSTRUCT,),
                "transfer nli": (train.TRANSFER,)}
-    assert drawn == {stage: {(3, stream, 1) for stream in found} for stage, found in streams.items()}
+    assert drawn == {stage: {(1, stream, 1) for stream in found} for stage, found in streams.items()}
     # the rows of the new language, too, depend on the seed of the run
-    old = GPT(replace(run.model.config, vocab_size=2 * run.corpus.base_vocab)).initialise(3)
+    old = GPT(replace(run.model.config, vocab_size=2 * run.corpus.base_vocab)).initialise(1)
     for part in ("embed", "head"):
         expected = [getattr(expand_vocabulary(copy.deepcopy(old), run.corpus.base_vocab, seed=seed), part).new
-                    for seed in (3, 0)]
+                    for seed in (1, 0)]
         new = getattr(run.model, part).weight[2 * run.corpus.base_vocab:]
         assert torch.equal(new, expected[0]) and not torch.equal(new, expected[1])
 
@@ -151,6 +151,14 @@ def test_words_that_answer_questions_stay_in_the_text_that_is_read(make, monkeyp
     monkeypatch.setattr(train, "code_switch", lambda *a: (seen.append(a[3]), (a[0][:, :-1], a[0][:, 1:]))[1])
     list(train.pretrain(run, 0))
     assert seen == [run.switch_table] != [run.train_dictionary.table]
+
+
+def test_held_out_words_and_wrong_pairs_are_drawn_with_the_seed_of_the_run(make):
+    run = make(seed=1, dictionary="shuffled", dictionary_coverage=0.5)
+    whole = run.corpus.dictionary()
+    assert run.dictionary.entries == whole.split(0.5, 1)[0].entries != whole.split(0.5, 0)[0].entries
+    assert run.train_dictionary.entries == run.dictionary.shuffled(1).entries != run.dictionary.shuffled(0).entries
+    assert run.switch_table == run.train_dictionary.table
 
 
 def test_words_held_out_are_neither_switched_nor_aligned(make):
@@ -427,3 +435,11 @@ def test_every_step_is_preceded_by_its_own_number_in_the_schedule_of_resets(make
         seen.append(("rows", step, True)), real(run, step))[1])
     train.recipe(run)
     assert seen == [(what, step, True) for step in range(6) for what in ("before", "rows")]
+
+
+def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "generate", lambda model, prompts, generator, **options: (
+        seen.append((generator.initial_seed(), len(prompts))), prompts)[1])
+    train.sample(make(method="baseline", seed=1), "Anna")
+    assert seen == [(1, 2)]
