@@ -250,6 +250,7 @@ def test_an_inverse_dictionary_takes_the_frequent_word_or_the_better_rank():
     assert baselines.invert(dict(Dog=["Hund"], hound=["Hund"]), english) == dict(hund="dog")
     ranked = dict(dog=["tier", "hund"], hound=["hund"])
     assert baselines.invert(ranked, english, True) == dict(tier="dog", hund="hound")
+    assert baselines.invert(ranked, english) == dict(tier="dog", hund="dog")     # ranks mean nothing here
     # at equal rank, the frequent word
     assert baselines.invert(dict(hound=["Hund"], dog=["Hund"]), english, True) == dict(hund="dog")
 

@@ -521,6 +521,13 @@ def test_systems_that_are_all_at_chance_or_at_the_ceiling_say_nothing():
     assert found([0.3, 0.31, 0.32], [0.1, 0.13, 0.14]) == found([1.0, 1.0], [0.5, 0.6]) == ""
     assert found([0.12], [0.13]) == ""                                      # one seed has no standard error
     assert claims.limit({}, claim._replace(number="log perplexity.clone")) == ""
+    # BLEU ends at 100 and not at 1, what is better when it is lower has no end, and BLEU has no chance
+    def scores(number, *values):
+        some = [dict(translation={"en-clone": {"0": x}}, sentences=dict(clone=dict(alignment=x))) for x in values]
+        return claims.limit({"a": some, "b": some}, claim._replace(number=number))
+    assert scores("translation.en-clone.0", 99.0, 100.0, 99.5) == "ceiling"
+    assert scores("translation.en-clone.0", 0.9, 1.0, 1.1) == scores("translation.en-clone.0", 0.1, 0.0) == ""
+    assert scores("sentences.clone.alignment", 0.9, 1.0, 1.1) == ""
 
 
 def test_a_study_with_too_few_resets_still_has_a_report():
