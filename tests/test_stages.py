@@ -443,3 +443,49 @@ def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
         seen.append((generator.initial_seed(), len(prompts))), prompts)[1])
     train.sample(make(method="baseline", seed=1), "Anna")
     assert seen == [(1, 2)]
+
+
+# --- options reach what they are named after ------------------------------------------------------------------
+
+def test_every_option_of_resets_reaches_their_schedule():
+    cfg = Config(method="forget", steps=200, reset_every=10, reset_from=0.25, reset_until=0.75, reset_fraction=0.5,
+                 reset_blend=0.3, reset_optimizer=False, seed=7)
+    expected = train.Forgetting(200, 10, 0.25, 0.75, 0.5, 0.3, False, 7)
+    assert vars(train.forgetting(cfg)) == vars(expected) and expected.at == list(range(50, 151, 10))
+    assert train.forgetting(replace(cfg, method="baseline")) is None
+
+
+def test_options_of_a_new_language_and_of_adapters_reach_model_and_rows(make, monkeypatch):
+    seen = {}
+    def spy(name, real):
+        monkeypatch.setattr(train, name, lambda model, *given: (seen.update({name: given}), real(model, *given))[1])
+    spy("expand_vocabulary", train.expand_vocabulary)
+    spy("add_adapters", train.add_adapters)
+    monkeypatch.setattr(train, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(train, "draw_sentences", lambda *_: None)
+    run = make(method="align", seed=1, adapt_to="clone2", adapt_init="mean", adapt_rows="head", adapt_tokens=3000,
+               afp_lora=3, afp_samples=40, instruct_steps=0)
+    train.recipe(run)
+    assert seen == dict(expand_vocabulary=(run.corpus.base_vocab, "mean", "head", 1, None), add_adapters=(3, 1))
+
+
+def test_a_sentence_that_is_drawn_twice_is_no_negative_of_itself(make, monkeypatch):
+    run, seen = make(method="align", afp_samples=40, afp_batch=8, afp_rows=0, context_len=64), []
+    monkeypatch.setattr(train, "multilingual_contrast", lambda states, concept, symmetric: (
+        seen.append((states, concept)), states.sum())[1])
+    for step in range(3):
+        list(train.align_sentences(run, run.training_samples()[:3], step))
+    for states, concept in seen:
+        assert len(states) == len(concept) == 16 and torch.equal(concept[:8], concept[8:])
+        same = torch.cdist(states[:8].double(), states[:8].double()) < 1e-6      # the English side
+        assert torch.equal(same, concept[:8, None] == concept[:8]) and same.sum() > 8
+
+
+def test_transfer_is_asked_as_many_items_as_the_option_says(make, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train.measures, "evaluate_all", lambda *_: {})
+    monkeypatch.setattr(train, "fine_tuned", lambda run, task: f"tuned on {task}")
+    monkeypatch.setattr(train.likelihood, "classify", lambda model, corpus, task, n: asked.append((model, task, n)))
+    run = make(method="baseline", transfer_steps=2, eval_items=5)
+    train.evaluate(run)
+    assert asked == [(f"tuned on {task}", task, 5) for task in run.corpus.transfer] and asked
