@@ -8,7 +8,7 @@ import torch
 
 import train
 from data.corpus import Dictionary, languages_of_rows
-from data.lab import options
+from data.lab import generation, options
 from data.lab.options import Config
 from data.lab.run import Run
 from data.world import build
@@ -439,9 +439,10 @@ def test_every_step_is_preceded_by_its_own_number_in_the_schedule_of_resets(make
 
 def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "generate", lambda model, prompts, generator, **options: (
+    monkeypatch.setattr(generation, "generate", lambda model, prompts, n, generator, **options: (
         seen.append((generator.initial_seed(), len(prompts))), prompts)[1])
-    train.sample(make(method="baseline", seed=1), "Anna")
+    run = make(method="baseline", seed=1)
+    generation.samples(run.model, run.corpus, "Anna", run.cfg.seed)
     assert seen == [(1, 2)]
 
 
@@ -452,7 +453,7 @@ def test_every_option_of_resets_reaches_their_schedule():
                  reset_blend=0.3, reset_optimizer=False, seed=7)
     expected = train.Forgetting(200, 10, 0.25, 0.75, 0.5, 0.3, False, 7)
     assert vars(train.forgetting(cfg)) == vars(expected) and expected.at == list(range(50, 151, 10))
-    assert train.forgetting(replace(cfg, method="baseline")) is None
+    assert train.forgetting(replace(cfg, method="baseline")).at == []
 
 
 def test_options_of_a_new_language_and_of_adapters_reach_model_and_rows(make, monkeypatch):
