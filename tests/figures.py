@@ -84,8 +84,8 @@ def facts():
 
 def timing():
     """The same facts, by when the words were aligned."""
-    systems = {"never (switching only)": "none", "before (as published)": "before", "from the middle on": "at 50 %",
-               "after pretraining": "after", "evenly": "evenly"}
+    systems = {"never (switching only)": "none", "before (as published)": "before", "from a quarter on": "at 25 %",
+               "from the middle on": "at 50 %", "after pretraining": "after", "evenly": "evenly"}
     return bars("Facts told in English, asked in the clone, by when words were aligned", facts_in_the_clone(
         {label: ("timing", name) for label, name in systems.items()}), 0.125)
 
