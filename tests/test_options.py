@@ -332,6 +332,7 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("--afp_leave_out xx", "--afp_leave_out xx: leave out some of clone, not all"),
     ("--n_head 3", "--n_head 3"),
     ("--accumulate 99", "--accumulate 99: more parts than rows"),
+    ("--prealign_every 2 --prealign_from 0.6 --prealign_until 0.5", "--prealign_from 0.6 is not below --prealign_until 0.5"),
     ("--shots a", "--shots a: numbers separated by commas"),
     ("--shots 0,51", "--shots 0,51: numbers separated by commas, up to 50"),
     ("--method prealign --steps 10", "leaves nothing to pretrain on"),

@@ -172,6 +172,8 @@ class Config:
             (new and self.context_len >= min(self.adapt_tokens, NEW_VAL_TOKENS) - 1,
              f"--context_len {self.context_len} is too long for the text of a new language"),
             (self.body_from and not new, "--body_from needs a new language: add --adapt_to"),
+            (self.prealign_every and self.prealign_from >= self.prealign_until,
+             f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}"),
             (self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows"),
             (self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}"),
             (self.pretrain_steps < (not self.pretrained),
