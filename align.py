@@ -33,6 +33,7 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
     tokens are padded on the right.
     level: 0 is the input embedding, 1, as published, the first block
     pool:  "last", as published: the state of the last token; "mean" or "max" over the tokens, per channel
+    Raises ValueError for another pool.
     """
     states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
     if pool == "last":

@@ -160,6 +160,7 @@ def assemble(body, model):
 
     body:  state_dict of a model that was tuned on an English task
     model: one that learned a new language, with the same sizes
+    Raises ValueError if the sizes differ.
     """
     def sizes(state):
         return {name: p.shape for name, p in state.items() if name.startswith(("body.", "final_norm."))}

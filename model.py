@@ -27,6 +27,7 @@ class ModelConfig:
     """The sizes of a GPT.  vocab_size counts the rows of all languages together.
 
     The options of the second half are those of public checkpoints, see data/pretrained.py.
+    Raises ValueError if d_model does not split into n_head heads of an even width, or n_head into n_kv_head.
     """
     vocab_size: int
     n_layer: int = 4

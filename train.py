@@ -394,10 +394,8 @@ def reproduce(cfg, modes):
 
 
 def export(run, folder):
-    """Write a trained model as a public checkpoint.  Raises UserError if it did not begin as one."""
+    """Write a trained model as a public checkpoint."""
     start, new = run.cfg.pretrained, run.cfg.new_language
-    if not start:
-        raise UserError(f"--export: {run.out} did not begin as a public checkpoint (--pretrained)")
     run.check_finished()
     tokenizer = run.corpus.folder / f"tokenizer.{new}.json" if new else Path(start) / "tokenizer.json"
     export_pretrained(run.model, folder, tokenizer, read_config(start)[1])
@@ -428,6 +426,8 @@ def command(argv):
     elif modes.overfit:
         return 0 if overfit(Run(cfg, out, modes.cache)) else 1
     elif modes.sample is not None or modes.export is not None:
+        if modes.export is not None and not cfg.pretrained:
+            raise UserError(f"--export: {out} did not begin as a public checkpoint (--pretrained)")
         run = Run(cfg, out, modes.cache)
         run.enter(load_only=True)
         recipe(run)
