@@ -151,6 +151,11 @@ def test_other_tokenizers_and_folders_are_refused_in_one_line(tmp_path, base, ca
     (unigram / "tokenizer.json").write_text(json.dumps(state | dict(model=dict(type="Unigram"))), encoding="utf-8")
     broken = checkpoint(tmp_path / "broken", byte_level())
     (broken / "tokenizer.json").write_text(json.dumps(state | dict(decoder=dict(type="?"))), encoding="utf-8")
+    for i, shape in enumerate((dict(model="BPE"), dict(normalizer=["NFC"]), dict(normalizer="NFC"))):
+        other = checkpoint(tmp_path / f"shape{i}", byte_level())
+        (other / "tokenizer.json").write_text(json.dumps(state | shape), encoding="utf-8")
+        with pytest.raises(UserError, match="cannot be read"):
+            of_checkpoint(other)
     small = checkpoint(tmp_path / "small", byte_level())
     config = json.loads((small / "config.json").read_text(encoding="utf-8"))
     (small / "config.json").write_text(json.dumps(config | dict(vocab_size=300)), encoding="utf-8")

@@ -27,15 +27,17 @@ def of_checkpoint(folder):
     if config is None or state is None:
         raise UserError(f"--tokenizer {folder}: the folder of a checkpoint holds config.json and "
                         "tokenizer.json")
-    if (state.get("model") or {}).get("type") != "BPE":
-        raise UserError(f"{folder}/tokenizer.json: only byte-pair encoding (BPE) is supported")
-    state |= dict(post_processor=None, truncation=None, padding=None)
-    normalizers = state.get("normalizer") or {}
-    normalizers = normalizers.get("normalizers", [normalizers] if normalizers else [])
-    kept = [part for part in normalizers if part.get("type") != "Prepend"]
-    state["normalizer"] = dict(type="Sequence", normalizers=kept) if kept else None
     try:
+        if state["model"]["type"] != "BPE":
+            raise UserError(f"{folder}/tokenizer.json: only byte-pair encoding (BPE) is supported")
+        state |= dict(post_processor=None, truncation=None, padding=None)
+        normalizers = state.get("normalizer") or {}
+        normalizers = normalizers.get("normalizers", [normalizers] if normalizers else [])
+        kept = [part for part in normalizers if part.get("type") != "Prepend"]
+        state["normalizer"] = dict(type="Sequence", normalizers=kept) if kept else None
         tokenizer = Tokenizer.from_str(json.dumps(state))
+    except UserError:
+        raise
     except Exception as error:                                 # the library raises nothing more specific
         raise UserError(f"{folder}/tokenizer.json cannot be read ({error}): download it again") from None
     tokenizer.encode_special_tokens = True                     # a text that spells one does not contain one
