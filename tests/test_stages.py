@@ -444,6 +444,13 @@ def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
     run = make(method="baseline", seed=1)
     generation.samples(run.model, run.corpus, "Anna", run.cfg.seed)
     assert seen == [(1, 2)]
+    for name in ("recipe", "draw_sentences"):
+        monkeypatch.setattr(train, name, lambda *_: None)
+    monkeypatch.setattr(train, "evaluate", lambda run: {})
+    monkeypatch.setattr(generation, "samples", lambda model, corpus, prompt, seed: seen.append((prompt, seed)) or "")
+    run.out.mkdir(parents=True, exist_ok=True)
+    train.train_and_evaluate(run)
+    assert seen[1:] == [("", 1)]
 
 
 # --- options reach what they are named after ------------------------------------------------------------------
