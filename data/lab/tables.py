@@ -204,7 +204,7 @@ def show(summary, joint=()):
         shown = dict(curve[round(i * (len(curve) - 1) / 5)] for i in range(6))
         texts.append(f"perplexity of {name} while adapting: " + ", ".join(
             f"{perplexity:.2f} (step {step})" for step, perplexity in shown.items()))
-    memory = f"; peak memory: {summary['peak_memory_gb']} GB" if "peak_memory_gb" in summary else ""
+    memory = f"; peak memory: {summary['peak_memory_gb']} GiB" if "peak_memory_gb" in summary else ""
     return "\n\n".join([*texts, f"minutes: {summary['minutes']}{memory}"])
 
 
