@@ -150,12 +150,16 @@ def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():                                                    # Linux
         flags = cpuinfo.read_text(encoding="utf-8").split()
-        assert (found == {"bfloat16"}) == any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16"))
+        fast = ["amx_bf16", "bf16"] + ["avx512_bf16"] * ("GenuineIntel" not in flags)
+        assert (found == {"bfloat16"}) == any(flag in flags for flag in fast)
 
 
 @pytest.mark.parametrize("features, expected", [
     (dict(avx512_f=True, avx512_bf16=False, amx_bf16=False), "float32"),
-    (dict(avx512_f=True, avx512_bf16=True), "bfloat16"), (dict(amx_bf16=True), "bfloat16"),
+    (dict(avx512_bf16=True, cpu_name="AMD EPYC 9B14"), "bfloat16"), (dict(avx512_bf16=True), "bfloat16"),
+    (dict(avx512_bf16=True, cpu_name="Intel Xeon"), "float32"),
+    (dict(avx512_bf16=True, amx_bf16=True, cpu_name="Intel Xeon"), "bfloat16"),
+    (dict(amx_bf16=True), "bfloat16"),
     (dict(neon=True, bf16=True), "bfloat16"), (dict(neon=True, bf16=False), "float32"), ({}, "float32")])
 def test_bfloat16_needs_instructions_of_the_cpu(monkeypatch, features, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)

@@ -55,10 +55,13 @@ def choose_dtype(device):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     cpuinfo, features = Path("/proc/cpuinfo"), []
     if hasattr(torch.cpu, "get_capabilities"):
-        features = [name for name, value in torch.cpu.get_capabilities().items() if value]
+        found = torch.cpu.get_capabilities()
+        features = [name for name, value in found.items() if value] + str(found.get("cpu_name")).split()
     elif cpuinfo.exists():                                     # an older torch on Linux
         features = cpuinfo.read_text(encoding="utf-8").split()
-    native = {"avx512_bf16", "amx_bf16", "bf16"}.intersection(features)          # "bf16" is ARM's name
+    native = {"amx_bf16", "bf16"}.intersection(features)       # "bf16" is ARM's name
+    if "avx512_bf16" in features and not {"Intel", "GenuineIntel"}.intersection(features):
+        native.add("avx512_bf16")                              # without AMX, Intel's CPUs lose time with it
     return "bfloat16" if native and torch.backends.mkldnn.is_available() else "float32"
 
 
