@@ -4,7 +4,6 @@ The meta device takes the place of the GPU: its tensors have shapes but no value
 one.  NoWaiting also refuses what the meta device allows and what makes the program wait for a GPU.
 """
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -144,14 +143,9 @@ def test_every_preset_makes_a_step_and_a_checkpoint_without_memory_for_it(name, 
 CPU = torch.device("cpu")
 
 
-def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
+def test_the_dtype_of_this_cpu_is_always_the_same():
     found = {choose_dtype(CPU) for _ in range(5)}
-    assert len(found) == 1
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():                                                    # Linux
-        flags = cpuinfo.read_text(encoding="utf-8").split()
-        fast = ["amx_bf16", "bf16"] + ["avx512_bf16"] * ("GenuineIntel" not in flags)
-        assert (found == {"bfloat16"}) == any(flag in flags for flag in fast)
+    assert len(found) == 1 and found <= {"float32", "bfloat16"}
 
 
 @pytest.mark.parametrize("features, expected", [
@@ -168,7 +162,6 @@ def test_bfloat16_needs_instructions_of_the_cpu(monkeypatch, features, expected)
     assert choose_dtype(CPU) == "float32"
 
 
-def test_an_older_torch_that_does_not_report_instructions_gives_the_same_dtype(monkeypatch):
-    before = choose_dtype(CPU)
+def test_an_older_torch_that_does_not_report_instructions_computes_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_dtype(CPU) == before or not Path("/proc/cpuinfo").exists()
+    assert choose_dtype(CPU) == "float32"

@@ -9,7 +9,6 @@ import ctypes
 import os
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,15 +52,12 @@ def choose_dtype(device):
     """
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    cpuinfo, features = Path("/proc/cpuinfo"), []
-    if hasattr(torch.cpu, "get_capabilities"):
-        found = torch.cpu.get_capabilities()
-        features = [name for name, value in found.items() if value] + str(found.get("cpu_name")).split()
-    elif cpuinfo.exists():                                     # an older torch on Linux
-        features = cpuinfo.read_text(encoding="utf-8").split()
-    native = {"amx_bf16", "bf16"}.intersection(features)       # "bf16" is ARM's name
-    if "avx512_bf16" in features and not {"Intel", "GenuineIntel"}.intersection(features):
-        native.add("avx512_bf16")                              # without AMX, Intel's CPUs lose time with it
+    if not hasattr(torch.cpu, "get_capabilities"):             # an older torch
+        return "float32"
+    found = torch.cpu.get_capabilities()
+    native = found.get("amx_bf16") or found.get("bf16")        # the second is ARM's name
+    if "Intel" not in str(found.get("cpu_name")):              # Intel's CPUs lose time with it, without AMX
+        native = native or found.get("avx512_bf16")
     return "bfloat16" if native and torch.backends.mkldnn.is_available() else "float32"
 
 
