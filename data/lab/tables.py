@@ -228,18 +228,23 @@ def by_language(runs):
 
 
 def systems_table(systems, columns):
-    """Table of a study, {system: summaries of its seeds}: a row per system, a column per (path, digits)."""
+    """Table of a study, {system: summaries of its seeds}, with the numbers of columns, [(path, digits)].
+
+    Few systems are the columns of the table, and many are its rows.
+    """
     known = [summaries[0] for summaries in systems.values()]
     lines = systems | {f"model-free: {name}": [found] for name, found in model_free(known[0]).items()}
-    shown = [["system", *lines, "chance", "n"]]                                  # columns
+    few = len(systems) <= len(columns)
+    shown = [["measure" if few else "system", *lines, "chance", "n"]]            # columns
     for path, digits in columns:
         cells = [spread(summaries, path, digits) for summaries in lines.values()]
         if any(cells[:len(systems)]):
             measure, language = find(path)
             random = number(chance(known, measure, [language]), digits)
             shown.append([heading(path), *cells, random, items(known, measure, [language])])
-    head, *rows = zip(*shown)
-    return table(head, [row for row in rows if any(row[1:]) or row[0] in systems])
+    rows = [row for row in zip(*shown) if any(row[1:]) or row[0] in systems]
+    head, *rows = zip(*rows) if few else rows
+    return table(head, rows)
 
 
 def heading(path):
