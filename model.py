@@ -40,6 +40,7 @@ class ModelConfig:
     attention_bias: bool = False         # queries, keys and values have one
     tied: bool = False                   # the head is the embedding
     rope_base: float = 10_000.0
+    rope_scaling: tuple = ()             # that of Llama 3, see rotary_table
     norm_eps: float = 1e-5
 
     def __post_init__(self):
@@ -50,12 +51,20 @@ class ModelConfig:
             raise ValueError(f"n_head {self.n_head} must be a multiple of n_kv_head {self.n_kv_head}")
 
 
-def rotary_table(context_len, head_dim, base=10_000.0):
+def rotary_table(context_len, head_dim, base=10_000.0, scaling=()):
     """Cosine and signed sine for each position and channel, (T, head_dim) each [Su et al. 2021].
 
     Channels i and i + head_dim / 2 are a pair with one angle.  The sine of the first of them is negative.
+    scaling: (factor, low, high, original) of Llama 3, which was trained on texts of `original` tokens first.
+    Pairs that turn fewer than `low` times in such a text become slower by the factor, those that turn more
+    than `high` times stay as they are, and those between become slower by a part of it.
     """
     frequency = base ** (-torch.arange(0, head_dim, 2).float() / head_dim)       # (head_dim / 2,)
+    if scaling:
+        factor, low, high, original = scaling
+        turns = frequency * original / (2 * math.pi)                             # (head_dim / 2,)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)                        # (head_dim / 2,) 1: unchanged
+        frequency = frequency * (kept + (1 - kept) / factor)
     angle = torch.arange(context_len).float()[:, None] * frequency               # (T, head_dim / 2)
     return torch.cat((angle.cos(), angle.cos()), dim=-1), torch.cat((-angle.sin(), angle.sin()), dim=-1)
 
@@ -153,7 +162,8 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
-        cos, sin = rotary_table(config.context_len, config.d_model // config.n_head, config.rope_base)
+        cos, sin = rotary_table(config.context_len, config.d_model // config.n_head, config.rope_base,
+                                config.rope_scaling)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

@@ -29,6 +29,7 @@ LONGEST = dict(header=2**24, context=8192)                     # bytes; tokens, 
 SIZES = dict(vocab_size="vocab_size", n_layer="num_hidden_layers", n_head="num_attention_heads",
              d_model="hidden_size", context_len="max_position_embeddings", d_ff="intermediate_size")
 ARCHITECTURES = dict(llama="LlamaForCausalLM", qwen2="Qwen2ForCausalLM")
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 # what else changes the computation, with the one value that a GPT represents; null and absent are the default
 ONLY = dict(hidden_act="silu", attention_bias=False, mlp_bias=False, use_sliding_window=False,
             rope_interleaved=False, partial_rotary_factor=1.0, quantization_config=None)
@@ -66,9 +67,15 @@ def read_config(folder, context_len=None):
     check(layers == ["full_attention"] * len(layers), "layer_types", "full_attention")
     for key in ("rope_scaling", "rope_parameters"):            # the older and the newer name
         rope = config.get(key) or {}
-        plain = isinstance(rope, dict) and {*rope} <= {"rope_theta", "rope_type"}
-        check(plain and rope.get("rope_type", "default") == "default", key, "null and the default type")
+        scaled = isinstance(rope, dict) and rope.get("rope_type") == "llama3"
+        known = {"rope_theta", "rope_type", *(LLAMA3 if scaled else ())}
+        plain = isinstance(rope, dict) and rope.get("rope_type", "default") == "default"
+        check((plain or scaled) and {*rope} <= known, key, "null and the types default and llama3")
         config = config | rope
+    scaling = ()
+    if config.get("rope_type") == "llama3":
+        scaling = (*(float(number(key, float)) for key in LLAMA3[:3]), number(LLAMA3[3], int))
+        check(scaling[1] < scaling[2], "high_freq_factor", "numbers above low_freq_factor")
     sizes = {name: number(key, int) for name, key in SIZES.items()}
     sizes["context_len"] = min(context_len or LONGEST["context"], sizes["context_len"])
     heads = number("num_attention_heads", int)
@@ -78,7 +85,8 @@ def read_config(folder, context_len=None):
         sizes = ModelConfig(
             **sizes, n_kv_head=number("num_key_value_heads", int, heads), gated=True,
             attention_bias=kind == "qwen2", tied=config.get("tie_word_embeddings") is True,
-            rope_base=float(number("rope_theta", float, 10_000.0)), norm_eps=number("rms_norm_eps", float))
+            rope_base=float(number("rope_theta", float, 10_000.0)), rope_scaling=scaling,
+            norm_eps=number("rms_norm_eps", float))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return sizes, content
@@ -171,7 +179,8 @@ def load_pretrained(folder, context_len=None):
     model.to_empty(device="cpu")
     if sizes.tied:
         model.head.weight = model.embed.weight
-    model.cos, model.sin = rotary_table(sizes.context_len, sizes.d_model // sizes.n_head, sizes.rope_base)
+    model.cos, model.sin = rotary_table(sizes.context_len, sizes.d_model // sizes.n_head, sizes.rope_base,
+                                        sizes.rope_scaling)
     for name, part in named_tensors(model).items():
         part.copy_(parts[name])
     return model, config
@@ -193,6 +202,7 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     config = dict(config or {}) | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
         model_type=kind, architectures=[ARCHITECTURES[kind]], hidden_act="silu",
         num_key_value_heads=sizes.n_kv_head or sizes.n_head, rope_theta=sizes.rope_base,
+        rope_scaling=dict(zip(LLAMA3, sizes.rope_scaling), rope_type="llama3") if sizes.rope_scaling else None,
         rms_norm_eps=sizes.norm_eps, tie_word_embeddings=sizes.tied, torch_dtype="float32", dtype="float32")
     config |= dict(intermediate_size=sizes.d_ff or 4 * sizes.d_model,
                    max_position_embeddings=max(longest, sizes.context_len))    # it may be read in part

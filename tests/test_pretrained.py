@@ -2,7 +2,8 @@
 
 tests/fixtures/llama and qwen2 were written once by transformers 5.24: random models of two layers with
 grouped queries, a Llama in bfloat16 and a Qwen2 (biases, tied head) in float32, with their logits of the
-last four tokens of two texts, computed in float32.
+last four tokens of two texts, computed in float32.  logits-llama3.json has those of the same Llama with the
+rotary positions of Llama 3.
 """
 import json
 import random
@@ -101,7 +102,7 @@ def test_the_logits_are_those_of_the_reference_implementation(name):
 def test_the_sizes_are_those_of_the_config(name):
     config = load_pretrained(FIXTURES / name)[0].config
     assert config == ModelConfig(60, 2, 4, 32, 24, 2, 44, True, name == "qwen2", name == "qwen2",
-                                 dict(llama=5e4, qwen2=1e6)[name], dict(llama=1e-5, qwen2=1e-6)[name])
+                                 dict(llama=5e4, qwen2=1e6)[name], (), dict(llama=1e-5, qwen2=1e-6)[name])
 
 
 def test_the_fixtures_hold_what_they_should():
@@ -186,6 +187,20 @@ def test_a_tied_head_that_is_stored_again_is_left_out(tmp_path):
 
 # --- what is written ----------------------------------------------------------------------------------------
 
+def test_the_rotary_positions_of_llama_3_are_those_of_the_reference_implementation(folder, tokenizer):
+    expected = json.loads((folder / "logits-llama3.json").read_text(encoding="utf-8"))
+    plain, _ = load_pretrained(folder)
+    change_config(folder, rope_parameters=expected["rope_parameters"])
+    model, config = load_pretrained(folder)
+    tokens, wanted = torch.tensor(expected["tokens"]), torch.tensor(expected["logits"])
+    assert torch.allclose(model.logits(tokens)[:, -4:], wanted, atol=1e-5)
+    assert not torch.allclose(plain.logits(tokens)[:, -4:], wanted, atol=0.1)
+    for i, content in enumerate((config, None)):               # the scaling is exported with or without a config
+        export_pretrained(model, folder.parent / f"out{i}", tokenizer, content)
+        again, _ = load_pretrained(folder.parent / f"out{i}")
+        assert again.config == model.config and torch.equal(again.cos, model.cos)
+
+
 def test_what_is_exported_is_read_bit_for_bit(name, tmp_path, tokenizer):
     model, config = load_pretrained(FIXTURES / name)
     export_pretrained(model, tmp_path / "out", tokenizer, config)
@@ -232,7 +247,7 @@ def test_an_export_does_not_overwrite_and_leaves_nothing_behind(tmp_path, tokeni
 @pytest.mark.parametrize("key, value", [
     ("model_type", "mistral"), ("model_type", None), ("model_type", ["llama"]), ("hidden_act", "gelu"),
     ("attention_bias", True), ("mlp_bias", True), ("sliding_window", 4096), ("use_sliding_window", True),
-    ("rope_scaling", dict(rope_type="llama3", factor=8.0)), ("rope_scaling", dict(type="linear", factor=2.0)),
+    ("rope_scaling", dict(rope_type="default", factor=8.0)), ("rope_scaling", dict(type="linear", factor=2.0)),
     ("rope_scaling", [1]), ("rope_parameters", dict(rope_type="yarn", rope_theta=1e4)), ("rope_interleaved", True),
     ("partial_rotary_factor", 0.5), ("quantization_config", dict(bits=4)), ("head_dim", 16),
     ("layer_types", ["full_attention", "sliding_attention"]), ("vocab_size", 0), ("vocab_size", ...),
@@ -241,6 +256,16 @@ def test_an_export_does_not_overwrite_and_leaves_nothing_behind(tmp_path, tokeni
     ("rms_norm_eps", ...), ("num_key_value_heads", [2])])
 def test_what_a_gpt_cannot_represent_is_refused_by_the_name_of_the_key(folder, key, value):
     change_config(folder, **{key: value})
+    refused(folder, key)
+
+
+@pytest.mark.parametrize("changed, key", [
+    (dict(factor=0), "factor"), (dict(low_freq_factor=None), "low_freq_factor"),
+    (dict(high_freq_factor=0.1), "high_freq_factor"), (dict(original_max_position_embeddings=1.5), "original_max"),
+    (dict(attention_factor=2.0), "rope_parameters")])
+def test_rotary_positions_of_llama_3_need_their_four_numbers(folder, changed, key):
+    expected = json.loads((folder / "logits-llama3.json").read_text(encoding="utf-8"))
+    change_config(folder, rope_parameters=expected["rope_parameters"] | changed)
     refused(folder, key)
 
 
