@@ -39,7 +39,8 @@ class Forgetting:
 
     def __init__(self, steps, every, start=0.0, until=1.0, fraction=1.0, blend=1.0, optimizer=True, seed=0):
         last = min(until * steps, steps - every)
-        self.at = [s for s in range(every, steps, every) if start * steps <= s <= last] if every else []
+        acts = every and fraction and blend
+        self.at = [s for s in range(every, steps, every) if start * steps <= s <= last] if acts else []
         self.fraction, self.blend, self.optimizer, self.seed = fraction, blend, optimizer, seed
         self.clocked_groups = {"embed"} if optimizer else set()
 

@@ -258,7 +258,7 @@ class LowRank(nn.Module):
 
 def add_adapters(model, rank, seed=0):
     """Freeze a GPT and give every linear map of its blocks an adapter, in place: -> the model."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(-1 - seed)       # not the numbers of the initial embedding
     model.requires_grad_(False)
     for block in model.body:
         for name, part in list(block.named_children()):

@@ -301,7 +301,8 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
 def evaluate(run):
     """All measures of a trained model: -> dict, see data/glossary.md.  One that is not taken is absent."""
     cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
-    result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg, run.quiet)
+    with run.evaluating():
+        result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg, run.quiet)
     result |= measures.of_training(run, forgetting(cfg))
     if cfg.transfer_steps and corpus.transfer:
         result["transfer"] = {task: likelihood.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
@@ -366,11 +367,11 @@ def train_and_evaluate(run):
     if not run.writer:
         return summary
     run.processes, clock = Processes(), time.perf_counter()    # one process evaluates, the others are done
-    # a public checkpoint is hundreds of times larger, and evaluated in the number type of training
-    with run.eager(), run.autocast() if cfg.pretrained else nullcontext():
+    with run.eager():
         summary |= evaluate(run)
-        translations = generation.translated(run.model, run.corpus) if cfg.written_items else ""
-        texts = generation.samples(run.model, run.corpus, "", cfg.seed)
+        with run.evaluating():
+            translations = generation.translated(run.model, run.corpus) if cfg.written_items else ""
+            texts = generation.samples(run.model, run.corpus, "", cfg.seed)
         run.write("samples.txt", f"{texts}\n{translations}\n")
     draw_sentences(run, "sentences.svg")
     summary |= dict(languages=run.corpus.languages,

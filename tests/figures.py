@@ -136,6 +136,19 @@ def gain():
     return picture("Gain from forgetting in a new language, by the amount of its text", 640, 370, parts)
 
 
+def amount():
+    """How much PreAlign lowers the loss on real text, against the number of German captions."""
+    found, lines = committed()["amount"], []
+    for language, words, colour in (("de", "German", YELLOW), ("en", "English", BLUE)):
+        lines += by_seed(words, colour, {n: measured(found, f"joint, {n:,} captions - published, {n:,} captions",
+                                                     f"log perplexity_per_word.{language}")
+                                         for n in (500, 2_000, 12_000)})
+    lines.append(("no difference", GREY, False, [(500, 0), (12_000, 0)]))
+    parts = chart("loss of joint training less loss of PreAlign as published, nats per word ↑",
+                  "German captions (English: 85,000)", lines, log_x=True)
+    return picture("Gain from PreAlign on captions, by the amount of German text (dashed: seeds)", 640, 370, parts)
+
+
 def answers():
     """The language of AFP's answers, against the share of training samples that ask across languages."""
     found, names = committed()["align"], {x: f"AFP, cross {x:g}" for x in (0, 0.25, 0.5, 0.75, 1)}

@@ -87,6 +87,10 @@ def test_resets_come_every_k_steps_between_two_shares_and_leave_a_whole_cycle(st
     assert Forgetting(steps, every, start, until).at == at
 
 
+def test_resets_of_no_rows_or_by_nothing_are_no_resets():
+    assert Forgetting(100, 20, fraction=0.0).at == Forgetting(100, 20, blend=0.0).at == []
+
+
 def test_no_setting_resets_at_step_zero_or_too_late():
     for steps in range(1, 30):
         for every in range(steps + 2):
@@ -162,12 +166,9 @@ def test_a_fraction_resets_only_some_rows_with_their_moments_and_keeps_the_step_
 
 
 def test_blend_moves_rows_a_part_of_the_way_to_what_a_whole_reset_gives():
-    (before, none), (_, quarter), (_, whole) = (reset(blend=b) for b in (0.0, 0.25, 1.0))
-    assert changes(before, none) == {"embed.weight": EVERYTHING - {"weight"}}
-    old, none, quarter, whole = (p["embed.weight"]["weight"] for p in (before, none, quarter, whole))
-    assert torch.equal(none, old)
+    (before, quarter), (_, whole) = (reset(blend=b) for b in (0.25, 1.0))
+    old, quarter, whole = (p["embed.weight"]["weight"] for p in (before, quarter, whole))
     assert torch.equal(quarter, old.lerp(whole, 0.25)) and torch.allclose(quarter, 0.75 * old + 0.25 * whole)
-    assert not changes(*reset(blend=0.0, optimizer=False))
     assert whole.std().item() == pytest.approx(0.02, rel=0.05)
 
 

@@ -862,6 +862,16 @@ def test_the_same_picture_is_found_behind_an_offset_of_the_language(real, monkey
     assert states.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
 
 
+def test_cosines_are_computed_in_float32_also_under_autocast():
+    states = torch.ones(50, 32) + 0.05 * torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    noise = 0.01 * torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
+    wanted, fit = geometry.retrieval(states, states + noise), geometry.logistic_regression(states, torch.arange(50) % 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert geometry.retrieval(states, states + noise) == wanted > 0.9
+        again = geometry.logistic_regression(states, torch.arange(50) % 2)
+        assert torch.equal(again(states), fit(states))
+
+
 # --- training and the log -----------------------------------------------------------------------------------
 
 def test_recovery_reads_the_rise_and_the_excess_of_each_reset_off_the_loss():
@@ -872,12 +882,20 @@ def test_recovery_reads_the_rise_and_the_excess_of_each_reset_off_the_loss():
     assert measures.recovery(losses, []) == []
     # entries every 10 steps, a reset before the first and a cycle without any
     assert [r["step"] for r in measures.recovery(losses, [5, 22, 24, 60], delay=30)] == [24, 60]
-    assert measures.recovery({10: 1.0, 59: 3.0, 60: 2.0, 61: 9.0}, [10]) == [
+    assert measures.recovery({10: 1.0, 30: 3.0, 59: 4.0, 60: 2.0, 61: 9.0}, [10]) == [
         dict(step=10, before=1.0, rise=2.0, excess=1.0)]                    # by default after 50 steps
 
 
+def test_recovery_takes_no_mean_of_too_many_steps_or_of_two_cycles():
+    losses = {step: step / 100 for step in range(100, 1000, 100)}
+    assert measures.recovery(losses, [200, 400]) == [dict(step=200, before=2.0), dict(step=400, before=4.0)]
+    assert measures.recovery(losses, range(50, 1000, 50)) == []             # every entry has two resets
+    assert measures.recovery({190: 1.0, 210: 5.0, 220: 3.0}, [200]) == [
+        dict(step=200, before=1.0, rise=2.0)]                               # the first entry begins before it
+
+
 def test_measures_of_the_training_itself(real):
-    curves = {("pretrain", "lm"): {10: 4.0, 20: 5.0, 60: 4.5},
+    curves = {("pretrain", "lm"): {10: 4.0, 20: 5.0, 50: 4.7, 60: 4.5},
               ("adapt", "val"): {10: dict(en=3.0, de=math.log(8)), 20: dict(en=3.0, de=math.log(4))}}
     samples = real.items("scene", "test", 3)
     stages = dict.fromkeys(["pretrain", "adapt", "align sentences"], 60)

@@ -328,6 +328,7 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("--adapt_to clone2 --adapt_replay 0.9", "--adapt_replay 0.9 is out of range: 0 to 0.7"),
     ("--body_from x", "--body_from needs a new language: add --adapt_to"),
     ("--afp_mcl_layer 5", "--afp_mcl_layer 5: the model has --n_layer 4 blocks"),
+    ("--method align --afp_lora 8 --afp_mcl_layer 0", "--afp_mcl_layer 0: with --afp_lora the embedding does not"),
     ("--afp_leave_out clone", "--afp_leave_out clone: leave out some of clone, not all"),
     ("--afp_leave_out xx", "--afp_leave_out xx: leave out some of clone, not all"),
     ("--n_head 3", "--n_head 3"),

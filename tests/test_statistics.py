@@ -35,10 +35,13 @@ def test_a_paired_test_and_its_interval_on_an_example_worked_by_hand():
     assert interval(d) == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-4)
 
 
-def test_the_same_difference_in_every_seed_leaves_no_doubt():
-    d = np.full(3, 0.1)
-    assert p_greater(d, 0) == 0 and p_greater(d, 0.1) == p_greater(d, 0.2) == 1
-    assert interval(d) == pytest.approx((0.1, 0.1))
+def test_the_same_difference_in_every_seed_counts_as_if_it_varied_by_an_item_of_50():
+    d, error = np.full(3, 0.1), 0.02 / math.sqrt(3)
+    t = 0.1 / error
+    assert p_greater(d, 0) == pytest.approx(0.5 - t / (2 * math.sqrt(2 + t * t)))
+    assert p_greater(d, 0.1) == pytest.approx(0.5) and p_greater(d, 0.2) > 0.99
+    assert interval(d) == pytest.approx((0.1 - 4.3027 * error, 0.1 + 4.3027 * error), abs=1e-4)
+    assert judge([claim("higher", 0)], [np.full(2, 0.06)], [""])[0][1] == "not shown"
 
 
 def test_holm_on_an_example():
@@ -93,12 +96,17 @@ def test_the_verdict_on_a_single_claim(differences, direction, margin, verdict):
 
 
 def test_claims_that_cannot_be_judged_have_words_of_their_own():
-    sure, unknown = np.array([0.10, 0.11, 0.12]), np.array([0.1, math.nan, 0.1])
-    found = judge([claim(), claim("not higher"), claim(exploratory="exploratory"),
-                   claim(exploratory="exploratory")], [sure, sure, sure, unknown], ["chance", "ceiling", "", ""])
-    assert [verdict for _, verdict in found] == ["not testable: chance", "not testable: ceiling",
-                                                 "exploratory", "not measured"]
-    assert [math.isnan(p) for p, _ in found] == [False, False, True, True]
+    sure, unknown, noise = np.array([0.10, 0.11, 0.12]), np.array([0.1, math.nan, 0.1]), np.array([0.1, -0.1, 0.1])
+    found = judge([claim(), claim("not higher"), claim(exploratory="exploratory"), claim(exploratory="exploratory"),
+                   claim()], [noise, noise, sure, unknown, sure], ["chance", "ceiling", "", "", "chance"])
+    assert [verdict for _, verdict in found] == ["not testable: chance", "not testable: ceiling", "exploratory",
+                                                 "not measured", "reproduced"]
+    assert [math.isnan(p) for p, _ in found] == [False, False, True, True, False]
+
+
+def test_the_p_value_is_that_of_the_verdict():
+    (p, verdict), = judge([claim()], [np.array([-0.10, -0.11, -0.12])], [""])
+    assert verdict == "opposite" and p == pytest.approx(p_greater(np.array([0.10, 0.11, 0.12]), 0))
 
 
 def test_a_claim_among_many_needs_a_smaller_p():

@@ -491,15 +491,21 @@ def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
     rows = {row[0]: row[1:] for row in cells_of(text) if re.match(r"P\d|ours", row[0])}
     assert len(rows) == sum(claim.study == "prealign" for claim in studies.CLAIMS)
     assert rows["P1 perplexity of the clone is lower (log ratio)"] == [
-        "perplexity (clone) ↓", "published", "joint", "lower, 0.05", "-1.000", "[-1.000, -1.000]", "3", "0.000",
+        "perplexity (clone) ↓", "published", "joint", "lower, 0.05", "-1.000", "[-1.050, -0.950]", "3", "0.001",
         "reproduced"]
     assert rows["P1 English perplexity rises by less than 2 % (log ratio)"][-5:] == [
-        "+0.000", "[+0.000, +0.000]", "3", "0.000", "reproduced"]
+        "+0.000", "[-0.050, +0.050]", "3", "0.113", "not shown"]
     assert rows["P3 facts seen only in English are known in the clone"][-2:] == ["1.000", "not shown"]
     # no transfer, no cosine, no held-out words above: these claims are listed without numbers
     assert rows["P2 zero-shot transfer of nli to the clone improves"][-5:] == ["", "", "", "", "not measured"]
     assert rows["P2 zero-shot transfer of paraphrase to the clone improves"][-1] == "not measured"
     assert "closed: published 0.50, kept 0.00" in text and text.startswith("Mean ± sd over 3 seeds.")
+    # seeds are paired by their number, and those that only one system has are left out
+    numbered = {name: [dict(s, seed=seed) for s, seed in zip(found, (0, 1, 2))]
+                for name, found in summaries.items()}
+    numbered["published"] = [dict(run(math.e ** i), seed=seed) for i, seed in ((9, 7), (4, 2), (2, 0))]
+    rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", numbered))}
+    assert rows["P1 perplexity of the clone is lower (log ratio)"][4:7] == ["-1.000", "[-1.180, -0.820]", "2"]
     del summaries["vanilla"]                                                # a part of the study
     rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", summaries))}
     assert rows["P5 input-only code-switching is better than vanilla: facts seen only in English"] == [
@@ -568,7 +574,7 @@ def test_systems_under_the_same_condition_stand_side_by_side():
     columns = [("perplexity.clone", 1), ("perplexity.new", 1)]
     text, pairs = claims.side_by_side(summaries, "BA", "AFA", columns)
     assert cells_of(text) == [
-        ["adapted with", "perplexity (clone) ↓: BA", "AFA", "ratio",
+        ["condition", "perplexity (clone) ↓: BA", "AFA", "ratio",
          "perplexity (new) ↓: BA", "AFA", "ratio"],
         ["default", "5.0 ± 4.2", "2.5 ± 2.1", "0.50", "", "", ""], ["far", "9.0", "3.0", "0.33", "", "", ""]]
     assert pairs == [("BA", "AFA"), ("BA, far", "AFA, far")]
@@ -582,7 +588,7 @@ def test_pairs_of_systems_have_a_table_of_their_own_and_the_updates_that_they_ne
     assert "Updates until AFA is where BA ends" in text and ": 0.50 (BA), nan (BA, reversed)\n" in text
     names = [row[0] for row in cells_of(text)]
     assert names[:2] == ["measure", "perplexity (en) ↓"]
-    pairs = names.index("adapted with")
+    pairs = names.index("condition")
     assert names[pairs + 1:pairs + 3] == ["default", "reversed"]
 
 
@@ -667,7 +673,7 @@ def test_every_column_of_a_study_is_a_number_that_tables_know():
 
 def test_every_system_comes_after_the_runs_that_it_starts_from_and_is_a_configuration():
     for study, systems in studies.SYSTEMS.items():
-        seen = ["data"] * (study in ("real", "pretrained")) + ["pretrained", "middle"] * (study == "pretrained")
+        seen = ["data"] * (study in ("real", "amount", "pretrained")) + ["pretrained", "middle"] * (study == "pretrained")
         for name, options in systems.items():
             needed = re.findall(r"{(.+?)}", options)
             assert set(needed) <= set(seen), name

@@ -5,6 +5,7 @@ import math
 import warnings
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -339,3 +340,29 @@ def test_the_log_of_a_run_without_a_checkpoint_starts_empty(cache, tmp_path):
 def test_a_report_on_results_without_numbers_is_a_mistake_of_the_user():
     with pytest.raises(UserError, match="mine: damaged results"), reading("mine"):
         warnings.warn("Mean of empty slice", RuntimeWarning)
+
+
+def test_a_checkpoint_is_measured_in_the_dtype_of_training_and_fine_tuned_outside_of_it(monkeypatch):
+    """Autocast keeps its copies of the weights until it ends, so training inside of it would not see updates."""
+    seen, cfg = {}, SimpleNamespace(pretrained="x", transfer_steps=1, eval_items=2)
+
+    def spy(name, result):
+        def call(*arguments):
+            seen[name] = torch.is_autocast_enabled("cpu")
+            return result
+        return call
+
+    monkeypatch.setattr(train.measures, "evaluate_all", spy("measures", {}))
+    monkeypatch.setattr(train.measures, "of_training", spy("training", {}))
+    monkeypatch.setattr(train, "forgetting", lambda cfg: None)
+    monkeypatch.setattr(train, "fine_tuned", spy("fine-tuning", None))
+    monkeypatch.setattr(train.likelihood, "classify", spy("classification", {}))
+    run = SimpleNamespace(cfg=cfg, model=torch.nn.Identity(), corpus=SimpleNamespace(transfer=["scene"]),
+                          dictionary=None, held_out=None, quiet=True, dtype="bfloat16", device=torch.device("cpu"))
+    run.autocast = lambda: Run.autocast(run)
+    run.evaluating = lambda: Run.evaluating(run)
+    assert train.evaluate(run) == {"transfer": {"scene": {}}}
+    assert seen == {"measures": True, "training": False, "fine-tuning": False, "classification": False}
+    cfg.pretrained = ""
+    train.evaluate(run)
+    assert seen["measures"] is False

@@ -53,12 +53,21 @@ def terms(text):
     return [(1, first)] + [(1 if sign == "+" else -1, part) for sign, part in zip(others[::2], others[1::2])]
 
 
+def on_common_seeds(summaries, systems):
+    """The summaries of some systems (a sum of names) in the seeds that all of them have, in order."""
+    names = [name for _, name in terms(systems)]
+    found = {name: {s.get("seed", i): s for i, s in enumerate(summaries[name])}
+             for name in names if name in summaries}
+    seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+    return {name: [by_seed[seed] for seed in seeds] for name, by_seed in found.items()}
+
+
 def measured(summaries, system, path):
     """A number of a system in every seed: -> (seeds,), nan where it was not measured.
 
     Systems and numbers may be sums, "A - B", and "log x" is the logarithm of x.
     """
-    total = 0.0
+    total, summaries = 0.0, on_common_seeds(summaries, system)
     for system_sign, name in terms(system):
         for sign, part in terms(path):
             # an array of floats turns None into nan
@@ -68,9 +77,11 @@ def measured(summaries, system, path):
 
 
 def differences(summaries, claim):
-    """The number of the claim's system less that of the other, in every seed: -> (seeds,)."""
-    found = measured(summaries, claim.system, claim.number)
-    return found - measured(summaries, claim.against, claim.number) if claim.against else found
+    """The number of the claim's system less that of the other, in every seed that both have: -> (seeds,)."""
+    if not claim.against:
+        return measured(summaries, claim.system, claim.number)
+    some = on_common_seeds(summaries, f"{claim.system} - {claim.against}")
+    return measured(some, claim.system, claim.number) - measured(some, claim.against, claim.number)
 
 
 def limit(summaries, claim):
@@ -106,7 +117,8 @@ def cells(d, p):
     if len(d) == 1:
         return [f"{d[0]:+.3f}", "", "1", ""]
     low, high = interval(d)
-    return [f"{d.mean():+.3f}", f"[{low:+.3f}, {high:+.3f}]", str(len(d)), "" if np.isnan(p) else f"{p:.3f}"]
+    p = "" if np.isnan(p) else "<0.001" if p < 0.0005 else f"{p:.3f}"
+    return [f"{d.mean():+.3f}", f"[{low:+.3f}, {high:+.3f}]", str(len(d)), p]
 
 
 def claims_table(study, summaries):
@@ -162,13 +174,14 @@ def side_by_side(summaries, a, b, columns):
         pairs.append((name, b + condition))
         row = [condition.removeprefix(", ") or "default"]
         for path, digits in columns:
-            mine, theirs = (measured(summaries, system, f"log {path}") for system in pairs[-1])
+            some = on_common_seeds(summaries, " - ".join(pairs[-1]))
+            mine, theirs = (measured(some, system, f"log {path}") for system in pairs[-1])
             ratio = np.exp(np.mean(theirs - mine))
             row += [*(spread(summaries[system], path, digits) for system in pairs[-1]),
                     "" if np.isnan(ratio) else f"{ratio:.2f}"]
         rows.append(row)
     heads = [head for path, _ in columns for head in (f"{heading(path)}: {a}", b, "ratio")]
-    return table(["adapted with", *heads], rows), pairs
+    return table(["condition", *heads], rows), pairs
 
 
 def updates_needed(summary, other):
@@ -190,7 +203,7 @@ def updates_needed(summary, other):
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
     n = " to ".join(map(str, sorted(set(map(len, summaries.values())))))
-    texts, pairs = [f"Mean ± sd over {n} seeds.  {CAPTION}."], []
+    texts, pairs = [f"{'One seed' if n == '1' else f'Mean ± sd over {n} seeds'}.  {CAPTION}."], []
     layout = dict(COLUMNS[study])
     if "pairs" in layout:
         systems, columns = layout.pop("pairs")
@@ -199,16 +212,19 @@ def verdicts(study, summaries):
     for beginning, columns in layout.values():
         some = {name: found for name, found in shown.items() if name.startswith(beginning)}
         texts += [systems_table(some, columns)] if some else []
-    if pairs:
+    texts += [paired] if pairs else []
+    if pairs and "adapt" in summaries[pairs[0][0]][0]:
         shares = []
         for a, b in pairs:
-            found = [updates_needed(*seeds) for seeds in zip(summaries[b], summaries[a])]
+            some = on_common_seeds(summaries, f"{b} - {a}")
+            found = [updates_needed(*seeds) for seeds in zip(some[b], some[a])]
             shares.append(f"{np.median(found):.2f} ({a})")
         a, b = pairs[0]
-        texts += [paired, f"Updates until {b} is where {a} ends, as a share of its updates (median over "
-                          f"seeds; inf: never; nan: not measured): {', '.join(shares)}"]
+        texts.append(f"Updates until {b} is where {a} ends, as a share of its updates (median over "
+                     f"seeds; inf: never; nan: not measured): {', '.join(shares)}")
     if {"skyline", "published", "kept", "joint"} <= summaries.keys():
-        gap, *closed = (measured(summaries, f"joint - {name}", "log perplexity.clone")
+        some = on_common_seeds(summaries, "joint - skyline - published - kept")
+        gap, *closed = (measured(some, f"joint - {name}", "log perplexity.clone")
                         for name in ("skyline", "published", "kept"))
         published, kept = (np.mean(part / gap) for part in closed)
         texts.append("Share of the gap in clone loss between joint and skyline that is closed: "

@@ -4,12 +4,22 @@ import torch
 import torch.nn.functional as F
 
 
+@torch.autocast("cpu", enabled=False)
+def cosines(source, target):
+    """The cosine of each source row with each target row: (N, D), (M, D) -> (N, M).
+
+    In float32 also where a checkpoint is measured in bfloat16: its states are so alike that rounded cosines
+    would be tied.
+    """
+    return F.normalize(source.float(), dim=-1) @ F.normalize(target.float(), dim=-1).T
+
+
 def retrieval(source, target):
     """Share of source rows whose nearest target row is their pair: (N, D), (N, D) -> P@1 in [0, 1].
 
     A pair among k rows that are equally near counts 1 / k, as in the model-free baselines.
     """
-    cosine = F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).T         # (N, N)
+    cosine = cosines(source, target)                                             # (N, N)
     first = cosine == cosine.amax(dim=1, keepdim=True)
     return (first.diagonal() / first.sum(dim=1)).mean().item()
 
@@ -56,6 +66,7 @@ def logistic_regression(features, answers):
     scale = features.std().clamp(min=1e-6)
     weight = torch.zeros(features.shape[1] + 1, int(answers.max()) + 1, requires_grad=True)  # (D + 1, C)
 
+    @torch.autocast("cpu", enabled=False)
     def logits(features):
         return features / scale @ weight[:-1] + weight[-1]                       # (n, C)
 

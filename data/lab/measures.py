@@ -24,19 +24,23 @@ def recovery(losses, resets, delay=50):
 
     losses:  {step: mean loss of the steps since the last entry}
     resets:  steps before which rows were reset
-    returns: for each reset a dict in nats: step; before, the last entry up to it; rise, the first entry after
-             it less `before`; excess, the first entry at least `delay` steps later less `before`, absent if
-             the cycle is shorter.  A reset without an entry before it or in its cycle is left out.
+    returns: for each reset a dict in nats: step; before, the last entry up to it; rise, the mean of at most
+             delay / 2 steps after it less `before`; excess, that of steps around `delay` less `before`.
+             rise and excess are absent where an entry is a mean of more steps, or of another cycle, too.  A
+             reset without an entry before it or in its cycle is left out.
     """
     found, steps = [], sorted(losses)
+    begins = dict(zip(steps, [0, *steps]))                     # {entry: the step after which its mean begins}
     for reset, end in zip(resets, [*resets[1:], math.inf]):
         past = [s for s in steps if s <= reset]
-        cycle = [s for s in steps if reset < s <= end]
+        cycle = [s for s in steps if reset <= begins[s] and s <= end]
         if past and cycle:
             before = losses[past[-1]]
-            found.append(dict(step=reset, before=before, rise=losses[cycle[0]] - before))
-            if later := [s for s in cycle if s >= reset + delay]:
-                found[-1]["excess"] = losses[later[0]] - before
+            found.append(dict(step=reset, before=before))
+            parts = dict(rise=(0, 0, delay / 2), excess=(delay / 2, delay, 2 * delay))
+            for name, (begin, first, last) in parts.items():
+                if some := [s for s in cycle if begins[s] >= reset + begin and first <= s - reset <= last]:
+                    found[-1][name] = losses[some[0]] - before
     return found
 
 

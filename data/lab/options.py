@@ -15,7 +15,7 @@ from data.tasks import MOST_SHOTS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = ("prealign", "mini", "timing", "forget", "align", "real", "pretrained")
+STUDIES = ("prealign", "mini", "timing", "forget", "align", "real", "amount", "pretrained")
 SEEDS = 5                                            # of a study, see data/results/plan.md
 NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
@@ -169,6 +169,8 @@ class Config:
              f"--afp_leave_out {self.afp_leave_out}: leave out some of {', '.join(sorted(others))}, not all"),
             (self.afp_mcl_layer > self.n_layer,
              f"--afp_mcl_layer {self.afp_mcl_layer}: the model has --n_layer {self.n_layer} blocks"),
+            (self.aligns_sentences and self.afp_lora and self.afp_mcl_weight and not self.afp_mcl_layer,
+             "--afp_mcl_layer 0: with --afp_lora the embedding does not learn; choose a block"),
             (new and self.context_len >= min(self.adapt_tokens, NEW_VAL_TOKENS) - 1,
              f"--context_len {self.context_len} is too long for the text of a new language"),
             (self.body_from and not new, "--body_from needs a new language: add --adapt_to"),

@@ -255,6 +255,10 @@ class Run(RunFolder):
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
+    def evaluating(self):
+        """A context for measures: a public checkpoint, being large, is measured in the dtype of training."""
+        return self.autocast() if self.cfg.pretrained else nullcontext()
+
     def eager(self):
         """A context without compilation: evaluation has many shapes, each of which would be compiled."""
         return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()

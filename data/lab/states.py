@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from align import sentence_states
-from data.lab.geometry import (alignment, centred, logistic_regression, recall, retrieval, self_similarity,
-                               uniformity)
+from data.lab.geometry import (alignment, centred, cosines, logistic_regression, recall, retrieval,
+                               self_similarity, uniformity)
 from data.tasks import pad, pad_after, parallel_sentences
 from prealign import word_states
 
@@ -52,8 +52,7 @@ def words(model, dictionary, held_out, level, prefix=None):
     if not entries:
         return {}
     source, target = translation_states(model, entries, prefix)                  # (K, E, D) each
-    english, other = (F.normalize(states[level], dim=-1) for states in (source, target))     # (E, D) each
-    found = (english @ other.T).argmax(dim=1).tolist()
+    found = cosines(source[level], target[level]).argmax(dim=1).tolist()         # E indices
     # words with the same translation are all right where it is found
     right = [entries[index][1][0] == translations[0] for index, (_, translations) in zip(found, entries)]
     for key, some in lists.items():
@@ -73,7 +72,7 @@ def lexicon(model, corpus, middle):
     """
     def states(texts, language):
         tokens = [corpus.word(text, language) for text in texts]
-        return F.normalize(states_of_words(model, tokens, [0, middle], corpus.prefix), dim=-1)
+        return states_of_words(model, tokens, [0, middle], corpus.prefix)
 
     result = {}
     for name in corpus.languages[1:]:
@@ -86,7 +85,7 @@ def lexicon(model, corpus, middle):
             row[[candidates.index(t) for t in translations]] = True
         english, other = states(entries, "en"), states(candidates, name)         # (2, E, D), (2, C, D)
         for key, source, target in zip(("bli", "bli_middle"), english, other):
-            five = (source @ target.T).topk(min(5, len(candidates)), dim=1).indices          # (E, 5)
+            five = cosines(source, target).topk(min(5, len(candidates)), dim=1).indices          # (E, 5)
             hits = right.gather(1, five).float()                                 # (E, 5)
             result.setdefault(key, {})[name] = dict(
                 p1=hits[:, 0].mean().item(), p5=hits.amax(dim=1).mean().item(),

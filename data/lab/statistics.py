@@ -6,6 +6,7 @@ import numpy as np
 # Points and weights of Gauss-Legendre integration on [-1, 1].
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(64)
 LEVEL = 0.05                                                   # of every test
+ONE_ITEM = 0.02                                                # of 50, see standard_error
 OPPOSITE = {"higher": "lower", "lower": "higher"}
 
 
@@ -35,16 +36,18 @@ def quantile(p, df):
 
 
 def standard_error(d):
-    """Standard error of the mean of d, (seeds,)."""
-    return float(np.std(d, ddof=1) / math.sqrt(len(d)))
+    """Standard error of the mean of d, (seeds,).
+
+    A share is a multiple of 1 / n, so it may be the same in every seed by chance.  Equal numbers count as if
+    their standard deviation was one item of 50, the smallest tests.
+    """
+    deviation = float(np.std(d, ddof=1))
+    return (deviation if deviation > 1e-9 else ONE_ITEM) / math.sqrt(len(d))
 
 
 def p_greater(d, bound):
     """p of the one-sided t-test that the mean of the differences d, (seeds,), is above a bound."""
-    distance, error = float(np.mean(d)) - bound, standard_error(d)
-    if error < 1e-12:                                          # the same difference in every seed
-        return 0.0 if distance > 1e-12 else 1.0
-    return tail(distance / error, len(d) - 1)
+    return tail((float(np.mean(d)) - bound) / standard_error(d), len(d) - 1)
 
 
 def interval(d):
@@ -96,7 +99,7 @@ def judge(claims, differences, limits):
             if p < LEVEL and effect >= claim.margin:
                 verdict = "reproduced"
             elif p_opposite[i] < LEVEL:
-                verdict = "opposite"
+                p, verdict = p_opposite[i], "opposite"
         elif tested[i]:
             p = p_value(d, claim.direction, claim.margin)
             verdict = "reproduced" if p < LEVEL else "not shown"
@@ -104,7 +107,7 @@ def judge(claims, differences, limits):
             verdict = "not measured"
         elif claim.exploratory:
             verdict = "exploratory"
-        if tested[i] and limits[i]:
+        if verdict == "not shown" and tested[i] and limits[i]:
             verdict = f"not testable: {limits[i]}"
         verdicts.append((p, verdict))
     return verdicts

@@ -49,7 +49,7 @@ COLUMNS = {}                                                   # {study: {table:
 for study, name, systems, path, digits in read_tsv("columns.tsv"):
     _, columns = COLUMNS.setdefault(study, {}).setdefault(name, (systems, []))
     columns.append((path, int(digits)))
-DATA = "data/multi30k"   # the prepared folder of the study of real languages, unless another is given
+DATA = "data/multi30k"   # the prepared folder of the studies of real languages, unless another is given
 
 
 def arguments(options, places):
@@ -66,7 +66,7 @@ def systems_of(study, seeds, cfg, given):
     is read from that run's folder, so each system must be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    if cfg.data and study not in ("real", "pretrained"):
+    if cfg.data and study not in ("real", "amount", "pretrained"):
         raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
     if bool(cfg.pretrained) != (study == "pretrained"):
         raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
