@@ -72,14 +72,22 @@ class Processes:
         return np.array_split(np.arange(n), parts * self.world_size)[self.rank::self.world_size]
 
     def gather(self, states):
-        """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes."""
+        """Make states(model, tokens, mask, ...) -> (..., N, D) split its rows among the processes.
+
+        The rows of all processes come in the order of the batch, so that negatives come from all of them.
+        Every process computes the same loss of all rows, and needs the gradient of its own rows only.
+        """
         def gathered(model, tokens, mask, *options):
             [rows] = self.rows(len(tokens))
             start, stop = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
             # slices, because indices on the host would make a GPU wait
             some = slice(start, max(stop, 1))                  # more processes than rows: one that is dropped
             own = states(model, tokens[some], mask[some], *options)[..., :stop - start, :]
-            return Gather.apply(own, slice(start, stop), len(tokens))
+            result = own.new_zeros(*own.shape[:-2], len(tokens), own.shape[-1])              # (..., N, D)
+            result[..., start:stop, :] = own.detach()
+            dist.all_reduce(result)                            # adding zeros changes no bit
+            result[..., start:stop, :] = own                   # the same numbers, with their gradient
+            return result
         return states if self.world_size == 1 else gathered
 
     def all_reduce_sum(self, tensors):
@@ -98,23 +106,6 @@ class Processes:
     def barrier(self):
         if self.world_size > 1:
             dist.barrier()
-
-
-class Gather(torch.autograd.Function):
-    """The rows of all processes in the order of the batch, so that negatives come from all of them.
-
-    Every process computes the same loss of all rows, and needs the gradient of its own rows only.
-    """
-    @staticmethod
-    def forward(ctx, own, rows, n):                                              # (..., own rows, D)
-        ctx.rows, states = rows, own.new_zeros(*own.shape[:-2], n, own.shape[-1])
-        states[..., rows, :] = own
-        dist.all_reduce(states)                                                  # adding zeros changes no bit
-        return states                                                            # (..., n, D)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient[..., ctx.rows, :], None, None
 
 
 def init_distributed(device):
