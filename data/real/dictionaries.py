@@ -125,8 +125,6 @@ def learn(pairs):
     links, forward = translation_probabilities(source, target)
     back_links, backward = translation_probabilities(target, source)
     swapped = (back_links & 0xFFFFFFFF) << 32 | back_links >> 32
-    order = np.argsort(swapped)
-    swapped, backward = swapped[order], backward[order]
     both, here, there = np.intersect1d(links, swapped, assume_unique=True, return_indices=True)
     forward, backward = forward[here], backward[there]
     count = np.bincount(np.concatenate(source), minlength=len(english) + 1)      # (words + 1,)
