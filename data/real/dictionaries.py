@@ -190,12 +190,9 @@ class WordCounts:
         """A word or phrase in the spelling of the text; None if one of its words never occurs."""
         if not self.spaces:
             return self.spelling.get(fold(phrase))
-        parts = re.split(f"({WORD.pattern})", phrase, flags=re.I)      # words at odd places
-        words = [fold(part) for part in parts[1::2]]
-        if not all(word in self.spelling for word in words):
+        if not all(fold(word) in self.spelling for word in WORD.findall(phrase)):
             return None
-        parts[1::2] = [self.spelling[word] for word in words]
-        return "".join(parts)
+        return WORD.sub(lambda word: self.spelling[fold(word[0])], phrase)
 
 
 def select(entries, english, other):
