@@ -78,12 +78,11 @@ def read_config(folder, context_len=None):
         check(scaling[1] < scaling[2], "high_freq_factor", "numbers above low_freq_factor")
     sizes = {name: number(key, int) for name, key in SIZES.items()}
     sizes["context_len"] = min(context_len or LONGEST["context"], sizes["context_len"])
-    heads = number("num_attention_heads", int)
-    width = sizes["d_model"] // heads
+    width = sizes["d_model"] // sizes["n_head"]
     check(number("head_dim", int, width) == width, "head_dim", "hidden_size / num_attention_heads")
     try:
         sizes = ModelConfig(
-            **sizes, n_kv_head=number("num_key_value_heads", int, heads), gated=True,
+            **sizes, n_kv_head=number("num_key_value_heads", int, sizes["n_head"]), gated=True,
             attention_bias=kind == "qwen2", tied=config.get("tie_word_embeddings") is True,
             rope_base=float(number("rope_theta", float, 10_000.0)), rope_scaling=scaling,
             norm_eps=number("rms_norm_eps", float))
