@@ -6,7 +6,7 @@ Letters for shapes, used with these meanings in the whole repository:
   L  transformer blocks        V  rows of the vocabulary    N  words or sentences in a contrastive batch
   K  levels whose states are compared.  Level 0 is the input embedding, levels 1 ... L are the block outputs
      (level L after the final norm), level L + 1 holds the rows of the output embedding: K = L + 2 in PreAlign
-  M  tokens in a word          W  columns of a padded table
+  M  tokens in a word          W  columns of a padded table        S  places in a cache of keys and values
 
 GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate samples from the model.
 """
@@ -63,7 +63,7 @@ def rotary_table(context_len, head_dim, base=10_000.0, scaling=()):
     if scaling:
         factor, low, high, original = scaling
         turns = frequency * original / (2 * math.pi)                             # (head_dim / 2,)
-        kept = ((turns - low) / (high - low)).clamp(0, 1)                        # (head_dim / 2,) 1: unchanged
+        kept = ((turns - low) / (high - low)).clamp(0, 1)                        # (head_dim / 2,)
         frequency = frequency * (kept + (1 - kept) / factor)
     angle = torch.arange(context_len).float()[:, None] * frequency               # (T, head_dim / 2)
     return torch.cat((angle.cos(), angle.cos()), dim=-1), torch.cat((-angle.sin(), angle.sin()), dim=-1)
@@ -83,7 +83,8 @@ def rotate(x, cos, sin):
 def attend(q, k, v, mask=None):
     """Causal attention: q (B, H, T, D/H), k, v (B, G, T, D/H) -> (B, H, T, D/H).
 
-    mask: None, or (B, 1, T, T), added to the scores: 0 where a token is seen, else -inf
+    mask: None, or (B, 1, T, T), added to the scores: 0 where a token is seen, else -inf.  Where a text is
+          continued, T = 1 for q, k and v have S places, and the mask is (B, 1, 1, S)
     """
     T, shared = q.shape[2], q.shape[1] // k.shape[1]           # heads of queries for one of keys and values
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and T <= 256:
@@ -101,7 +102,6 @@ def attend(q, k, v, mask=None):
 
 def mask_between(owner, dtype):
     """The mask of attend with which a token sees no other text: owner (B, T) -> (B, 1, T, T)."""
-    T = owner.shape[1]
     seen = (owner[:, :, None] == owner[:, None, :]).tril()                       # (B, T, T)
     mask = torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, float("-inf"))
     return mask[:, None]                                                         # (B, 1, T, T)
@@ -143,7 +143,7 @@ class Block(nn.Module):
         elif past is not None:
             past += k, v
         x = x + self.attention_out(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, D))  # (B, T, D)
-        wide = self.feed_in(self.feed_norm(x))                                   # (B, T, 4D)
+        wide = self.feed_in(self.feed_norm(x))                                   # (B, T, d_ff or 2 d_ff)
         if self.gated:
             gate, wide = wide.chunk(2, dim=-1)                                   # (B, T, d_ff) each
             return x + self.feed_out(F.silu(gate) * wide)                        # (B, T, D)
@@ -190,9 +190,9 @@ class GPT(nn.Module):
         top:   the highest level that is needed; later blocks are not computed
         alone: (B, T) several texts share a row, and tokens with the same number belong together: a token sees
                no other text.  Rotary positions act by differences, so they need not restart
-        past:  for each block a list: an empty one is given the keys and values of the tokens (B, G, T, D/H).
-               With them, texts are continued by one token each, T = 1, without reading the earlier ones again
-        place: (B,) positions of these tokens, which must be below the number S of positions in `past`
+        past:  a cache of keys and values, one list per block.  Empty lists are filled with those of the
+               tokens, (B, G, T, D/H) each.  Full ones, of S places, continue each text by one token, T = 1
+        place: (B,) the places of these tokens in a full cache, below S
         """
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):

@@ -17,7 +17,6 @@ import json
 import math
 import sys
 import time
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from shlex import quote

@@ -34,10 +34,15 @@ class Dictionary:
         return len(self.entries)
 
     def split(self, coverage, seed):
-        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None."""
+        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None.
+
+        An entry is neither if one of its translations also belongs to a word that is kept.
+        """
         order = np.random.default_rng((seed, 101)).permutation(len(self))
         n = max(2, round(coverage * len(self)))
         kept, rest = ([self.entries[i] for i in sorted(part)] for part in (order[:n], order[n:]))
+        known = {translation for _, translations in kept for translation in translations}
+        rest = [entry for entry in rest if not known.intersection(entry[1])]
         return Dictionary(kept), Dictionary(rest) if len(rest) > 1 else None
 
     def shuffled(self, seed):
@@ -71,8 +76,8 @@ class Corpus:
     streams:   {(language, split): (n,) token ids}
     starts, ends: (vocab_size,) bool each, whether a token starts a word, and ends a sentence or a document
     subwords:  after add_language, the old tokens that the text of each new token splits into; else None
-    prefix:    the token that a word or sentence is read after when its states are measured, None: it stands
-               alone.  See prealign.word_states
+    prefix:    a token before each word or sentence whose states are compared, in training and in measures;
+               None: it stands alone.  See prealign.word_states
     transfer:  names of the tasks that are learned from English items and asked in every language
     """
 

@@ -201,8 +201,9 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     config = dict(config or {}) | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
         model_type=kind, architectures=[ARCHITECTURES[kind]], hidden_act="silu",
         num_key_value_heads=sizes.n_kv_head or sizes.n_head, rope_theta=sizes.rope_base,
-        rope_scaling=dict(zip(LLAMA3, sizes.rope_scaling), rope_type="llama3") if sizes.rope_scaling else None,
         rms_norm_eps=sizes.norm_eps, tie_word_embeddings=sizes.tied, torch_dtype="float32", dtype="float32")
+    if sizes.rope_scaling:
+        config["rope_scaling"] = dict(zip(LLAMA3, sizes.rope_scaling), rope_type="llama3")
     config |= dict(intermediate_size=sizes.d_ff or 4 * sizes.d_model,
                    max_position_embeddings=max(longest, sizes.context_len))    # it may be read in part
     header, at, tensors = {"__metadata__": {"format": "pt"}}, 0, named_tensors(model)

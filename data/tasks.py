@@ -94,9 +94,10 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     candidates = item.candidates_in(language)
     before = "".join(d.solved(language) + "\n" for d in demonstrations)
     if instruction or answer_language:                         # encode prompt and candidates separately
-        start = corpus.encode(before + item.prompt_in(language), language)
         if instruction:
             start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+        else:
+            start = corpus.encode(before + item.prompt_in(language), language)
         rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:

@@ -106,6 +106,16 @@ def test_a_split_is_disjoint_complete_of_the_asked_size_and_fixed_by_its_seed():
     assert kept.entries == whole.split(0.75, seed=0)[0].entries != whole.split(0.75, seed=1)[0].entries
 
 
+def test_no_word_is_held_out_whose_translation_belongs_to_a_word_that_is_kept():
+    # every translation belongs to two words
+    whole = Dictionary([((i,), [(1000 + i // 2,)]) for i in range(100)])
+    kept, held_out = whole.split(0.5, seed=0)
+    known = {t for _, translations in kept.entries for t in translations}
+    rest = [entry for entry in whole.entries if entry not in kept.entries]
+    assert len(kept) == 50 and 1 < len(held_out) < len(rest) == 50
+    assert held_out.entries == [entry for entry in rest if entry[1][0] not in known]
+
+
 def test_full_coverage_holds_no_word_out():
     kept, held_out = numbered(100).split(1.0, seed=0)
     assert sorted(kept.entries) == sorted(numbered(100).entries) and held_out is None

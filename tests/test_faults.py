@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from pathlib import Path
 from random import Random
 
@@ -164,8 +163,8 @@ def test_the_checkpoint_of_another_run_is_neither_resumed_nor_started_from(cache
     other = run_recipe(cache, tmp_path / "other", **SHORT | dict(seed=1)).out
     before = (run / "log.jsonl").read_bytes()
     (run / "last.pt").write_bytes((other / "previous.pt").read_bytes())
-    for command in (flags(cache, run, **SHORT), ["--sample", "x", "--out", str(run), "--cache", str(cache)]):
-        assert train.main(command) == 2
+    for argv in (flags(cache, run, **SHORT), ["--sample", "x", "--out", str(run), "--cache", str(cache)]):
+        assert train.main(argv) == 2
         error = one_line(capsys)
         assert f"the checkpoint in {run} is of another run (seed 1 there, 0 here; data_used " in error
     adapted = flags(cache, tmp_path / "b", **SHORT | dict(adapt_to="clone2", from_run=run))
@@ -242,10 +241,10 @@ def test_a_run_is_not_resumed_or_shown_on_other_data(cache, tmp_path, capsys):
     before = (tmp_path / "a" / "last.pt").read_bytes()
     text.write_text("".join(f"Here are {i} other words.\n" for i in range(200)), encoding="utf-8")
     capsys.readouterr()
-    for command in (flags(cache, tmp_path / "a", **changes),
+    for argv in (flags(cache, tmp_path / "a", **changes),
                     ["--sample", "x", "--out", str(tmp_path / "a"), "--cache", str(cache)],
                     ["--eval_only", "--out", str(tmp_path / "a"), "--cache", str(cache)]):
-        assert train.main(command) == 2
+        assert train.main(argv) == 2
         assert "data_used" in one_line(capsys) and before == (tmp_path / "a" / "last.pt").read_bytes()
     adapted = flags(cache, tmp_path / "b", **changes | dict(adapt_to="clone2", from_run=tmp_path / "a"))
     assert train.main(adapted) == 2

@@ -324,7 +324,6 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("--adapt_to klingon", "language 'klingon' is unknown"),
     ("--adapt_to clone", "--adapt_to clone: a language of pretraining"),
     ("--adapt_init subwords", "--adapt_init subwords needs --data"),
-    ("--adapt_to clone2 --adapt_tokens 1000 --context_len 999", "--context_len 999 is too long"),
     ("--adapt_to clone2 --adapt_replay 0.9", "--adapt_replay 0.9 is out of range: 0 to 0.7"),
     ("--body_from x", "--body_from needs a new language: add --adapt_to"),
     ("--afp_mcl_layer 5", "--afp_mcl_layer 5: the model has --n_layer 4 blocks"),

@@ -16,6 +16,7 @@ from data.corpus import Corpus, translation
 from data.files import UserError
 from data.lab import claims, measures, tables
 from data.lab.options import Config, default_out, flags_of, parse_args
+from data.lab.run import Run
 from data.lab.studies import SYSTEMS, systems_of
 from data.real import build
 from data.real.build import Source, write
@@ -395,6 +396,15 @@ def test_a_mistake_costs_one_line(folder, tmp_path, capsys, wrong, part):
     assert part in error and error.count("\n") == 1
 
 
+def test_a_new_language_with_too_little_text_is_refused_before_pretraining(folder, tmp_path):
+    cfg = Config(**(SMALL | changes(folder, method="baseline", adapt_to="cs", context_len=64)))
+    run = Run(cfg, tmp_path / "run", "unused", quiet=True)
+    run.check()
+    run.corpus.meta["tokens"]["cs.val"] = 65
+    with pytest.raises(UserError, match="--context_len 64: cs has 65 tokens"):
+        run.check()
+
+
 def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, capsys):
     def error(*flags):
         assert train.main([*flags, "--out", str(tmp_path / "run")]) == 2
@@ -455,10 +465,10 @@ def test_the_report_of_the_study_has_rows_for_what_needs_no_model(folder, tmp_pa
     cfg = Config(**SMALL | changes(folder, method="baseline", steps=4))
     summary = train.train(cfg, tmp_path / "a", quiet=True)
     text = claims.conclude("real", {"joint": [summary, summary]}, tmp_path)
-    rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in text.splitlines())
-            if len(cells) > 5}
-    spelling = rows["model-free: shared spelling"]
-    heads = rows["system"]
-    assert float(spelling[[h.strip() for h in heads].index("sentences found to English, centred (de) ↑")]) == pytest.approx(
+    cells = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    rows = {row[1]: row[2:] for row in cells if len(row) > 5}
+    heads = rows["measure"]
+    spelling = rows["sentences found to English, centred (de) ↑"][heads.index("model-free: shared spelling")]
+    assert float(spelling) == pytest.approx(
         summary["baselines"]["retrieval"]["de"]["trigrams"]["to_english"], abs=0.001)
-    assert {"joint", "chance", "model-free: dictionary"} <= set(rows)
+    assert {"joint", "chance", "model-free: dictionary"} <= set(heads)

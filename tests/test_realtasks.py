@@ -14,7 +14,7 @@ from data.lab.options import REAL
 from data.lab import geometry
 from data.prepare import main
 from data.real import baselines, download, multi30k, public_tasks
-from data.real.dictionaries import WORD, WordCounts, longest_match
+from data.real.dictionaries import WORD, WordCounts
 from data.real.multi30k import CLASSES, Multi30k, balanced, completions, label
 
 

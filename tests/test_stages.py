@@ -8,10 +8,9 @@ import torch
 
 import train
 from data.corpus import Dictionary, languages_of_rows
-from data.lab import generation, options
+from data.lab import generation
 from data.lab.options import Config
 from data.lab.run import Run
-from data.world import build
 from forget import expand_vocabulary
 from model import GPT
 from test_train import SMALL, run_recipe, same_weights
@@ -317,10 +316,6 @@ def test_transfer_and_instruction_tuning_learn_at_a_third_of_the_rate(make, monk
     train.fine_tuned(run, "nli")
     assert rates == [("body", pytest.approx(2e-3)), ("norms", pytest.approx(2e-3)),
                      ("head", pytest.approx(4e-3)), ("embed", pytest.approx(4e-3))]
-
-
-def test_the_validation_text_of_a_new_language_is_as_long_as_the_options_assume():
-    assert options.NEW_VAL_TOKENS == build.NEW_VAL_TOKENS
 
 
 def test_the_dictionary_of_the_control_is_another_permutation_for_another_seed():

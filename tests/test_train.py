@@ -13,7 +13,7 @@ import torch
 import train
 from data.files import UserError
 from data.lab import tables
-from data.lab.options import Config, NEUTRAL, data_name, flags_of, parse_args
+from data.lab.options import Config, data_name, flags_of, parse_args
 from data.lab.run import Run
 from data.lab.runs import load_checkpoint, reading
 from model import lr_multiplier

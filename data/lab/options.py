@@ -17,7 +17,6 @@ ORDER = ("prealign", "forget", "align")              # the methods, in the order
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
 STUDIES = ("prealign", "mini", "timing", "forget", "align", "real", "amount", "pretrained")
 SEEDS = 5                                            # of a study, see data/results/plan.md
-NEW_VAL_TOKENS = 25_000                              # validation tokens of a new language of the world
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
 PAPER = dict(n_head=16, context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4,
@@ -171,8 +170,6 @@ class Config:
              f"--afp_mcl_layer {self.afp_mcl_layer}: the model has --n_layer {self.n_layer} blocks"),
             (self.aligns_sentences and self.afp_lora and self.afp_mcl_weight and not self.afp_mcl_layer,
              "--afp_mcl_layer 0: with --afp_lora the embedding does not learn; choose a block"),
-            (new and self.context_len >= min(self.adapt_tokens, NEW_VAL_TOKENS) - 1,
-             f"--context_len {self.context_len} is too long for the text of a new language"),
             (self.body_from and not new, "--body_from needs a new language: add --adapt_to"),
             (self.prealign_every and self.prealign_from >= self.prealign_until,
              f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}"),

@@ -147,9 +147,15 @@ class Run(RunFolder):
                             "of a task and difficulty")
         if not fresh and self.read("summary.json") is not None:
             return                                             # there is nothing to train
-        if "adapt" in cfg.stages and cfg.new_language not in corpus.meta["new"]:
-            raise UserError(f"--adapt_to {cfg.new_language}: {corpus.folder} has the new languages "
+        new, tokens = cfg.new_language, corpus.meta["tokens"]
+        if "adapt" in cfg.stages and new not in corpus.meta["new"]:
+            raise UserError(f"--adapt_to {new}: {corpus.folder} has the new languages "
                             f"{', '.join(corpus.meta['new']) or '(none)'}: prepare it with --new")
+        if "adapt" in cfg.stages:
+            least = min(cfg.adapt_tokens, *(n for name, n in tokens.items() if name.split(".")[0] == new))
+            if least <= cfg.context_len + 1:
+                raise UserError(f"--context_len {cfg.context_len}: {new} has {least} tokens of text, fewer "
+                                "than one row; lower it, or prepare more text")
         if "align sentences" in cfg.stages and not cfg.new_language:
             self.training_samples()
         if "instruct" in cfg.stages:
