@@ -206,7 +206,7 @@ class GPT(nn.Module):
             mask = torch.zeros(later.shape, dtype=x.dtype, device=x.device).masked_fill_(later, float("-inf"))
             mask = mask[:, None, None]                                           # (B, 1, 1, S)
         for i, block in enumerate(self.body[:top]):
-            x = block(x, cos, sin, mask, past and past[i], place)                # (B, T, D)
+            x = block(x, cos, sin, mask, past[i] if past else None, place)       # (B, T, D)
             levels.append(x)
         if len(levels) > len(self.body):
             levels[-1] = self.final_norm(x)

@@ -179,7 +179,7 @@ class Corpus:
         """
         language = language or self.languages[0]
         ids = self.tokenizers[language].encode(text_lines(text)).ids if text.strip() else []
-        tokens = np.array([self.opening] * separator + ids, np.int64)
+        tokens = np.array(([self.opening] if separator else []) + ids, np.int64)
         order = self.word_order.get(language)
         if order is not None and len(tokens):
             tokens = permute_words(tokens, *self.classes, order)

@@ -119,7 +119,9 @@ def contextuality(model, corpus):
 @torch.no_grad()
 def mean_states(model, corpus, language, texts, level):
     """Mean over the tokens of each text of the states of one level: -> (N, D) on the CPU."""
-    parts, limit = [], model.config.context_len - (corpus.prefix is not None)
+    parts, limit = [], model.config.context_len
+    if corpus.prefix is not None:
+        limit -= 1
     for i in range(0, len(texts), AT_ONCE):
         rows = [corpus.encode(text, language, separator=False)[:limit] for text in texts[i:i + AT_ONCE]]
         tokens, mask = (to_device(model, table) for table in pad_after(corpus.prefix, rows))     # (n, W) each
