@@ -306,6 +306,10 @@ def test_real_languages_are_measured_by_their_translations(real, write):
     assert found == {"en-de": {"0": 0.0}, "de-en": {"0": 1.0}}
 
 
+def test_a_word_holds_its_vowel_signs():
+    assert generation.WORD.findall("यह किताब है, Müller!") == ["यह", "किताब", "है", "Müller"]
+
+
 def test_the_language_of_real_words_is_told_by_the_words_even_if_languages_share_no_token(tmp_path, write):
     path = build(tmp_path / "apart", ["en", "de"], True, SPLITS, dict(en=str, de=german), {}, [])
     corpus = Corpus(path)

@@ -14,12 +14,13 @@ import torch
 
 from data import tasks
 from data.tasks import ANSWER, TRANSLATE
+from data.text import MARKS
 from model import generate
 
 KS = (0, 1, 5, 10)                   # demonstrations of a translation
 # Tasks with one right answer that the preset tiny learns.  An ending could be any that fits.
 ONE_ANSWER = (("coreference", "lexical"), ("question", "lexical"))
-WORD = re.compile(r"\w+")
+WORD = re.compile(rf"[\w{MARKS}]+")
 ODDS = 3                             # see Identifier
 
 

@@ -7,17 +7,15 @@ A dictionary is {English word: [translation, ...]}.  Its words are folded until 
 import itertools
 import json
 import re
-import unicodedata
 import zlib
 from collections import Counter
 
 import numpy as np
 
 from data.files import UserError
-from data.text import lines_of
+from data.text import MARKS, lines_of
 
-# letters, digits and the vowel signs of Indic scripts and Thai (not in \w); "don't" is a word, "l'eau" two
-MARKS = "".join(chr(i) for i in range(0x300, 0x1E000) if unicodedata.category(chr(i)).startswith("M"))
+# "don't" is a word, "l'eau" two
 WORD = re.compile(rf"[\w{MARKS}]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
 SENTENCE_START = re.compile(rf"(?:^|[.!?:]\s+)\W*({WORD.pattern})", re.I)
 HELD_OUT_OF = 5                      # one English word in five is held out from training
