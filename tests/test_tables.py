@@ -84,6 +84,8 @@ def test_a_list_that_is_too_short_has_no_such_number():
     assert tables.value(summary, "recovery.1.rise") == 0.6
     assert tables.value(summary, "recovery.2.rise") is tables.value(summary, "recovery.3.rise") is None
     assert tables.value(summary, "recovery.0.excess") is tables.value(summary, "word_cosine.middle") is None
+    assert tables.value(summary, "word_cosine.output") is None
+    assert tables.value({"word_cosine": [0.1, 0.2, 0.3, 0.4]}, "word_cosine.output") == 0.4
 
 
 def test_new_is_the_language_attached_after_pretraining():

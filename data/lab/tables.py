@@ -57,14 +57,16 @@ MODEL_FREE = {
 def value(summary, path):
     """The number at a path such as "perplexity.en"; None if the run did not measure it.
 
-    "middle" is the middle level of a list, "new" the language attached last.
+    "middle" is the middle level of a list over levels, "output" its last one, and "new" the language attached
+    last.
     """
     found = summary
     for key in path.split("."):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
         if isinstance(found, list):
-            index = len(found) // 2 - 1 if key == "middle" else int(key)         # embedding, blocks, head
+            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)     # embedding, blocks, head
+            index = places[key] if key in places else int(key)
             found = found[index] if 0 <= index < len(found) else None
         elif isinstance(found, dict):
             found = found.get(key)
