@@ -20,6 +20,8 @@ import torch.nn.functional as F
 
 from model import GPT, IGNORE, ModelConfig, contrastive_loss
 
+ROW = 256   # tokens in a row of words: longer rows would cost more attention
+
 
 def word_states(model, words, mask, prefix=None):
     """One vector per word and level: words (N, M), mask (N, M) bool -> (K, N, D), K = L + 2.
@@ -37,7 +39,8 @@ def word_states(model, words, mask, prefix=None):
     if prefix is not None:                                                       # M grows by one
         words, mask = F.pad(words, (1, 0), value=prefix), F.pad(mask, (1, 0), value=True)
         share = F.pad(share, (1, 0))
-    tokens, owner, place = pack(words, mask, model.config.context_len)           # (R, T), (R, T), (N, M)
+    width = min(model.config.context_len, max(words.shape[1], ROW))
+    tokens, owner, place = pack(words, mask, width)                              # (R, T), (R, T), (N, M)
     tokens, owner, place, share = (
         t.to(model.embed.weight.device, non_blocking=True) for t in (tokens, owner, place, share))
     levels = model.hidden(tokens, alone=owner)                                   # L + 1 tensors (R, T, D)

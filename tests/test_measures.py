@@ -148,17 +148,28 @@ class Table(torch.nn.Module):
         size = vocab_size or len(scores if levels is None else levels[0])
         levels = [torch.eye(size)] if levels is None else levels
         self.embed = torch.nn.Embedding.from_pretrained(levels[0])
-        self.head = SimpleNamespace(weight=levels[-1])
+        self.weight = levels[-1]
         self.levels, self.scores, self.seen = levels, torch.zeros(size) if scores is None else scores, []
         self.config = SimpleNamespace(context_len=context_len, n_layer=len(levels) - 1, vocab_size=size)
 
+    @property
+    def head(self):
+        return self
+
     def hidden(self, tokens, top=None, alone=None):
+        self.seen += tokens.tolist()
         return [level[tokens] for level in self.levels][:None if top is None else top + 1]
 
+    def forward(self, states):
+        """The head: the scores after the token that has these states at the last level."""
+        if self.scores.ndim == 1:
+            return self.scores.expand(*states.shape[:-1], -1)
+        tokens = (states[..., None, :] == self.weight).all(dim=-1).float().argmax(dim=-1)
+        return self.scores[tokens]
+
     def logits(self, tokens, where=None):
-        self.seen += tokens.tolist()
-        scores = self.scores[tokens] if self.scores.ndim == 2 else self.scores.expand(*tokens.shape, -1)
-        return scores if where is None else scores.flatten(0, 1)[where]
+        states = self.hidden(tokens)[-1]
+        return self(states if where is None else states.flatten(0, 1)[where])
 
 
 def preferring(corpus, **texts):
@@ -242,11 +253,14 @@ def test_self_similarity_counts_every_type_once_and_leaves_out_those_that_occur_
 
 # --- text ---------------------------------------------------------------------------------------------------
 
-def test_log_probs_are_the_log_softmax_of_the_next_token():
+def test_log_probs_are_the_log_softmax_of_the_next_token(monkeypatch):
     model = GPT(ModelConfig(50, n_layer=2, n_head=2, d_model=16, context_len=16)).initialise(0)
     tokens = np.random.default_rng(0).integers(0, 50, (3, 9))
     found = likelihood.log_probs(model, tokens)
     wanted = np.random.default_rng(1).random(found.shape) < 0.3
+    assert np.allclose(likelihood.log_probs(model, tokens, wanted), np.where(wanted, found, 0), atol=1e-5)
+    monkeypatch.setattr(likelihood, "SCORES", 7 * 50)                       # the head for seven positions at a time
+    assert np.allclose(likelihood.log_probs(model, tokens), found, atol=1e-5)
     assert np.allclose(likelihood.log_probs(model, tokens, wanted), np.where(wanted, found, 0), atol=1e-5)
     assert found.shape == (3, 8) and found.dtype == np.float32
     for b in range(3):

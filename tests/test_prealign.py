@@ -274,6 +274,16 @@ def test_words_keep_their_order_and_each_is_read_alone():
     assert states.dtype == torch.float32
 
 
+def test_a_long_context_does_not_make_the_rows_of_words_long(monkeypatch):
+    model, widths = GPT(ModelConfig(60, 1, 4, 32, context_len=1000)).initialise(0), []
+    monkeypatch.setattr("prealign.pack", lambda words, mask, width: (widths.append(width), pack(words, mask, width))[1])
+    states = word_states(model, WORDS, MASK)
+    long = torch.ones(1, 300, dtype=torch.long)
+    word_states(model, long, long > 0)
+    assert widths == [256, 300]
+    assert torch.allclose(states[1, 1], model.hidden(WORDS[1:2, :1])[1][0, 0], atol=1e-6)
+
+
 def test_under_autocast_the_mean_over_tokens_is_taken_in_float32():
     model = small_model()
     tokens, owner, _ = pack(WORDS[:1], MASK[:1], model.config.context_len)

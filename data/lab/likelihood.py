@@ -24,13 +24,17 @@ def log_probs(model, tokens, wanted=None):
     """Log-probability of each next token in float32: tokens (B, W) -> (B, W - 1), numpy.
 
     wanted: (B, W - 1) bool; elsewhere the result is 0, and the head, a third of the work, is not computed
+    The head is computed for some positions at a time, because a checkpoint has many scores per position.
     """
     if wanted is None:
         wanted = np.ones_like(tokens[:, 1:], bool)
     tokens, where = to_device(model, tokens), to_device(model, np.flatnonzero(wanted))       # (B, W), (n,)
-    logits = model.logits(tokens[:, :-1], where).float()                         # (n, V)
+    states = model.hidden(tokens[:, :-1])[-1].flatten(0, 1).index_select(0, where)           # (n, D)
+    targets, at_once = tokens[:, 1:].flatten()[where], max(SCORES // model.config.vocab_size, 1)
+    losses = [F.cross_entropy(model.head(some).float(), following, reduction="none")
+              for some, following in zip(states.split(at_once), targets.split(at_once))]
     result = np.zeros(wanted.shape, np.float32)
-    result[wanted] = -F.cross_entropy(logits, tokens[:, 1:].flatten()[where], reduction="none").cpu().numpy()
+    result[wanted] = -torch.cat(losses).cpu().numpy()
     return result                                                                # (B, W - 1)
 
 
