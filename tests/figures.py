@@ -27,7 +27,7 @@ def box(x, y, width, height, fill, more=""):
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" fill="{fill}"{more}/>'
 
 
-def bars(title, systems, chance):
+def bars(title, systems, chance, colours=COLOURS):
     """Draw a share per system with its interval: systems {label: (mean, low, high)} -> SVG."""
     left, width, step = 220, 380, 44
     bottom = 50 + step * len(systems)
@@ -38,7 +38,7 @@ def bars(title, systems, chance):
     parts = []
     for i, (label, (mean, low, high)) in enumerate(systems.items()):
         y = 50 + step * i
-        parts += [text(left - 10, y + 18, label, "end"), box(left, y, x(mean) - left, 26, COLOURS[i]),
+        parts += [text(left - 10, y + 18, label, "end"), box(left, y, x(mean) - left, 26, colours[i]),
                   line(x(low), y + 13, x(high), y + 13, ' stroke-width="2"'),
                   text(x(high) + 8, y + 18, f"{mean:.2f}")]
     parts.append(line(x(chance), 40, x(chance), bottom, ' stroke-dasharray="4 3"'))
@@ -79,7 +79,9 @@ def facts():
     """Facts that are told in English, asked in the clone."""
     return bars("Facts told in English, asked in the clone: accuracy, 95 % intervals", facts_in_the_clone({
         "joint training": ("prealign", "joint"), "PreAlign, as published": ("prealign", "published"),
-        "PreAlign, kept aligned (ours)": ("prealign", "kept")}), 0.125)
+        "PreAlign, kept aligned (ours)": ("prealign", "kept"),
+        "joint, ten times the text": ("mini", "joint"),
+        "PreAlign, ten times the text": ("mini", "published")}), 0.125, [BLUE, YELLOW, RED, BLUE, YELLOW])
 
 
 def timing():
