@@ -204,9 +204,10 @@ def test_the_first_paragraphs_of_the_readme_have_the_numbers_of_the_results_file
     joint, published, kept = (tables.spread(found[name], "knowledge.clone", 2).split()[0]
                               for name in ("joint", "published", "kept"))
     measure, _ = tables.find("knowledge.clone")
+    more = tables.spread(claims.committed()["mini"]["published"], "knowledge.clone", 2).split()[0]
     assert re.findall(r"answers (\d\.\d+)", text) == [joint, published, kept]
-    assert f"chance is {measure.chance}" in text
-    assert len(re.findall(r"\b\d+\.\d+\b", re.sub(r"\(http.*?\)", "", text))) == 4   # and no others
+    assert f"chance is {measure.chance}" in text and f"and {more} after ten times the text" in text
+    assert len(re.findall(r"\b\d+\.\d+\b", re.sub(r"\(http.*?\)", "", text))) == 5   # and no others
 
 
 # --- structure ----------------------------------------------------------------------------------------------
