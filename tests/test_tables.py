@@ -352,7 +352,7 @@ def test_runs_are_compared_with_measures_as_rows_in_text_and_picture(tmp_path):
     written = (out / "report.md").read_text(encoding="utf-8")
     assert text == f"{written.strip()}\n\nwritten to {out}/report.md, {out}/report.svg"
     assert "\n\n↑ higher is better" in written and "; *: the best run" in written
-    assert len(lines_of((out / "report.svg").read_text(encoding="utf-8"))) == 6
+    assert len(lines_of((out / "report.svg").read_text(encoding="utf-8"))) == 8
 
 
 def test_a_report_of_logs_with_one_row_has_no_picture(tmp_path):
@@ -401,20 +401,22 @@ def lines_of(svg):
 def test_curves_show_english_clone_and_cosine_of_every_run():
     svg = plots.curves([("one", LOG), ("two", LOG)])
     lines = lines_of(svg)
-    assert [dashed for dashed, _ in lines] == [False, False, True, True, False, False]    # from the lowest end
+    # validation loss, then the cosines at two levels, each from the lowest end
+    assert [dashed for dashed, _ in lines] == [False, False, True, True] + [False] * 4
     # two rows of pretraining; that of the alignment stage is left out
     assert all(len(points) == 2 for _, points in lines)
-    english, _, clone, *_, cosine = (points for _, points in lines)
+    english, _, clone, _, cosine, _, output, _ = (points for _, points in lines)
     assert english[0][1] < english[1][1] and clone[0][1] < clone[1][1]      # losses fall: y counts from above
     assert cosine[0][1] > cosine[1][1] and english[0][1] > clone[0][1]
     # zero is at the bottom, the highest loss at the top
     assert english[1] == (460.0, 60 + 260 * (1 - 2 / 5)) and clone[0] == (260.0, 60.0)
     assert cosine[0][0] == 260 and cosine[0][1] == pytest.approx(400 + 260 * (1 - 0.5 / 0.7), abs=0.1)
-    assert svg.count(plots.COLOURS[0]) == svg.count(plots.COLOURS[1]) == 6  # three lines, each led to its name
+    assert output[0] == (260.0, 740.0) and output[1][1] == 740              # the same in both rows
+    assert svg.count(plots.COLOURS[0]) == svg.count(plots.COLOURS[1]) == 8  # four lines, each led to its name
     assert ">one en<" in svg and ">two clone<" in svg                       # names at the ends of the lines
     labels = [float(y) for y in re.findall(r'x="480.0" y="([0-9.]+)"', svg)]
     gaps = np.abs(np.subtract.outer(labels, labels)) + 99 * np.eye(len(labels))
-    assert len(labels) == 6 and gaps.min() >= 15                            # and they do not overlap
+    assert len(labels) == 8 and gaps.min() >= 15                            # and they do not overlap
 
 
 @pytest.mark.parametrize("low, high, expected", [
@@ -424,11 +426,12 @@ def test_ticks_are_round_numbers(low, high, expected):
     assert plots.ticks(low, high) == pytest.approx(expected)
 
 
-def test_the_cosine_is_that_of_the_middle_level():
+def test_the_cosines_are_those_of_the_middle_level_and_the_output_embedding():
     log = [{"stage": "pretrain", "step": step, "word_cosine": [0.0, 0.2, 1.0, 0.4, 0.6, 0.8]}     # 4 blocks
            for step in (1, 2)]
-    (_, points), = lines_of(plots.curves([("one", log)]))
-    assert [y for _, y in points] == [60, 60]
+    log.append(log[-1] | {"step": 3, "word_cosine": [0.0, 0.2, 0.5, 0.4, 0.6, 0.4]})
+    (_, middle), (_, output) = lines_of(plots.curves([("one", log)]))
+    assert [y for _, y in middle] == [60, 60, 190] and [y for _, y in output] == [400, 400, 530]
 
 
 def test_resets_and_a_new_language_have_charts_of_their_own():
@@ -436,10 +439,10 @@ def test_resets_and_a_new_language_have_charts_of_their_own():
     log += [{"stage": "adapt", "step": s, "lm": 9.0, "val": {"en": 9.0, "clone": 9.0, "clone2": 5.0 - s / 10}}
             for s in (10, 20, 30)]
     lines = lines_of(plots.curves([("one", log)]))
-    assert [len(points) for _, points in lines] == [2, 2, 2, 2, 3]          # en, clone, cosine, training, new
+    assert [len(points) for _, points in lines] == [2, 2, 2, 2, 2, 3]       # en, clone, cosines, training, new
     *_, training, new = (points for _, points in lines)
     assert training[0][1] > training[1][1] and new[0][1] < new[-1][1]
-    assert min(y for _, y in training) > 660                                # in the third chart
+    assert min(y for _, y in training) > 1000                               # in the fourth chart
 
 
 def test_a_picture_needs_two_rows_of_a_log():
@@ -447,7 +450,7 @@ def test_a_picture_needs_two_rows_of_a_log():
 
 
 def test_curves_of_a_run_whose_name_holds_markup_are_still_an_svg():
-    assert len(lines_of(plots.curves([("a&b <c>", LOG)]))) == 3
+    assert len(lines_of(plots.curves([("a&b <c>", LOG)]))) == 4
 
 
 def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_variance():
