@@ -163,7 +163,8 @@ def answers():
     return picture("English questions, to be answered in the clone (dashed: seeds)", 640, 370, parts)
 
 
-FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, answers=answers)
+FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, amount=amount,
+               answers=answers)
 
 if __name__ == "__main__":
     for name, figure in FIGURES.items():

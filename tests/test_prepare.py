@@ -543,7 +543,7 @@ def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(f
     out = tmp_path / "my folder"
     assert main([*flags(files, dictionary="de=muse.txt"), "--out", str(out)]) == 0
     *_, about_context, expected, command = capsys.readouterr().out.splitlines()
-    assert expected.startswith("fewer than 200,000 tokens of de: in trials PreAlign raised perplexity with 45,000")
+    assert expected.startswith("fewer than 200,000 tokens of de: PreAlign finds translations there")
     longest = int(about_context.split()[-1])
     corpus = Corpus(out)
     corpus.check(longest + 1)                                                 # a row and its last target

@@ -202,7 +202,8 @@ def updates_needed(summary, other):
 
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
-    n = " to ".join(map(str, sorted(set(map(len, summaries.values())))))
+    counts = sorted(map(len, summaries.values()))
+    n = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     texts, pairs = [f"{'One seed' if n == '1' else f'Mean ± sd over {n} seeds'}.  {CAPTION}."], []
     layout = dict(COLUMNS[study])
     if "pairs" in layout:

@@ -19,7 +19,7 @@ CONTEXT_LEN = 128                    # default context length of training: every
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
 SHUFFLED = 2**24                     # characters shuffled together
 MOST_REPEATS = 10                    # the tokenizer's training repeats a small language at most this often
-LITTLE = 200_000                     # tokens of a language: with fewer, PreAlign raised its perplexity
+LITTLE = 200_000                     # tokens of a language: with fewer, PreAlign may not lower its perplexity
 MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
 
@@ -268,6 +268,6 @@ def summary(folder, meta):
     rows.append(f"every stream has enough tokens for a context length of up to {longest:,}")
     little = [name for name in meta["languages"][1:] if meta["tokens"][f"{name}.train"] < LITTLE]
     if little:
-        rows += [f"fewer than {LITTLE:,} tokens of {', '.join(little)}: in trials PreAlign raised perplexity "
-                 "with 45,000 (by 6 %) and 120,000 (by 11 %) and lowered it with 226,000: data/languages.md"]
+        rows += [f"fewer than {LITTLE:,} tokens of {', '.join(little)}: PreAlign finds translations there, but "
+                 "it may not lower perplexity: data/languages.md"]
     return "\n".join(rows + [f"licence: {line}" for line in meta["licence"]])
