@@ -268,6 +268,6 @@ def summary(folder, meta):
     rows.append(f"every stream has enough tokens for a context length of up to {longest:,}")
     little = [name for name in meta["languages"][1:] if meta["tokens"][f"{name}.train"] < LITTLE]
     if little:
-        rows += [f"fewer than {LITTLE:,} tokens of {', '.join(little)}: PreAlign finds translations there, but "
-                 "it may not lower perplexity: data/languages.md"]
+        rows += [f"fewer than {LITTLE:,} tokens of {', '.join(little)}: PreAlign finds translations there, "
+                 "but it may not lower perplexity: data/languages.md"]
     return "\n".join(rows + [f"licence: {line}" for line in meta["licence"]])
