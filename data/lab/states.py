@@ -11,7 +11,7 @@ from prealign import word_states
 
 PAIRS = 1000                         # sentence pairs per language; all sentences are candidates in retrieval
 WORDS = 2000                         # words of a dictionary
-AT_ONCE = 64                         # sentences whose states are computed together
+AT_ONCE, WORDS_AT_ONCE = 64, 256     # sentences, or words, whose states are computed together
 CAPTIONS = ("scene", "who")          # tasks with classes of different sizes, learned from English captions
 
 
@@ -25,8 +25,8 @@ def to_device(model, array):
 @torch.no_grad()
 def states_of_words(model, words, levels=slice(None), prefix=None):
     """States of words, see word_states: tuples of token ids -> (K, N, D) on the CPU."""
-    parts = [word_states(model, *map(torch.from_numpy, pad(words[i:i + WORDS])), prefix)[levels].cpu()
-             for i in range(0, len(words), WORDS)]
+    parts = [word_states(model, *map(torch.from_numpy, pad(words[i:i + WORDS_AT_ONCE])), prefix)[levels].cpu()
+             for i in range(0, len(words), WORDS_AT_ONCE)]
     return torch.cat(parts, dim=1)
 
 
