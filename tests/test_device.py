@@ -4,6 +4,7 @@ The meta device takes the place of the GPU: its tensors have shapes but no value
 one.  NoWaiting also refuses what the meta device allows and what makes the program wait for a GPU.
 """
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,9 +144,16 @@ def test_every_preset_makes_a_step_and_a_checkpoint_without_memory_for_it(name, 
 CPU = torch.device("cpu")
 
 
-def test_the_dtype_of_this_cpu_is_always_the_same():
+def test_the_dtype_is_that_of_the_cpu_and_always_the_same():
     found = {choose_dtype(CPU) for _ in range(5)}
     assert len(found) == 1 and found <= {"float32", "bfloat16"}
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and hasattr(torch.cpu, "get_capabilities"):         # Linux
+        flags = cpuinfo.read_text(encoding="utf-8").split()
+        fast = ["amx_bf16", "bf16"]
+        if "GenuineIntel" not in flags:
+            fast.append("avx512_bf16")
+        assert (found == {"bfloat16"}) == any(flag in flags for flag in fast)
 
 
 @pytest.mark.parametrize("features, expected", [

@@ -276,7 +276,12 @@ def test_words_keep_their_order_and_each_is_read_alone():
 
 def test_a_long_context_does_not_make_the_rows_of_words_long(monkeypatch):
     model, widths = GPT(ModelConfig(60, 1, 4, 32, context_len=1000)).initialise(0), []
-    monkeypatch.setattr("prealign.pack", lambda words, mask, width: (widths.append(width), pack(words, mask, width))[1])
+
+    def spy(words, mask, width):
+        widths.append(width)
+        return pack(words, mask, width)
+
+    monkeypatch.setattr("prealign.pack", spy)
     states = word_states(model, WORDS, MASK)
     long = torch.ones(1, 300, dtype=torch.long)
     word_states(model, long, long > 0)
