@@ -67,10 +67,10 @@ def read_config(folder, context_len=None):
     check(layers == ["full_attention"] * len(layers), "layer_types", "full_attention")
     for key in ("rope_scaling", "rope_parameters"):            # the older and the newer name
         rope = config.get(key) or {}
-        scaled = isinstance(rope, dict) and rope.get("rope_type") == "llama3"
-        known = {"rope_theta", "rope_type", *(LLAMA3 if scaled else ())}
-        plain = isinstance(rope, dict) and rope.get("rope_type", "default") == "default"
-        check((plain or scaled) and {*rope} <= known, key, "null and the types default and llama3")
+        rope_type = rope.get("rope_type", "default") if isinstance(rope, dict) else None
+        known = {"rope_theta", "rope_type", *(LLAMA3 if rope_type == "llama3" else ())}
+        check(rope_type in ("default", "llama3") and {*rope} <= known, key,
+              "null and the types default and llama3")
         config = config | rope
     scaling = ()
     if config.get("rope_type") == "llama3":

@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 import zlib
+from functools import cache
 
 from data.files import UserError
 
@@ -14,9 +15,13 @@ WORD = 10_000                        # characters: byte-level BPE takes time tha
 SAMPLE = 20_000_000                  # characters per language that train the tokenizer and count words
 HELD_OUT_OF = 200_000                # validation and test documents come from the first ones of a user's text
 SPACE = re.compile(r"\s+")
-# the vowel signs of Indic scripts and Thai: parts of words that are not in \w
-MARKS = "".join(chr(i) for i in range(0x300, 0x1E000) if unicodedata.category(chr(i)).startswith("M"))
 UNBROKEN = re.compile(rf"(?<!\w)\w{{{WORD + 1}}}|(?<![^\w\s])[^\w\s]{{{WORD + 1}}}")
+
+
+@cache
+def marks():
+    """The vowel signs of Indic scripts and Thai: they are parts of words, and not in \\w."""
+    return "".join(chr(i) for i in range(0x300, 0x1E000) if unicodedata.category(chr(i)).startswith("M"))
 
 
 def lines_of(path):

@@ -55,9 +55,8 @@ def terms(text):
 
 def on_common_seeds(summaries, systems):
     """The summaries of some systems (a sum of names) in the seeds that all of them have, in order."""
-    names = [name for _, name in terms(systems)]
     found = {name: {s.get("seed", i): s for i, s in enumerate(summaries[name])}
-             for name in names if name in summaries}
+             for _, name in terms(systems) if name in summaries}
     seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
     return {name: [by_seed[seed] for seed in seeds] for name, by_seed in found.items()}
 
@@ -117,8 +116,8 @@ def cells(d, p):
     if len(d) == 1:
         return [f"{d[0]:+.3f}", "", "1", ""]
     low, high = interval(d)
-    p = "" if np.isnan(p) else "<0.001" if p < 0.0005 else f"{p:.3f}"
-    return [f"{d.mean():+.3f}", f"[{low:+.3f}, {high:+.3f}]", str(len(d)), p]
+    shown = "<0.001" if p < 0.0005 else f"{p:.3f}"
+    return [f"{d.mean():+.3f}", f"[{low:+.3f}, {high:+.3f}]", str(len(d)), "" if np.isnan(p) else shown]
 
 
 def claims_table(study, summaries):
@@ -174,9 +173,7 @@ def side_by_side(summaries, a, b, columns):
         pairs.append((name, b + condition))
         row = [condition.removeprefix(", ") or "default"]
         for path, digits in columns:
-            some = on_common_seeds(summaries, " - ".join(pairs[-1]))
-            mine, theirs = (measured(some, system, f"log {path}") for system in pairs[-1])
-            ratio = np.exp(np.mean(theirs - mine))
+            ratio = np.exp(np.mean(measured(summaries, f"{b}{condition} - {name}", f"log {path}")))
             row += [*(spread(summaries[system], path, digits) for system in pairs[-1]),
                     "" if np.isnan(ratio) else f"{ratio:.2f}"]
         rows.append(row)
@@ -202,9 +199,10 @@ def updates_needed(summary, other):
 
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
-    counts = sorted(map(len, summaries.values()))
-    n = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
-    texts, pairs = [f"{'One seed' if n == '1' else f'Mean ± sd over {n} seeds'}.  {CAPTION}."], []
+    counts = [len(found) for found in summaries.values()]
+    n = str(max(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    seeds = "One seed" if n == "1" else f"Mean ± sd over {n} seeds"
+    texts, pairs = [f"{seeds}.  {CAPTION}."], []
     layout = dict(COLUMNS[study])
     if "pairs" in layout:
         systems, columns = layout.pop("pairs")

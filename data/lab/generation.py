@@ -14,13 +14,12 @@ import torch
 
 from data import tasks
 from data.tasks import ANSWER, TRANSLATE
-from data.text import MARKS
+from data.text import marks
 from model import generate
 
 KS = (0, 1, 5, 10)                   # demonstrations of a translation
 # Tasks with one right answer that the preset tiny learns.  An ending could be any that fits.
 ONE_ANSWER = (("coreference", "lexical"), ("question", "lexical"))
-WORD = re.compile(rf"[\w{MARKS}]+")
 ODDS = 3                             # see Identifier
 
 
@@ -89,8 +88,9 @@ class Identifier:
     def __init__(self, corpus):
         """Counts words, or characters of languages without spaces, at the start of each training text."""
         self.corpus, self.owner, counts = corpus, {}, {}
+        self.word = re.compile(rf"[\w{marks()}]+")
         for name in corpus.languages:
-            words = WORD.findall("\n".join(corpus.documents(name, "train", 200_000)).lower())
+            words = self.word.findall("\n".join(corpus.documents(name, "train", 200_000)).lower())
             counts[name] = Counter(words if corpus.meta["spaces"][name] else "".join(words))
         known = set().union(*counts.values())
         totals = {name: count.total() for name, count in counts.items()}
@@ -104,7 +104,7 @@ class Identifier:
         """Share of a language among the words of texts (token ids) whose language is known; 0 if none is."""
         owners, spaces = [], all(self.corpus.meta["spaces"][name] for name in self.corpus.languages)
         for text in texts:
-            for word in WORD.findall(self.corpus.decode(text).lower()):
+            for word in self.word.findall(self.corpus.decode(text).lower()):
                 # an unknown word may be a row of characters
                 parts = [word] if word in self.owner or spaces else word
                 owners += [self.owner[part] for part in parts if part in self.owner]

@@ -57,8 +57,7 @@ MODEL_FREE = {
 def value(summary, path):
     """The number at a path such as "perplexity.en"; None if the run did not measure it.
 
-    "middle" is the middle level of a list over levels, "output" its last one, and "new" the language attached
-    last.
+    "middle" and "output" are levels in a list over levels, "new" is the language attached last.
     """
     found = summary
     for key in path.split("."):

@@ -13,10 +13,10 @@ from collections import Counter
 import numpy as np
 
 from data.files import UserError
-from data.text import MARKS, lines_of
+from data.text import lines_of, marks
 
 # "don't" is a word, "l'eau" two
-WORD = re.compile(rf"[\w{MARKS}]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
+WORD = re.compile(rf"[\w{marks()}]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
 SENTENCE_START = re.compile(rf"(?:^|[.!?:]\s+)\W*({WORD.pattern})", re.I)
 HELD_OUT_OF = 5                      # one English word in five is held out from training
 FREQUENT = 10, 5                     # smallest counts of a held-out word in the text and of its translation
