@@ -314,16 +314,19 @@ class Corpus:
             raise UserError(f"{self.folder} has no English items for instruction tuning (scene or who)")
         return found
 
-    def training_samples(self, n, translations, languages):
+    def training_samples(self, n, translations, languages, without=()):
         """n samples for AFP, a share of them (`translations`) sentences to translate.
 
-        The others are exercises.  A folder without exercises has sentences whose second half continues the
-        first; there the items of the tasks are not used, because they measure transfer.
+        The others are exercises, but not those of the tasks in `without`.  A folder without exercises has
+        sentences whose second half continues the first; there the items of the tasks are not used, because
+        they measure transfer.
         """
-        if self.items("exercise", "train", 1):
+        exercises = self.items("exercise", "train", 10**6)
+        if exercises:
+            known = {item.prompt for task in without for item in self.items(task, "train", 10**6)}
+            exercises = [item for item in exercises if item.prompt not in known]
             n_translations = round(n * translations)
-            found = (self.items("exercise", "train", n - n_translations)
-                     + self.items("translate", "train", n_translations))
+            found = exercises[:n - n_translations] + self.items("translate", "train", n_translations)
             if len(found) < n:
                 raise UserError(f"{self.folder} has only {len(found)} of {n} training samples: use fewer")
             return found

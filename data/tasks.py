@@ -11,6 +11,7 @@ import numpy as np
 
 # The task families of AFP's in-context evaluation.
 FAMILIES = ("nli", "paraphrase", "cause", "ending", "coreference")
+WORLD_TASKS = (*FAMILIES, "question", "summary")       # the tasks of the world's exercises
 # The preset tiny learns these in English (accuracy >= 0.8 on validation items under joint training).  Only
 # they can say something about transfer at that size.
 WITHIN_REACH = tuple((task, "lexical") for task in ("cause", "ending", "coreference", "question"))

@@ -7,6 +7,7 @@ import torch
 import train
 from align import instruction_rows
 from data import tasks
+from data.files import UserError
 from data.lab.options import Config, parse_args
 from data.lab.run import Run
 from model import IGNORE
@@ -164,6 +165,19 @@ def test_languages_left_out_are_met_in_plain_text_alone(cache, tmp_path, monkeyp
     for step in range(5):
         list(train.align_sentences(run, run.training_samples(), step))
     assert run.aligned_languages() == [1] and {int(t) // V for tokens in seen for t in tokens.flatten()} == {0, 1}
+
+
+def test_task_families_left_out_are_not_practised(cache, tmp_path):
+    left_out = ",".join(tasks.FAMILIES)
+    run = Run(Config(**SMALL | SHORT | dict(afp_leave_out=left_out, afp_samples=1000)), tmp_path / "a", cache, quiet=True)
+    prompts = {name: {item.prompt for item in run.corpus.items(name, "train", 10**6)} for name in tasks.WORLD_TASKS}
+    asked = [item.prompt for item in run.training_samples() if item.task != "translate"]
+    counts = {name: sum(prompt in known for prompt in asked) for name, known in prompts.items()}
+    assert counts == dict.fromkeys(tasks.FAMILIES, 0) | dict(question=334, summary=166)
+    assert run.aligned_languages() == [1]
+    too_many = Run(Config(**SMALL | SHORT | dict(afp_leave_out=left_out, afp_samples=4000)), tmp_path / "b", cache, quiet=True)
+    with pytest.raises(UserError, match="has only 3500 of 4000 training samples"):
+        too_many.training_samples()
 
 
 @pytest.mark.parametrize("wrong, part", [

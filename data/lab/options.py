@@ -11,11 +11,11 @@ from shlex import quote
 from data.files import UserError, read_json
 from data.folder import language_order, read_meta
 from data.pretrained import read_config
-from data.tasks import MOST_SHOTS
+from data.tasks import MOST_SHOTS, WORLD_TASKS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = ("prealign", "mini", "timing", "forget", "align", "real", "amount", "pretrained")
+STUDIES = ("prealign", "mini", "timing", "forget", "align", "families", "real", "amount", "pretrained")
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
@@ -137,7 +137,7 @@ class Config:
     afp_translations: float = option(0.5, "share of sentences to translate among the samples", 0, 1)
     afp_answer_only: bool = option(True, "only answers carry loss; otherwise questions do, too (FT)")
     afp_word_weight: float = option(0.0, "weight of PreAlign's word alignment in this stage (ours)", 0, 1e6)
-    afp_leave_out: str = option("", "languages to leave out of this stage, separated by commas")
+    afp_leave_out: str = option("", "languages and task families that this stage leaves out")
     afp_lora: int = option(0, "rank of the adapters that this stage trains; 0: all weights", 0, 2**12)
 
     eval_items: int = option(200, "test items per task and difficulty", 1, 10**6, group="evaluation")
@@ -155,7 +155,9 @@ class Config:
         for f in fields(self):
             check_value(f, getattr(self, f.name))
         names, new = self.languages.split(","), self.new_language
-        others, left_out = {*names[1:], new} - {""}, set(self.afp_leave_out.split(",")) - {""}
+        others = {*names[1:], new} - {""}
+        families = () if self.data else WORLD_TASKS            # folders have no exercises of these
+        left_out = set(self.afp_leave_out.split(",")) - {"", *families}
         shots_ok = re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", self.shots)
         for wrong, message in (
             (names[0] != "en" or len(names) < 2 or len(set(names)) < len(names),
@@ -165,7 +167,8 @@ class Config:
             (not shots_ok or max(map(int, self.shots.split(","))) > MOST_SHOTS,
              f"--shots {self.shots}: numbers separated by commas, up to {MOST_SHOTS}, as in 0,5"),
             (not left_out < others,
-             f"--afp_leave_out {self.afp_leave_out}: leave out some of {', '.join(sorted(others))}, not all"),
+             f"--afp_leave_out {self.afp_leave_out}: leave out some of {', '.join(sorted(others))}, not all"
+             + (f"; or tasks: {', '.join(families)}" if families else "")),
             (self.afp_mcl_layer > self.n_layer,
              f"--afp_mcl_layer {self.afp_mcl_layer}: the model has --n_layer {self.n_layer} blocks"),
             (self.aligns_sentences and self.afp_lora and self.afp_mcl_weight and not self.afp_mcl_layer,

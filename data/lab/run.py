@@ -256,7 +256,9 @@ class Run(RunFolder):
     def training_samples(self):
         """The samples that AFP learns from."""
         languages = [self.corpus.languages[i] for i in self.aligned_languages()]
-        return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages)
+        left_out = self.cfg.afp_leave_out.split(",")           # of these, languages are no tasks
+        return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages,
+                                            left_out)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
