@@ -67,7 +67,7 @@ def recipe(run):
     if "align sentences" in stages:                            # after: AFP, Li et al. 2024
         samples = run.training_samples()
         if not run.has_started("align sentences") and not run.load_only:
-            draw_sentences(run, "sentences-before.svg")
+            draw_sentences(run, before=True)
         step = partial(align_sentences, run, samples)
         if cfg.afp_lora:
             add_adapters(model, cfg.afp_lora, cfg.seed)
@@ -317,13 +317,23 @@ def fine_tuned(run, task):
     return model
 
 
-def draw_sentences(run, name):
-    """Draw the states that MCL compares, of 100 test sentences in every language."""
-    cfg = run.cfg
+def draw_sentences(run, before=False):
+    """Draw the states that MCL compares, of 100 test sentences in every language.
+
+    before: draw them before AFP.  The picture of the trained model has this one beside it
+    """
+    cfg, old = run.cfg, run.out / "sentences-before.svg"
     with run.eager():
         found = states.parallel_states(run.model, run.corpus, 100, cfg)
-    if found:
-        run.write(name, plots.scatter(found, cfg.afp_mcl_layer, cfg.afp_mcl_pool))
+    if not found:
+        return
+    draw = partial(plots.scatter, found, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
+    if before:
+        run.write(old.name, draw("before AFP"))
+    elif old.exists():
+        run.write("sentences.svg", plots.beside(old.read_text(encoding="utf-8"), draw("after AFP")))
+    else:
+        run.write("sentences.svg", draw("sentences"))
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -372,7 +382,7 @@ def train_and_evaluate(run):
             translations = generation.translated(run.model, run.corpus) if cfg.written_items else ""
             texts = generation.samples(run.model, run.corpus, "", cfg.seed)
         run.write("samples.txt", f"{texts}\n{translations}\n")
-    draw_sentences(run, "sentences.svg")
+    draw_sentences(run)
     summary |= dict(languages=run.corpus.languages,
                     parameters=sum(p.numel() for p in run.model.parameters()),
                     minutes=round((run.seconds + time.perf_counter() - clock) / 60, 2),

@@ -209,7 +209,8 @@ def test_an_aligned_run_is_evaluated_with_all_that_the_paper_measures(cache, tmp
     assert summary["instructed_average"]["own"]["clone"]["1"] == pytest.approx(sum(found) / 5)
     assert set(summary["families_average"]["clone"]) == {"0", "1"}
     assert "translation" in summary and "answer_right" in summary
-    for name in ("sentences.svg", "sentences-before.svg"):
-        assert "<svg" in (tmp_path / "a" / name).read_text(encoding="utf-8")
+    before, both = [(tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("sentences-before.svg", "sentences.svg")]
+    assert both.count("before AFP:") == before.count("before AFP:") == 2        # the title, and the same as text
+    assert both.count("after AFP:") == 2 and "after AFP:" not in before
 
 

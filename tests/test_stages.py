@@ -440,7 +440,7 @@ def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
     generation.samples(run.model, run.corpus, "Anna", run.cfg.seed)
     assert seen == [(1, 2)]
     for name in ("recipe", "draw_sentences"):
-        monkeypatch.setattr(train, name, lambda *_: None)
+        monkeypatch.setattr(train, name, lambda *_, **__: None)
     monkeypatch.setattr(train, "evaluate", lambda run: {})
     monkeypatch.setattr(generation, "samples", lambda model, corpus, prompt, seed: seen.append((prompt, seed)) or "")
     run.out.mkdir(parents=True, exist_ok=True)
@@ -465,7 +465,7 @@ def test_options_of_a_new_language_and_of_adapters_reach_model_and_rows(make, mo
     spy("expand_vocabulary", train.expand_vocabulary)
     spy("add_adapters", train.add_adapters)
     monkeypatch.setattr(train, "fit", lambda *_, **__: None)
-    monkeypatch.setattr(train, "draw_sentences", lambda *_: None)
+    monkeypatch.setattr(train, "draw_sentences", lambda *_, **__: None)
     run = make(method="align", seed=1, adapt_to="clone2", adapt_init="mean", adapt_rows="head", adapt_tokens=3000,
                afp_lora=3, afp_samples=40, instruct_steps=0)
     train.recipe(run)

@@ -460,11 +460,18 @@ def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_va
     axes = np.eye(3) * [2, 1, 1]
     _, share = plots.principal_plane(np.concatenate((axes, -axes)))
     assert share == pytest.approx(10 / 12)                     # variances 8, 2 and 2
-    svg = plots.scatter(states, 2, "mean")
+    svg = plots.scatter(states, 2, "mean", "sentences")
     ElementTree.fromstring(svg)
     assert svg.count("<line") == 2 and svg.count('r="3"') == 4 and "a&lt;b" in svg
     assert "level 2, mean tokens<" in svg and ">100% of the variance<" in svg
-    assert "level 1, last token<" in plots.scatter(states, 1, "last")
+    other = plots.scatter(states, 1, "last", "after AFP")
+    assert ">after AFP: level 1, last token<" in other
+    width, height = re.search('viewBox="0 0 ([0-9]+) ([0-9]+)"', svg).groups()
+    outer = ElementTree.fromstring(plots.beside(svg, other))
+    panels = outer.findall("{http://www.w3.org/2000/svg}svg")
+    assert [panel.get("x") for panel in panels] == ["0", str(int(width) + 20)]
+    assert {(panel.get("width"), panel.get("height")) for panel in panels} == {(width, height)}
+    assert outer.get("viewBox") == f"0 0 {2 * int(width) + 20} {height}"
     places = re.findall(r'cx="([0-9.]+)" cy="([0-9.]+)" r="3"', svg)
     (left, up), (right, down), *_ = [(float(x), float(y)) for x, y in places]
     assert abs(right - left) == pytest.approx(380, abs=0.2) and abs(up - down) < 1     # one scale for both

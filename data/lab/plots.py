@@ -4,6 +4,7 @@ The ground is transparent and the text follows the reader's theme, so that all r
 """
 import html
 import math
+import re
 
 import numpy as np
 
@@ -107,13 +108,22 @@ def principal_plane(states):
     return centred @ axes[:2].T, (sizes[:2] ** 2).sum() / max((sizes ** 2).sum(), 1e-30)     # (N, 2), ()
 
 
-def scatter(states, level, pool):
+def beside(left, right):
+    """Put two pictures of scatter next to each other, two SVGs -> SVG."""
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', left).groups())
+    panels = [svg.replace("<svg ", f'<svg x="{x}" width="{width}" height="{height}" ', 1)
+              for x, svg in ((0, left), (width + 20, right))]
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width + 20} {height}">'
+            + "".join(panels) + "</svg>\n")
+
+
+def scatter(states, level, pool, title):
     """Draw sentences on their principal plane: {language: (N, D)} -> SVG.
 
     Row i is the same sentence in every language.  Lines join it to the first language.
     """
     size, top = 400, 40
-    title = f"sentences in each language, level {level}, {pool} token" + ("" if pool == "last" else "s")
+    title += f": level {level}, {pool} token" + ("" if pool == "last" else "s")
     points, share = principal_plane(np.concatenate(list(states.values())))       # (languages * N, 2)
     low, high = points.min(axis=0), points.max(axis=0)
     # both axes have one scale: small differences along the second must not look large
