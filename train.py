@@ -284,7 +284,9 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             with run.eager():
                 row |= means
                 if run.writer:
-                    row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps)
+                    tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
+                    row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps,
+                                          cfg.log_items if tenth else 0)
             run.log(row)
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items() if k != "grad_norm"}, tok_s=row["tok_s"])
             sums = {}

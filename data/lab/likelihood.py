@@ -50,6 +50,21 @@ def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
     return np.concatenate([-log_probs(model, rows[i:i + n]) for i in range(0, len(rows), n)])
 
 
+def copying(model, corpus, n_rows=16):
+    """Nats per token that a random sequence costs less after itself than after another one.
+
+    -> {language: nats}, near 0 if the model cannot copy.  The tokens are those of validation text, shuffled.
+    """
+    result, half, rng = {}, model.config.context_len // 2, np.random.default_rng(0)
+    for name in corpus.languages:
+        rows = corpus.validation_rows(name, n_rows, half)                        # (rows, half)
+        one, other = (rng.permuted(rows, axis=1) for _ in range(2))
+        again, control = (-log_probs(model, np.concatenate((before, one), axis=1))[:, half:]
+                          for before in (one, other))                            # (rows, half - 1) each
+        result[name] = float(control.mean() - again.mean())
+    return result
+
+
 @torch.no_grad()
 def foreign_probability(model, corpus, n_rows):
     """Probability that a token of another language follows in English text, mean over all positions."""

@@ -13,7 +13,7 @@ from itertools import product
 from tqdm import tqdm
 
 from data.lab import generation
-from data.lab.likelihood import (ROWS, chance, in_context, instructed, knowledge, language_model,
+from data.lab.likelihood import (ROWS, chance, copying, in_context, instructed, knowledge, language_model,
                                  losses_per_token)
 from data.lab.states import (afp_states, contextuality, lexicon, linear_probes, sentences,
                              translation_states, word_cosine, words)
@@ -44,11 +44,12 @@ def recovery(losses, resets, delay=50):
     return found
 
 
-def probe(model, corpus, dictionary, stage, last):
+def probe(model, corpus, dictionary, stage, last, n_items=0):
     """Measures for a row of the log.
 
     word_cosine: mean cosine of 256 translations per level, the curve of PreAlign's figure
     val:         {language: nats per token on 16 validation rows, 150 in the last row of a stage}
+    With n_items, also knowledge and tasks on so many items, see likelihood.py, and copying.
     """
     found = {}
     if dictionary:
@@ -58,6 +59,10 @@ def probe(model, corpus, dictionary, stage, last):
         n_rows = ROWS if last else 16
         losses = {name: losses_per_token(model, corpus, name, n_rows).mean() for name in corpus.languages}
         found["val"] = {name: round(float(loss), 4) for name, loss in losses.items()}
+    if n_items:
+        found["knowledge"] = knowledge(model, corpus, n_items).get("knowledge", {})
+        found["tasks"] = in_context(model, corpus, n_items, [0], 0, model.config.n_layer // 2)["tasks"]
+        found["copying"] = copying(model, corpus)
     return found
 
 
@@ -72,8 +77,12 @@ def count_tokens(corpus, items, languages):
 
 
 def of_training(run, resets):
-    """Measures of how a run was trained: -> dict with recovery, afp and adapt, of the stages that it has."""
+    """Measures of how a run was trained: -> dict with progress, recovery, afp and adapt, as far as it has
+    them."""
     cfg, result = run.cfg, {}
+    if cfg.log_items and "pretrain" in cfg.stages:
+        result["progress"] = {str(row["step"]): {key: row[key] for key in ("knowledge", "tasks", "copying")}
+                              for row in run.rows() if row["stage"] == "pretrain" and "copying" in row}
     if resets.at and "pretrain" in cfg.stages:
         result["recovery"] = recovery(run.curve("pretrain", "lm"), resets.at)
     if "align sentences" in cfg.stages:

@@ -27,7 +27,7 @@ PRESETS = {
     "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
     # the shape of tiny with ten times the text
     "mini": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280, words=15_000_000,
-                 steps=20_000, reset_every=2000),
+                 steps=20_000, reset_every=2000, log_items=50),
     "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
                   steps=5000, batch_size=64, lr=1e-3, prealign_steps=600, prealign_words=512,
                   prealign_rows=16, reset_every=500, afp_lr=7e-4),
@@ -45,7 +45,7 @@ EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other p
 UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
 EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")
-NEUTRAL = (*EVALUATION, "log_every", "accumulate", "device", "compile")
+NEUTRAL = (*EVALUATION, "log_every", "log_items", "accumulate", "device", "compile")
 
 # options that --from_run takes from the run, because its pretraining is over
 PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed",
@@ -146,6 +146,7 @@ class Config:
     transfer_steps: int = option(300, "fine-tuning steps for zero-shot transfer; 0: not measured", 0, MANY)
 
     log_every: int = option(100, "steps between log rows and checkpoints", 1, MANY, group="machine")
+    log_items: int = option(0, "test items per task, asked about ten times in pretraining", 0, 10**6)
     accumulate: int = option(1, "parts of an LM batch, to save memory", 1, 2**20)
     device: str = option("auto", "where to run", choices=("auto", "cpu", "cuda"))
     dtype: str = option("auto", "number type in training", choices=("auto", "float32", "bfloat16"))
