@@ -915,7 +915,7 @@ def test_measures_of_the_training_itself(real):
     stages = dict.fromkeys(["pretrain", "adapt", "align sentences"], 60)
     run = SimpleNamespace(corpus=real, curve=lambda *key: curves[key], training_samples=lambda: samples,
                           aligned_languages=lambda: [1],
-                          cfg=SimpleNamespace(stages=stages, new_language="de", text_tokens=1000))
+                          cfg=SimpleNamespace(stages=stages, new_language="de", text_tokens=1000, log_items=0))
     found = measures.of_training(run, SimpleNamespace(at=[10]))
     assert found["recovery"] == [dict(step=10, before=4.0, rise=1.0, excess=0.5)]
     n = sum(len(real.encode(item.solved(name), name)) for item in samples for name in ("en", "de"))
@@ -939,6 +939,31 @@ def test_the_log_has_the_loss_of_validation_text_and_the_cosines_of_translations
     assert row["word_cosine"] == [round(c, 4) for c in wanted] and len(wanted) == 3
     assert set(measures.probe(model, real, dictionary, "align words", False)) == {"word_cosine"}
     assert set(measures.probe(model, real, None, "pretrain", False)) == {"val"}
+
+
+def test_a_model_that_copies_finds_a_repeated_sequence_cheaper(real, monkeypatch):
+    model = SimpleNamespace(config=SimpleNamespace(context_len=8))
+    def pairs_cost_less_when_seen(model, rows):
+        found = np.full((len(rows), rows.shape[1] - 1), -3.0)
+        for i, row in enumerate(rows):
+            pairs = list(zip(row, row[1:]))
+            found[i] = [-1.0 if pair in pairs[:j] else -3.0 for j, pair in enumerate(pairs)]
+        return found
+    monkeypatch.setattr(likelihood, "log_probs", pairs_cost_less_when_seen)
+    found = likelihood.copying(model, real)
+    assert set(found) == {"en", "de"} and all(1 < nats <= 2 for nats in found.values())
+    monkeypatch.setattr(likelihood, "log_probs", lambda model, rows: -1.0 * rows[:, 1:])
+    assert likelihood.copying(model, real) == dict(en=0, de=0)              # the context plays no role
+
+
+def test_tasks_are_asked_ten_times_in_pretraining_and_the_answers_reach_the_summary(real):
+    table = random_table(real)
+    row = measures.probe(Table([table, -table], unigram(real), context_len=8), real, None, "pretrain", False, n_items=3)
+    assert set(row) == {"val", "knowledge", "tasks", "copying"} and set(row["copying"]) == {"en", "de"}
+    rows = [dict(stage="pretrain", step=10, val={}), dict(row, stage="pretrain", step=20)]
+    run = SimpleNamespace(cfg=SimpleNamespace(stages=dict(pretrain=20), log_items=3, new_language=""), rows=lambda: rows)
+    found = measures.of_training(run, SimpleNamespace(at=[]))
+    assert found == dict(progress={"20": {key: row[key] for key in ("knowledge", "tasks", "copying")}})
 
 
 def test_the_log_compares_256_words():

@@ -211,7 +211,7 @@ def run_with(cache, out, **changes):
 def test_neutral_options_do_not_make_another_configuration(cache, tmp_path):
     run_with(cache, tmp_path / "a").enter()
     other = dict(log_every=50, accumulate=2, device="auto", eval_items=7, shots="0,3", generate_items=2,
-                 transfer_steps=1, compile=True)
+                 transfer_steps=1, compile=True, log_items=3)
     assert set(other) == set(NEUTRAL)
     run_with(cache, tmp_path / "a", **other).enter()                             # raises for another one
     assert load_config(tmp_path / "a").log_every == 50

@@ -125,7 +125,9 @@ def flags(cache, out, **changes):
 # --- evaluation is invisible --------------------------------------------------------------------------------
 
 def test_how_often_we_look_does_not_change_what_is_learned(cache, tmp_path, whole):
-    assert same_weights(whole, run_recipe(cache, tmp_path / "often", log_every=2))
+    assert same_weights(whole, run_recipe(cache, tmp_path / "often", log_every=2, log_items=3))
+    rows = [json.loads(line) for line in (tmp_path / "often" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any("copying" in row for row in rows)
 
 
 def test_evaluation_leaves_the_model_and_the_global_generator_alone(cache, tmp_path):
