@@ -14,7 +14,8 @@ from data.lab.tables import CAPTION, chance, find, heading, spread, systems_tabl
 
 RESULTS = Path(__file__).parent.parent / "results"
 # A report reads these in addition to its columns and claims.
-ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt", "recovery", "word_cosine")
+ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt", "recovery", "word_cosine",
+          "progress")
 
 
 # --- one run ------------------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def headlines(results):
 def committed():
     """The numbers behind the README: -> {study: {system: summaries}}."""
     files = {study: f"{study}-tiny" for study in COLUMNS}
-    files |= dict(mini="prealign-mini", pretrained="pretrained-smollm2-135m")
+    files |= dict(mini="prealign-mini", families="families-mini", pretrained="pretrained-smollm2-135m")
     return {study: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
             for study, name in files.items()}
 
