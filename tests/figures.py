@@ -27,7 +27,7 @@ def box(x, y, width, height, fill, more=""):
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" fill="{fill}"{more}/>'
 
 
-def bars(title, systems, chance, colours=COLOURS):
+def bars(title, systems, chance=None, colours=COLOURS):
     """Draw a share per system with its interval: systems {label: (mean, low, high)} -> SVG."""
     left, width, step = 220, 380, 44
     bottom = 50 + step * len(systems)
@@ -41,9 +41,11 @@ def bars(title, systems, chance, colours=COLOURS):
         parts += [text(left - 10, y + 18, label, "end"), box(left, y, x(mean) - left, 26, colours[i]),
                   line(x(low), y + 13, x(high), y + 13, ' stroke-width="2"'),
                   text(x(high) + 8, y + 18, f"{mean:.2f}")]
-    parts.append(line(x(chance), 40, x(chance), bottom, ' stroke-dasharray="4 3"'))
-    for share, words in ((chance, f"chance {chance:.3f}"), (0.5, "0.5"), (1, "1")):
-        parts.append(text(x(share), bottom + 16, words, "middle"))
+    marks = [(0.5, "0.5"), (1, "1")]
+    if chance is not None:
+        parts.append(line(x(chance), 40, x(chance), bottom, ' stroke-dasharray="4 3"'))
+        marks = [(chance, f"chance {chance:.3f}"), *marks]
+    parts += [text(x(share), bottom + 16, words, "middle") for share, words in marks]
     return picture(title, 660, bottom + 26, parts)
 
 
@@ -163,8 +165,20 @@ def answers():
     return picture("English questions, to be answered in the clone (dashed: seeds)", 640, 370, parts)
 
 
+def checkpoint():
+    """A public checkpoint before and after AFP, one seed."""
+    found, shown = committed()["pretrained"], {}
+    names = {"before": "base", "AFP": "AFP", "middle level": "AFP, middle level"}
+    for words, path in (("in German", "answer_language.en-de.0"),
+                        ("found", "sentences.de.centred_to_english")):
+        for when, name in names.items():
+            share = measured(found, name, path).mean()
+            shown[f"{words}: {when}"] = share, share, share
+    return bars("SmolLM2-135M-Instruct: answers in German when asked for, translations found", shown, colours=[BLUE, YELLOW, RED] * 2)
+
+
 FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, amount=amount,
-               answers=answers)
+               answers=answers, checkpoint=checkpoint)
 
 if __name__ == "__main__":
     for name, figure in FIGURES.items():
