@@ -151,7 +151,7 @@ def test_the_plan_takes_two_hours_and_there_are_ten_questions():
 
 # --- the notebook -------------------------------------------------------------------------------------------
 
-def test_the_notebook_is_clean_and_its_commands_parse(tmp_path, monkeypatch):
+def test_the_notebook_shows_its_outputs_and_its_commands_parse(tmp_path, monkeypatch):
     notebook = json.loads(NOTEBOOK)
     assert (notebook["nbformat"], set(notebook)) == (4, {"cells", "metadata", "nbformat", "nbformat_minor"})
     folder = tmp_path / "runs" / "baseline-tiny-synthetic-s0"                    # left by an earlier cell
@@ -162,10 +162,12 @@ def test_the_notebook_is_clean_and_its_commands_parse(tmp_path, monkeypatch):
     for cell in notebook["cells"]:
         assert cell["cell_type"] in ("markdown", "code")
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert {output["output_type"] for output in cell["outputs"]} <= {"stream", "display_data"}   # no errors
+            assert cell["outputs"] or not commands
             lines = "".join(cell["source"]).splitlines()
             commands += [line for line in lines if line.startswith("!")]
             ast.parse("\n".join(line for line in lines if not line.startswith("!")))
+    assert not re.search(r"it/s\]|Traceback|\\u001b|\"/\w+/\w+/", NOTEBOOK)        # no progress bars, no paths of a machine
     for command in commands:
         python, script, *arguments = shlex.split(command[1:])
         assert python == "python"

@@ -180,7 +180,7 @@ PAIRS = {"en-clone", "clone-en", "en-reversed", "reversed-en"}
 
 def test_a_perfect_writer_is_perfect_in_every_direction(clones, write):
     writer = write(Writer(clones))
-    found = generation.evaluate_generation(model(400), clones, 6, 0)
+    found = generation.generated_text(model(400), clones, 6, 0)
     assert set(found) == {"translation", "summary_rouge1", "answer_language", "answer_right"}
     assert all(set(by_direction) == PAIRS for by_direction in found.values())
     for direction in PAIRS:
@@ -198,14 +198,14 @@ def test_a_perfect_writer_is_perfect_in_every_direction(clones, write):
 def test_the_right_words_in_the_wrong_language_count_for_nothing(clones, write):
     V = clones.base_vocab
     write(Writer(clones, lambda answer: [token % V if token >= V else token + V for token in answer]))
-    found = generation.evaluate_generation(model(400), clones, 6, 0)
+    found = generation.generated_text(model(400), clones, 6, 0)
     assert found["translation"]["en-clone"]["0"] == found["summary_rouge1"]["en-clone"] == 0.0
     assert found["answer_language"]["clone-en"] == found["answer_right"]["clone-en"] == {"0": 0.0, "1": 0.0}
 
 
 def test_an_answer_is_right_to_the_last_token_and_may_be_in_the_language_without_being_right(clones, write):
     write(Writer(clones, lambda answer: [answer[0]] + answer))             # the first token twice
-    found = generation.evaluate_generation(model(400), clones, 6, 0)
+    found = generation.generated_text(model(400), clones, 6, 0)
     assert found["answer_right"]["en-clone"] == {"0": 0.0, "1": 0.0}
     assert found["answer_language"]["en-clone"] == {"0": 1.0, "1": 1.0}
     assert 0 < found["summary_rouge1"]["en-clone"] < 1 and 0 < found["translation"]["en-clone"]["0"] < 100
@@ -226,7 +226,7 @@ def test_some_of_the_answers_are_right(clones, write):
     answers = [item.candidates[item.answer] for item in questions(clones, "test", 3)]
     wrong, right = (clones.encode(text, "en", separator=False).tolist() for text in ("Tom.", answers[0]))
     write(Writer(clones, lambda answer: answer if answer[:len(right)] == right else wrong))
-    found = generation.evaluate_generation(model(400), clones, 6, 0)["answer_right"]["clone-en"]["0"]
+    found = generation.generated_text(model(400), clones, 6, 0)["answer_right"]["clone-en"]["0"]
     assert found == answers.count(answers[0]) / 6 and 0 < found < 1
 
 
@@ -267,7 +267,7 @@ def test_items_and_examples_are_shared_evenly_by_the_kinds_of_questions(clones, 
 
 def test_prompts_that_do_not_fit_into_the_context_are_not_measured(clones, write):
     write(Writer(clones))
-    many, few, none = (generation.evaluate_generation(model(n), clones, 6, 0) for n in (400, 110, 10))
+    many, few, none = (generation.generated_text(model(n), clones, 6, 0) for n in (400, 110, 10))
     assert list(many["translation"]["en-clone"]) == ["0", "1", "5", "10"]
     assert list(few["translation"]["en-clone"]) == ["0", "1"] and none == {}
 
@@ -285,14 +285,14 @@ def test_a_prompt_may_fill_the_context_to_the_last_token(clones, write):
 def test_text_after_the_first_sentence_is_not_scored(clones, write):
     more = clones.encode("and so on, without an end.", "en", separator=False).tolist()
     write(Writer(clones, lambda answer: answer + more))
-    found = generation.evaluate_generation(model(400), clones, 6, 0)
+    found = generation.generated_text(model(400), clones, 6, 0)
     assert found["answer_right"]["clone-en"] == {"0": 1.0, "1": 1.0}
     assert np.isclose(found["translation"]["en-clone"]["0"], 100)
 
 
 def test_real_languages_are_measured_by_their_translations(real, write):
     writer = write(Writer(real))
-    found = generation.evaluate_generation(model(400), real, 7, 0)
+    found = generation.generated_text(model(400), real, 7, 0)
     assert set(found) == {"translation", "answer_language", "answer_right"}
     for direction in ("en-de", "de-en"):
         # the folder has no validation pairs, so there is nothing to show
@@ -302,7 +302,7 @@ def test_real_languages_are_measured_by_their_translations(real, write):
     # everything is answered in English
     english = real.encode("Anna saw the dog.", "en", separator=False).tolist()
     write(Writer(real, lambda answer: english))
-    found = generation.evaluate_generation(model(400), real, 7, 0)["answer_language"]
+    found = generation.generated_text(model(400), real, 7, 0)["answer_language"]
     assert found == {"en-de": {"0": 0.0}, "de-en": {"0": 1.0}}
 
 
@@ -316,7 +316,7 @@ def test_the_language_of_real_words_is_told_by_the_words_even_if_languages_share
     corpus = Corpus(path)
     V = corpus.base_vocab
     write(Writer(corpus, lambda answer: [token % V for token in answer]))  # German words with English ids
-    found = generation.evaluate_generation(model(400), corpus, 5, 0)
+    found = generation.generated_text(model(400), corpus, 5, 0)
     assert found["answer_language"] == {"en-de": {"0": 1.0}, "de-en": {"0": 1.0}}
     assert found["answer_right"] == {"en-de": {"0": 0.0}, "de-en": {"0": 1.0}}
 

@@ -161,7 +161,7 @@ def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
                     yield f"{asked}-{answered}", answered, k, *found
 
 
-def evaluate_generation(model, corpus, n_items, seed):
+def generated_text(model, corpus, n_items, seed):
     """All measures of generated text, by direction such as "en-clone" and number of demonstrations.
 
     translation:     {direction: {k: BLEU}}

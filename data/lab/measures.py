@@ -131,7 +131,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
         (references, corpus),
     ]
     if cfg.written_items:
-        parts += [(generation.evaluate_generation, model, corpus, cfg.written_items, cfg.seed),
+        parts += [(generation.generated_text, model, corpus, cfg.written_items, cfg.seed),
                   (instructed, model, corpus, n, ks, cfg.seed)]
     result, bar = {}, tqdm(parts, disable=quiet or None)       # None: no bar if stderr is no terminal
     for measure, *arguments in bar:
