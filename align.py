@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from model import GPT, IGNORE, ModelConfig, contrastive_loss, lm_loss
 
-POOLS = ("last", "mean", "max")
+POOLS = ("last", "mean")
 
 
 def sentence_states(model, tokens, mask, level=1, pool="last"):
@@ -32,7 +32,7 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
 
     tokens are padded on the right.
     level: 0 is the input embedding, 1, as published, the first block
-    pool:  "last", as published: the state of the last token; "mean" or "max" over the tokens, per channel
+    pool:  "last", as published: the state of the last token; "mean" over the tokens
     Raises ValueError for another pool.
     """
     states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
@@ -44,8 +44,6 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
     if pool == "mean":
         # filled and not multiplied: an infinite state of the padding times 0 would be NaN
         return states.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)         # (N, D)
-    if pool == "max":
-        return states.masked_fill(~mask, float("-inf")).amax(dim=1)              # (N, D)
     raise ValueError(f"pool {pool} is unknown: take one of {', '.join(POOLS)}")
 
 

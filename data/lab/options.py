@@ -130,7 +130,7 @@ class Config:
     afp_clone_share: float = option(0.2, "share of all languages but English in that text", 0, 1)
     afp_mcl_weight: float = option(1.0, "weight of multilingual contrastive learning (MCL)", 0, 1e6)
     afp_mcl_layer: int = option(1, "level of the states in MCL; 0: embeddings, 1: the first block", 0, 999)
-    afp_mcl_pool: str = option("last", "states that are pooled in MCL", choices=("last", "mean", "max"))
+    afp_mcl_pool: str = option("last", "states that are pooled in MCL", choices=("last", "mean"))
     afp_mcl_symmetric: bool = option(True, "translations are anchors in MCL, too")
     afp_cit_weight: float = option(1.5, "weight of cross-lingual instruction tuning (CIT)", 0, 1e6)
     afp_cross: float = option(0.5, "probability that question and answer differ in language; 0: MIT", 0, 1)
