@@ -58,11 +58,10 @@ def interval(d):
 
 def holm(p_values):
     """Holm's correction: the smallest of n p-values times n, the next times n - 1, ..., never decreasing."""
-    adjusted, largest = [1.0] * len(p_values), 0.0
-    for rank, i in enumerate(np.argsort(p_values)):
-        largest = max(largest, (len(p_values) - rank) * p_values[i])
-        adjusted[i] = min(largest, 1.0)
-    return adjusted
+    order, n = np.argsort(p_values), len(p_values)
+    adjusted = np.ones(n)
+    adjusted[order] = np.maximum.accumulate(np.arange(n, 0, -1) * np.array(p_values)[order])
+    return np.minimum(adjusted, 1.0).tolist()
 
 
 def p_value(d, direction, margin):
