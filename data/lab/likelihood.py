@@ -39,10 +39,7 @@ def log_probs(model, tokens, wanted=None):
 
 
 def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
-    """Loss of every token of the first rows of a validation or test stream: -> (rows, T) in nats.
-
-    order: of the words of English, see permute_words
-    """
+    """Loss of each token of the first rows of a stream: -> (rows, T) in nats.  order: see permute_words."""
     rows = corpus.validation_rows(language, n_rows, model.config.context_len + 1, split)
     if order:
         rows = permute_words(rows.flatten(), *corpus.classes, order).reshape(rows.shape)
@@ -66,20 +63,13 @@ def copying(model, corpus, n_rows=16):
 
 
 @torch.no_grad()
-def foreign_probability(model, corpus, n_rows):
-    """Probability that a token of another language follows in English text, mean over all positions."""
-    rows = to_device(model, corpus.validation_rows("en", n_rows, model.config.context_len))  # (B, T)
-    foreign = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1)
-               for part in rows.split(16)]                                       # (16, T) each
-    return torch.cat(foreign).mean().item()
-
-
 def language_model(model, corpus):
     """Measures of held-out text: -> {measure: {language: number}}.
 
     perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
     Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
-    foreign_mass_in_english, see foreign_probability, needs languages without common tokens.
+    foreign_mass_in_english is the mean probability that a token of another language follows in English text;
+    it needs languages without common tokens.
     perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
     """
     split, result = corpus.test_split, {}
@@ -92,7 +82,10 @@ def language_model(model, corpus):
         for key, number in found.items():
             result.setdefault(key, {})[name] = number
     if corpus.disjoint:
-        result["foreign_mass_in_english"] = foreign_probability(model, corpus, 64)
+        rows = to_device(model, corpus.validation_rows("en", 64, model.config.context_len))  # (B, T)
+        foreign = [model.logits(part).float().softmax(dim=-1)[..., corpus.base_vocab:].sum(dim=-1)
+                   for part in rows.split(16)]                                   # (16, T) each
+        result["foreign_mass_in_english"] = torch.cat(foreign).mean().item()
     if corpus.word_order:
         losses = losses_per_token(model, corpus, "en", ROWS, split, order=4)
         result["perplexity_in_other_order"] = dict(en=float(np.exp(losses.mean())))
@@ -100,10 +93,7 @@ def language_model(model, corpus):
 
 
 def ask(model, corpus, task, difficulty, language, n_items, ks, seed, instruction=None):
-    """Accuracy on a task in one language after k demonstrations: -> {k: see tasks.score}.
-
-    Demonstrations are validation items, at most MOST_SHOTS.  A k of more than the folder has is left out.
-    """
+    """Accuracy on a task after k validation items, for each k that there are: -> {k: see tasks.score}."""
     items = corpus.items(task, "test", n_items, difficulty, language)
     dev = corpus.items(task, "val", MOST_SHOTS, difficulty, language)
     return {str(k): score(corpus, items, language, partial(log_probs, model), k=k, dev_items=dev, seed=seed,
