@@ -46,15 +46,10 @@ def peak_memory(device):
 
 
 def choose_dtype(device):
-    """The dtype to compute in: "bfloat16" if the device has instructions for it, else "float32".
-
-    The answer depends on the machine alone, so all runs of a study on one machine use the same dtype.
-    """
+    """The dtype to compute in: "bfloat16" if the device has instructions for it, else "float32"."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if not hasattr(torch.cpu, "get_capabilities"):             # an older torch
-        return "float32"
-    found = torch.cpu.get_capabilities()
+    found = getattr(torch.cpu, "get_capabilities", dict)()     # an older torch does not know them
     native = found.get("amx_bf16") or found.get("bf16")        # the second is ARM's name
     if "Intel" not in str(found.get("cpu_name")):              # Intel's CPUs lose time with it, without AMX
         native = native or found.get("avx512_bf16")
