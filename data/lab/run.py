@@ -198,18 +198,17 @@ class Run(RunFolder):
             self.out.mkdir(parents=True, exist_ok=True)
             self.save_config()
         self.processes.barrier()
-        self.checkpoint = self.last()
-        if self.checkpoint and (different := differences(self.checkpoint["run"],
-                                                         identity(self.cfg, self.digest))):
-            raise UserError(f"the checkpoint in {self.out} is of another run ({different}): put back its "
-                            "own, or train again with --fresh")
-        if self.checkpoint and self.checkpoint["stage"] not in self.cfg.stages:
-            raise UserError(f"the checkpoint in {self.out} is of the stage {self.checkpoint['stage']:.60}, "
-                            "which this run does not have: train again with --fresh")
+        self.checkpoint = found = self.last()
+        if found:
+            if different := differences(found["run"], identity(self.cfg, self.digest)):
+                raise UserError(f"the checkpoint in {self.out} is of another run ({different}): put back its "
+                                "own, or train again with --fresh")
+            if found["stage"] not in self.cfg.stages:
+                raise UserError(f"the checkpoint in {self.out} is of the stage {found['stage']:.60}, which "
+                                "this run does not have: train again with --fresh")
+            self.seconds = found["seconds"]
         if not load_only:
-            self.cut_log(self.checkpoint)
-        if self.checkpoint:
-            self.seconds = self.checkpoint["seconds"]
+            self.cut_log(found)
 
     # --- resuming -------------------------------------------------------------------------------------------
 
