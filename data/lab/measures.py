@@ -6,12 +6,12 @@ draws a random number or changes the model, so measuring never changes training.
 To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
 a row in tables.tsv.
 """
-import json
 import math
 from itertools import product
 
 from tqdm import tqdm
 
+from data.files import read_json
 from data.lab import generation
 from data.lab.likelihood import (ROWS, chance, copying, in_context, instructed, knowledge, language_model,
                                  losses_per_token)
@@ -105,9 +105,7 @@ def references(corpus):
 
     result = {key: of_run(corpus.meta.get(key, {})) for key in ("tokens_per_word", "tokens_per_word_before")}
     result["in_characters"] = of_run({name: True for name, has in corpus.meta["spaces"].items() if not has})
-    path = corpus.folder / "baselines.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+    if found := read_json(corpus.folder / "baselines.json", "prepare the folder again"):
         result["baselines"] = dict(tasks={task: of_run(lines) for task, lines in found["tasks"].items()},
                                    retrieval=of_run(found["retrieval"]))
     return result
