@@ -148,7 +148,7 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def captions(files):
     made = Multi30k(files, ["en", "de"], seed=0)
-    made.translated["de", "train"][made.images()[1][0]] = "@@"                # like two of the real lines
+    made.translated["de", "train"][made.part_b[0]] = "@@"                # like two of the real lines
     return made
 
 

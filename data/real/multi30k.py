@@ -63,6 +63,7 @@ class Multi30k:
     translated[language, split]: list of captions; line i describes the same picture in all languages
     described[split]:            list of lists of five English captions written from the picture alone; one of
                                  them is the English side of `translated`
+    part_a, part_b:              training pictures for English text; for other text and the pairs
     """
 
     def __init__(self, files, languages, seed):
@@ -73,12 +74,9 @@ class Multi30k:
             stem = stem.removesuffix("_flickr")
             five = [documents_of(files[f"multi30k/task2/{stem}.{k}.en.gz"]) for k in (1, 2, 3, 4, 5)]
             self.described[split] = [list(captions) for captions in zip(*five)]
-
-    def images(self):
-        """The training pictures in two parts, shuffled: -> A (English text), B (other text and pairs)."""
         n = len(self.described["train"])
-        order = np.random.default_rng((self.seed, 401)).permutation(n)
-        return order[:round(n * SHARE_A)], order[round(n * SHARE_A):]
+        order = np.random.default_rng((seed, 401)).permutation(n)
+        self.part_a, self.part_b = np.split(order, [round(n * SHARE_A)])
 
     def text(self, language, split):
         """The documents of one language: -> list of str.
@@ -89,14 +87,14 @@ class Multi30k:
         if split != "train":
             found = self.translated[language, split]
         elif language == "en":
-            found = itertools.chain.from_iterable(self.described["train"][i] for i in self.images()[0])
+            found = itertools.chain.from_iterable(self.described["train"][i] for i in self.part_a)
         else:
-            found = [self.translated[language, "train"][i] for i in self.images()[1]]
+            found = [self.translated[language, "train"][i] for i in self.part_b]
         return [caption for caption in found if LETTER.search(caption)]           # some are just "@@"
 
     def pairs(self, language, split):
         """The sentence pairs (English, translation) of part B, or of the pictures of val or test: -> list."""
-        rows = self.images()[1] if split == "train" else range(len(self.described[split]))
+        rows = self.part_b if split == "train" else range(len(self.described[split]))
         found = [(self.translated["en", split][i], self.translated[language, split][i]) for i in rows]
         return [pair for pair in found if all(map(LETTER.search, pair))]
 
@@ -115,8 +113,7 @@ class Multi30k:
         Training items have the English captions of A, or captions of B in the other languages, which train a
         classifier of that language, an upper reference.  Other items are in all languages.
         """
-        part_a, part_b = self.images()
-        for split, rows, names in (("train", part_a, ["en"]), ("train", part_b, self.languages[1:]),
+        for split, rows, names in (("train", self.part_a, ["en"]), ("train", self.part_b, self.languages[1:]),
                                    ("val", range(len(self.described["val"])), self.languages),
                                    ("test", range(len(self.described["test"])), self.languages)):
             found = [(i, label(self.described[split][i], classes)) for i in rows]
