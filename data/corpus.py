@@ -21,10 +21,7 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 class Dictionary:
-    """Words with one or more translations each, every word a tuple of token ids.
-
-    entries: list of (word, [translation, ...]);  table: the same as {word: [translation, ...]}
-    """
+    """Words, each a tuple of token ids: entries [(word, [translation, ...])], in table the same as a dict."""
 
     def __init__(self, entries):
         self.entries, self.table = entries, dict(entries)
@@ -34,14 +31,12 @@ class Dictionary:
         return len(self.entries)
 
     def split(self, coverage, seed):
-        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None.
-
-        An entry is neither if one of its translations also belongs to a word that is kept.
-        """
+        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None."""
         order = np.random.default_rng((seed, 101)).permutation(len(self))
         n = max(2, round(coverage * len(self)))
         kept, rest = ([self.entries[i] for i in sorted(part)] for part in (order[:n], order[n:]))
         known = {translation for _, translations in kept for translation in translations}
+        # a held-out word must not have a translation that training meets
         rest = [entry for entry in rest if not known.intersection(entry[1])]
         return Dictionary(kept), Dictionary(rest) if len(rest) > 1 else None
 
@@ -275,10 +270,8 @@ class Corpus:
                                row["answer"], row.get("told", ""))
 
     def items(self, task, split, n, difficulty=None, language="en"):
-        """The first n items of a task, of one difficulty if it is given, that are available in a language.
-
-        Items of `translate` are made from sentence pairs if the folder has no file of them.
-        """
+        """The first n items of a task, of one difficulty if it is given, that are available in a language."""
+        # without a file of them, items of `translate` are made from sentence pairs
         if task == "translate" and not (self.folder / "tasks" / f"translate.{split}.jsonl").exists():
             languages = self.languages[1:] if language == "en" else [language]
             return [translation(texts) for texts in self.parallel(languages, split, n)]

@@ -180,10 +180,9 @@ def format_example(corpus, item, asked, answered, form=ANSWER, instruction=None)
     """Question and phrase in the language `asked`, right answer and newline in `answered`: -> (n,), (m,) ids.
 
     form: ANSWER, TRANSLATE or EQUALS;  instruction: language of the phrase, by default that of the question
-
-    The phrase is encoded separately, so that another word order leaves it behind the question.
     """
     phrase = form.format(NAMES.get(answered, answered))
+    # encoded separately, so that another word order leaves the phrase behind the question
     question = [corpus.encode(item.prompt_in(asked), asked, separator=False),
                 corpus.encode(phrase, instruction or asked, separator=False)]
     answer = corpus.encode(item.candidates_in(answered)[item.answer], answered, separator=False)

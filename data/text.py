@@ -106,10 +106,7 @@ def chunks(documents, characters):
 
 
 def sample(documents, characters=SAMPLE):
-    """Evenly spaced documents of at most about that many characters, in one pass and bounded memory.
-
-    Every k-th document is kept.  When they become too many, every second one is dropped and k doubles.
-    """
+    """Evenly spaced documents of at most about that many characters, in one pass and bounded memory."""
     kept, size, every = [], 0, 1
     for i, document in enumerate(documents):
         if i % every:
@@ -117,7 +114,7 @@ def sample(documents, characters=SAMPLE):
         kept.append(document)
         size += len(document)
         while size > characters and len(kept) > 1:
-            kept, every = kept[::2], every * 2
+            kept, every = kept[::2], every * 2                 # and from now on only every second one
             size = sum(map(len, kept))
     return kept
 

@@ -30,11 +30,9 @@ def joint_training(cfg):
 
 
 def show(summary, cfg):
-    """The results of a run next to joint training: its published numbers, or the command that trains it.
-
-    The numbers are those of the study of PreAlign, if its *joint* differs in no option that matters.
-    """
+    """The results of a run next to joint training: its published numbers, or the command that trains it."""
     joint, published = joint_training(cfg), asdict(resolve(dict(preset=cfg.preset)))
+    # the numbers are published of the study's `joint`: no option that matters may differ
     path = RESULTS / f"prealign-{cfg.preset}.json"
     matter = {*published} - {*NEUTRAL, "seed", "dtype"} | {"eval_items", "shots"}
     if path.exists() and all(getattr(joint, name) == published[name] for name in matter):
@@ -185,12 +183,12 @@ def side_by_side(summaries, a, b, columns):
 def updates_needed(summary, other):
     """Updates until the perplexity of the new language is as low as at the end of another run.
 
-    -> share of that run's updates, inf if it never is, nan if a run has too few rows.  The last perplexity of
-    a run is left out, because it is of more rows of text than those before it.
+    -> share of that run's updates, inf if it never is, nan if a run has too few rows
     """
     curves = []
     for s in (summary, other):
         perplexity = value(s, "adapt.new.perplexity") or {}
+        # the last one is left out: it is of more rows of text
         curves.append(sorted((int(step), p) for step, p in perplexity.items())[:-1])
     if not all(curves):
         return np.nan

@@ -6,20 +6,15 @@ import torch.nn.functional as F
 
 @torch.autocast("cpu", enabled=False)
 def cosines(source, target):
-    """The cosine of each source row with each target row: (N, D), (M, D) -> (N, M).
-
-    In float32 also where a checkpoint is measured in bfloat16: its states are so alike that rounded cosines
-    would be tied.
-    """
+    """The cosine of each source row with each target row, in float32: (N, D), (M, D) -> (N, M)."""
+    # the states of a checkpoint are so alike that cosines in bfloat16 would be tied
     return F.normalize(source.float(), dim=-1) @ F.normalize(target.float(), dim=-1).T
 
 
 def retrieval(source, target):
-    """Share of source rows whose nearest target row is their pair: (N, D), (N, D) -> P@1 in [0, 1].
-
-    A pair among k rows that are equally near counts 1 / k, as in the model-free baselines.
-    """
+    """Share of source rows whose nearest target row is their pair: (N, D), (N, D) -> P@1 in [0, 1]."""
     cosine = cosines(source, target)                                             # (N, N)
+    # one of k rows that are equally near counts 1 / k, as in the model-free baselines
     first = cosine == cosine.amax(dim=1, keepdim=True)
     return (first.diagonal() / first.sum(dim=1)).mean().item()
 

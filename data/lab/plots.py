@@ -1,7 +1,4 @@
-"""Pictures as SVG text: charts of lines, and sentences of several languages in the plane.
-
-The ground is transparent and the text follows the reader's theme, so that all read on light and dark.
-"""
+"""Pictures as SVG text, to be read on light and dark: charts of lines, and sentences in the plane."""
 import html
 import math
 import re
@@ -83,10 +80,7 @@ def chart(title, x_title, lines, top=60, log_x=False):
 
 
 def curves(runs):
-    """Draw the CHARTS of several runs, each (name, rows of its log), below each other: -> SVG.
-
-    A line needs two rows of a log, and a chart a line.  Without charts there is no picture: -> ""
-    """
+    """Draw the CHARTS of several runs, each (name, rows of its log): -> SVG, "" without two rows of a log."""
     parts, top = [], 60
     for title, stage, key, pick in CHARTS:
         lines = []

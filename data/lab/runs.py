@@ -112,12 +112,10 @@ class RunFolder:
 
 
 def load_checkpoint(path, device="cpu"):
-    """Read a checkpoint: -> dict.  Raises UserError for anything but an intact checkpoint of this version.
-
-    torch.load compares no checksums, and runs a pickle if the file is not a zip file.
-    """
+    """Read a checkpoint: -> dict.  Raises UserError for anything but an intact checkpoint of this version."""
     problem = "is damaged, or is not a checkpoint of a run"
     try:
+        # torch.load compares no checksums, and takes a file that is no zip file for a pickle
         with zipfile.ZipFile(path) as file:
             # attributes have no checksum, and torch.load leaves a tensor empty that is marked as a folder
             intact = file.testzip() is None and not any(entry.external_attr for entry in file.infolist())
@@ -153,10 +151,7 @@ def on_signals(act):
 
 
 def exit_code(command, argv):
-    """Run command(argv): -> its exit code, 2 after one line for a user's mistake, 128 + number for a signal.
-
-    Any other exception is a bug, and passes with its traceback.
-    """
+    """Run command(argv): -> its exit code, 2 after a line on a user's mistake, 128 + number for a signal."""
     def stop(number):
         raise Interrupted(number)
     try:
@@ -174,7 +169,7 @@ def exit_code(command, argv):
     except (MemoryError, RuntimeError) as error:
         out_of_memory = re.search("out of memory|not enough memory|allocate memory", str(error))
         if isinstance(error, RuntimeError) and not out_of_memory:
-            raise
+            raise                                              # a bug, which shows its traceback
         message = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
                    "smaller --preset")
     print("train.py:", " ".join(message.split()), file=sys.stderr)     # names of files may hold newlines

@@ -149,12 +149,9 @@ def items(summaries, measure, languages):
 
 
 def cells(measure, summaries, languages):
-    """The numbers of a measure in each summary and language, then its chance and n, all as text.
-
-    The average of tasks within reach is left out where English is not within reach.
-    """
+    """The numbers of a measure in each summary and language, then its chance and n, all as text."""
     shown, random = summaries, number(chance(summaries, measure, languages), 3)
-    if measure.path == "tasks_average.{}":
+    if measure.path == "tasks_average.{}":                     # absent where English is not within reach
         shown = [s if (value(s, "tasks_average.en") or 0) >= IN_REACH else {} for s in summaries]
     numbers = [number(value(summary, measure.path.format(name)), measure.digits)
                for summary in shown for name in languages]
@@ -229,13 +226,10 @@ def by_language(runs):
 
 
 def systems_table(systems, columns):
-    """Table of a study, {system: summaries of its seeds}, with the numbers of columns, [(path, digits)].
-
-    Few systems are the columns of the table, and many are its rows.
-    """
+    """Table of a study, {system: summaries of its seeds}, with the numbers of columns, [(path, digits)]."""
     known = [summaries[0] for summaries in systems.values()]
     lines = systems | {f"model-free: {name}": [found] for name, found in model_free(known[0]).items()}
-    few = len(systems) <= len(columns)
+    few = len(systems) <= len(columns)                         # few are the table's columns, many its rows
     shown = [["measure" if few else "system", *lines, "chance", "n"]]            # columns
     for path, digits in columns:
         cells = [spread(summaries, path, digits) for summaries in lines.values()]

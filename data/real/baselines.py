@@ -99,12 +99,9 @@ def overlap(items, language, inverse=None, split=WORD.findall):
 
 
 def cooccurrence(items, language, documents, split=WORD.findall, most=4000):
-    """Choose endings by the mean pointwise mutual information of their words with the prompt's words.
-
-    documents: training text of the language; its `most` frequent words are counted
-    """
+    """Choose endings by the mean pointwise mutual information of their words with the prompt's words."""
     bags = [sorted(set(words(d, None, split))) for d in documents]      # sorted: the order of a set is random
-    ranked = Counter(itertools.chain.from_iterable(bags)).most_common(most)
+    ranked = Counter(itertools.chain.from_iterable(bags)).most_common(most)      # the words that are counted
     number = {word: i for i, (word, _) in enumerate(ranked)}
     together, alone = np.zeros((len(number),) * 2, np.float32), np.array([n for _, n in ranked], np.float32)
     for bag in bags:

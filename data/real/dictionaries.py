@@ -212,15 +212,12 @@ def is_held_out(word, seed):
 
 
 def split(selected, english, other, seed, limit=None):
-    """Split a selected dictionary by English word: -> for training (at most `limit` words), held out.
-
-    Held-out words that are too rare to be asked about are in neither.
-    """
+    """Split a selected dictionary by English word: -> for training (at most `limit` words), held out."""
     train, held_out = {}, {}
     for word, translations in selected.items():
         if not is_held_out(word, seed):
             train[word] = translations
-        elif english.count[fold(word)] >= FREQUENT[0]:
+        elif english.count[fold(word)] >= FREQUENT[0]:         # words too rare to be asked are in neither
             frequent = [t for t in translations if other.count[fold(t)] >= FREQUENT[1]]
             if frequent:
                 held_out[word] = frequent

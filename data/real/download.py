@@ -3,9 +3,6 @@
 Addresses name a commit where the host has commits, and SHA256SUMS holds the checksum of every file, so that
 everyone reads the same bytes.  Fetched files stay in a cache.  A second call, or one after a broken
 connection, fetches only the missing files.
-
-Terms: Multi30k is for non-commercial research and education (its captions come from Flickr30K); MUSE is
-CC BY-NC 4.0; PAWS-X may be used for any purpose.
 """
 import gzip
 import hashlib
@@ -27,7 +24,7 @@ SITES = dict(
     pawsx=f"{GITHUB}/chongli17/CrossLingualAlignment/744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/"
           "x-final/{0}/{1}",
     dictionaries="https://dl.fbaipublicfiles.com/arrival/dictionaries/{1}")
-LICENCES = dict(
+LICENCES = dict(                                                   # the captions come from Flickr30K
     multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
     muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
     pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
@@ -81,10 +78,7 @@ def fetch(url, path):
 
 
 def obtain(names, cache, from_dir=None):
-    """Fetch or find files and check them: -> {name: Path}.
-
-    from_dir: a folder with these files, dictionaries perhaps gzipped; then nothing is downloaded
-    """
+    """Fetch files into the cache, or find them (perhaps gzipped) in from_dir; check them: -> {name: Path}."""
     found = {}
     for name in tqdm(names, "checking files", disable=None, leave=False):
         path = Path(from_dir or cache) / name
