@@ -52,17 +52,15 @@ def label(captions, classes):
     """
     captions = [set(WORD.findall(caption.lower())) for caption in captions]
     hits = [sum(not words.isdisjoint(caption) for caption in captions) for words in classes.values()]
-    best = max(range(len(hits)), key=hits.__getitem__)
-    others = hits[:best] + hits[best + 1:]
-    return best if hits[best] >= 3 and max(others) <= 1 else None
+    *_, second, most = sorted(hits)
+    return hits.index(most) if most >= 3 and second <= 1 else None
 
 
 class Multi30k:
     """All captions, by picture, from the files {name: path} of download.obtain.
 
     translated[language, split]: list of captions; line i describes the same picture in all languages
-    described[split]:            list of lists of five English captions written from the picture alone; one of
-                                 them is the English side of `translated`
+    described[split]:            lists of five English captions of each picture; `translated` has one of them
     part_a, part_b:              training pictures for English text; for other text and the pairs
     """
 
