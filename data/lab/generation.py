@@ -64,8 +64,7 @@ def rouge_1(hypotheses, references):
 def split_words(corpus, texts, language):
     """The words of generated texts, as tuples of token ids: lists of token ids -> lists of words.
 
-    In the world, a right word in a wrong language is wrong, because its ids differ.  Languages without spaces
-    are compared by characters.
+    A right word in the wrong language of the world has other ids.  Without spaces, characters are words.
     """
     if not corpus.meta["spaces"][language]:
         return [list(corpus.decode(text).replace(" ", "")) for text in texts]

@@ -68,8 +68,7 @@ def language_model(model, corpus):
 
     perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
     Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
-    foreign_mass_in_english is the mean probability that a token of another language follows in English text;
-    it needs languages without common tokens.
+    foreign_mass_in_english is the mean probability of other languages' tokens in English text, if disjoint.
     perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
     """
     split, result = corpus.test_split, {}
@@ -195,8 +194,7 @@ def chance(corpus):
 def classify(model, corpus, task, n_items):
     """Zero-shot transfer of a model that was fine-tuned on English items: -> {language: number}.
 
-    The number is macro recall where classes are unbalanced, else accuracy.  Answers stay English in every
-    language, as the classes of a classifier would.
+    The number is macro recall where classes are unbalanced, else accuracy.  Answers are always English.
     """
     result, difficulty = {}, "lexical" if "lexical" in corpus.difficulties(task) else None
     for name, items in corpus.test_items(task, n_items, difficulty).items():

@@ -3,8 +3,7 @@
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
 
-To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
-a row in tables.tsv.
+To add a measure, write a function -> {summary key: numbers}, call it in evaluate_all, add it to tables.tsv.
 """
 import math
 from itertools import product

@@ -119,8 +119,7 @@ class Run(RunFolder):
         cfg, data_used = load_config(run.out), (run.read("config.json") or {}).get("data_used", self.digest)
         if different := differences(state["run"], identity(cfg, data_used)):
             raise UserError(f"{where}: its last.pt is of another run ({different}): train it again")
-        steps = cfg.stages
-        if state["stage"] != stage or state["step"] != steps.get(stage):
+        if state["stage"] != stage or state["step"] != cfg.stages.get(stage):
             how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
             raise UserError(f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
                             f"give a finished run {how[flag]}")

@@ -1,8 +1,7 @@
 """Studies: the systems that each compares, the columns of its tables, and the claims that it judges.
 
   systems.tsv   study, name of a system, its options, note.  In the options, {name} is the run folder of an
-                earlier system of the study, {data} the prepared folder, {pretrained} the checkpoint
-                and {middle} its middle level
+                earlier system, {data} the prepared folder, {pretrained} the checkpoint, {middle} its middle
   columns.tsv   study, table, its systems, path of a number, digits.  A table shows the systems whose names
                 begin so; the table "pairs" compares two systems under many conditions
   claims.tsv    see Claim
@@ -23,8 +22,7 @@ class Claim(NamedTuple):
     claim:           the number that we gave the paper's claim; "ours" and "tasks" are of no paper
     system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
     number:          path for tables.value, or a sum of paths such as "A - B"
-    direction:       higher or lower, by at least the margin; not higher, not lower or no difference: the
-                     difference is smaller than the margin
+    direction:       higher, lower: by at least the margin; not higher, not lower, no difference: by less
     headline:        digits in the README's table, empty if it is not there
     exploratory:     "exploratory" if the line was written after the numbers that it names had been seen
     """
