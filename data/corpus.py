@@ -58,8 +58,7 @@ class Dictionary:
 def languages_of_rows(first_row, n, shares):
     """Languages of rows first_row ... first_row + n - 1 of an endless sequence: -> (n,) indices.
 
-    Multiples of the golden ratio modulo one fill [0, 1) evenly, so that every batch has its shares and not
-    only the average.
+    Multiples of the golden ratio modulo one fill [0, 1) evenly, so that every single batch has its shares.
     """
     place = (np.arange(first_row, first_row + n) + 1) * GOLDEN_RATIO % 1.0
     return np.searchsorted(np.cumsum(shares)[:-1], place, side="right")
@@ -311,8 +310,7 @@ class Corpus:
         """n samples for AFP, a share of them (`translations`) sentences to translate.
 
         The others are exercises, but not those of the tasks in `without`.  A folder without exercises has
-        sentences whose second half continues the first; there the items of the tasks are not used, because
-        they measure transfer.
+        sentences whose second half continues the first, because the items of its tasks measure transfer.
         """
         exercises = self.items("exercise", "train", 10**6)
         if exercises:

@@ -61,8 +61,7 @@ def replaced(path, before=None):
 def whole_folder(folder, mark=""):
     """Yield a temporary folder.  On success it becomes `folder`, on failure it is deleted.
 
-    mark: part of the temporary name where several processes may write the same folder.  Without it, the
-          remains of a killed process are overwritten
+    mark: part of the temporary name if several processes may write the folder; else remains are overwritten
     """
     temporary = Path(f"{folder}.{mark}tmp")
     shutil.rmtree(temporary, ignore_errors=True)

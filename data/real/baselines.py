@@ -3,8 +3,7 @@
 Captions (scene, who) are classified by naive Bayes from English ones: applied to another language as it is,
 with every word replaced by a dictionary, and trained in that language (an upper reference).  Translations are
 found by shared words or trigrams.  Other tasks: see overlap and cooccurrence, and the most frequent answer.
-All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Words are those that a function
-`split` finds, see dictionaries.WordCounts.
+All numbers are shares of items in [0, 1], recall a mean over classes.  split: see dictionaries.WordCounts.
 """
 import itertools
 import math
