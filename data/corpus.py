@@ -331,16 +331,15 @@ class Corpus:
 
     def _continuation(self, texts):
         """{language: sentence} -> an item whose prompt is the first half and whose answer is the second."""
-        halves = {}
+        prompt, candidates = {}, {}
         for name, sentence in texts.items():
             space = " " if self.meta["spaces"][name] else ""
             units = sentence.split(" ") if space else list(sentence)
             middle = (len(units) + 1) // 2
-            halves[name] = space.join(units[:middle]), space.join(units[middle:])
-        if not all(second for _, second in halves.values()):                     # a single word
+            prompt[name], candidates[name] = space.join(units[:middle]), [space.join(units[middle:])]
+        if [""] in candidates.values():                        # a single word has no second half
             return translation(texts)
-        return Item(CONTINUATION, "", {name: first for name, (first, _) in halves.items()},
-                    {name: [second] for name, (_, second) in halves.items()}, 0)
+        return Item(CONTINUATION, "", prompt, candidates, 0)
 
 
 def translation(texts):
