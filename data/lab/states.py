@@ -162,8 +162,7 @@ def parallel_states(model, corpus, n, cfg):
             continue
         tables = parallel_sentences(corpus, items, [index] * len(items), model.config.context_len)
         tokens, mask = (to_device(model, table[len(items):]) for table in tables)            # (N, W) each
-        states = sentence_states(model, tokens, mask, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
-        result[name] = states.cpu()
+        result[name] = sentence_states(model, tokens, mask, cfg.afp_mcl_layer, cfg.afp_mcl_pool).cpu()
     return result
 
 
