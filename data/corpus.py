@@ -21,7 +21,10 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 class Dictionary:
-    """Words, each a tuple of token ids: entries [(word, [translation, ...])], in table the same as a dict."""
+    """Words with one or more translations each, every word a tuple of token ids.
+
+    entries: list of (word, [translation, ...]);  table: the same as {word: [translation, ...]}
+    """
 
     def __init__(self, entries):
         self.entries, self.table = entries, dict(entries)

@@ -2,7 +2,8 @@
 
 An item is a prompt with candidates.  The candidate that makes the whole text most likely is the model's
 answer, as in the papers' in-context evaluation.  Tokens that all candidates of an item share at the start are
-not scored.  So items work in any word order: in `reversed`, candidates come first, and the prompt is scored.
+not scored.  So items work in any word order: in `reversed`, candidates come first, and the
+prompt behind them is scored.
 """
 from dataclasses import dataclass
 
@@ -235,7 +236,8 @@ def instruction_examples(corpus, items, partner, asked, answered, equals):
     """Questions and answers of n items, the samples of CIT: -> two lists of (n_i,) arrays.
 
     partner, asked, answered: (n,) indices of languages
-    equals: (n,) bool, EQUALS or TRANSLATE for a sentence to translate, between English and its partner
+    equals: (n,) bool, whether a sentence to translate has the format EQUALS or TRANSLATE.  It always changes
+            between English and its partner
     """
     questions, answers = [], []
     for item, p, a, t, e in zip(items, partner, asked, answered, equals):

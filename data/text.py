@@ -114,7 +114,7 @@ def sample(documents, characters=SAMPLE):
         kept.append(document)
         size += len(document)
         while size > characters and len(kept) > 1:
-            kept, every = kept[::2], every * 2                 # and from now on only every second one
+            kept, every = kept[::2], every * 2                 # then every second one is taken
             size = sum(map(len, kept))
     return kept
 

@@ -12,8 +12,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.lab.claims import RESULTS, committed, measured
-from data.lab.plots import COLOURS, chart, line, picture, text
+from data.lab.plots import COLOURS, HEIGHT, chart, line, picture, text
 from data.lab.statistics import interval
+from data.lab.tables import value
 from model import IGNORE
 from prealign import code_switch
 
@@ -177,8 +178,26 @@ def checkpoint():
     return bars("SmolLM2-135M-Instruct: answers in German when asked for, translations found", shown, colours=[BLUE, YELLOW, RED] * 2)
 
 
+def progress():
+    """When tasks are learned in English by joint training, and when in the clone with code-switching."""
+    tasks = {"facts": "knowledge.{}", "a pronoun, by the passage": "tasks.coreference.contextual.{}.0.accuracy",
+             "summary": "tasks.summary.contextual.{}.0.accuracy", "nli": "tasks.nli.lexical.{}.0.accuracy",
+             "paraphrase": "tasks.paraphrase.lexical.{}.0.accuracy"}
+    parts, found = [], committed()["mini"]
+    for i, (system, language, title) in enumerate((
+            ("joint", "en", "joint training, asked in English: accuracy ↑"),
+            ("switching only", "clone", "code-switching alone, asked in the clone: accuracy ↑"))):
+        runs, lines = [s["progress"] for s in found[system] if "progress" in s], []
+        for (words, path), colour in zip(tasks.items(), COLOURS):
+            points = [(int(step) * 1024 / 1e6, np.mean([value(run[step], path.format(language)) for run in runs]))
+                      for step in runs[0]]                                       # 1,024 tokens per step
+            lines.append((words, colour, False, points))
+        parts += chart(title, "million tokens", lines, top=60 + i * (HEIGHT + 80))
+    return picture("When tasks are learned, with ten times the text (50 items each)", 680, 2 * (HEIGHT + 80) + 30, parts)
+
+
 FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, amount=amount,
-               answers=answers, checkpoint=checkpoint)
+               answers=answers, checkpoint=checkpoint, progress=progress)
 
 if __name__ == "__main__":
     for name, figure in FIGURES.items():

@@ -32,7 +32,7 @@ def joint_training(cfg):
 def show(summary, cfg):
     """The results of a run next to joint training: its published numbers, or the command that trains it."""
     joint, published = joint_training(cfg), asdict(resolve(dict(preset=cfg.preset)))
-    # the numbers are published of the study's `joint`: no option that matters may differ
+    # the published numbers are those of the study's `joint`: no option that matters may differ from it
     path = RESULTS / f"prealign-{cfg.preset}.json"
     matter = {*published} - {*NEUTRAL, "seed", "dtype"} | {"eval_items", "shots"}
     if path.exists() and all(getattr(joint, name) == published[name] for name in matter):

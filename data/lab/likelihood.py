@@ -68,7 +68,8 @@ def language_model(model, corpus):
 
     perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
     Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
-    foreign_mass_in_english is the mean probability of other languages' tokens in English text, if disjoint.
+    foreign_mass_in_english, the mean probability of other languages' tokens in English text, needs languages
+    without common tokens.
     perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
     """
     split, result = corpus.test_split, {}

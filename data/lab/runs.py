@@ -151,7 +151,7 @@ def on_signals(act):
 
 
 def exit_code(command, argv):
-    """Run command(argv): -> its exit code, 2 after a line on a user's mistake, 128 + number for a signal."""
+    """Run command(argv): -> its exit code, 2 for a user's mistake, 128 + number for a signal."""
     def stop(number):
         raise Interrupted(number)
     try:
