@@ -322,7 +322,7 @@ def fine_tuned(run, task):
 def draw_sentences(run, before=False):
     """Draw the states that MCL compares, of 100 test sentences in every language.
 
-    before: draw them before AFP.  The picture of the trained model has this one beside it
+    before: draw them before AFP.  The picture of the trained model shows this one, too, on the left
     """
     cfg, old = run.cfg, run.out / "sentences-before.svg"
     with run.eager():
@@ -333,7 +333,7 @@ def draw_sentences(run, before=False):
     if before:
         run.write(old.name, draw("before AFP"))
     elif old.exists():
-        run.write("sentences.svg", plots.beside(old.read_text(encoding="utf-8"), draw("after AFP")))
+        run.write("sentences.svg", plots.two_panels(old.read_text(encoding="utf-8"), draw("after AFP")))
     else:
         run.write("sentences.svg", draw("sentences"))
 

@@ -34,12 +34,14 @@ class Dictionary:
         return len(self.entries)
 
     def split(self, coverage, seed):
-        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None."""
+        """A random share of the entries, and the held-out rest: -> Dictionary, Dictionary or None.
+
+        An entry is neither if one of its translations also belongs to a word that is kept.
+        """
         order = np.random.default_rng((seed, 101)).permutation(len(self))
         n = max(2, round(coverage * len(self)))
         kept, rest = ([self.entries[i] for i in sorted(part)] for part in (order[:n], order[n:]))
         known = {translation for _, translations in kept for translation in translations}
-        # a held-out word must not have a translation that training meets
         rest = [entry for entry in rest if not known.intersection(entry[1])]
         return Dictionary(kept), Dictionary(rest) if len(rest) > 1 else None
 

@@ -467,7 +467,7 @@ def test_the_picture_shows_every_sentence_of_every_language_along_the_largest_va
     other = plots.scatter(states, 1, "last", "after AFP")
     assert ">after AFP: level 1, last token<" in other
     width, height = re.search('viewBox="0 0 ([0-9]+) ([0-9]+)"', svg).groups()
-    outer = ElementTree.fromstring(plots.beside(svg, other))
+    outer = ElementTree.fromstring(plots.two_panels(svg, other))
     panels = outer.findall("{http://www.w3.org/2000/svg}svg")
     assert [panel.get("x") for panel in panels] == ["0", str(int(width) + 20)]
     assert {(panel.get("width"), panel.get("height")) for panel in panels} == {(width, height)}

@@ -79,7 +79,10 @@ def split_words(corpus, texts, language):
 # --- the language of a text ---------------------------------------------------------------------------------
 
 class Identifier:
-    """Tells the language of words: that in whose text a word is ODDS times as frequent as in any other."""
+    """Tells the language of words: that in whose text a word is ODDS times as frequent as in any other.
+
+    Words of no such language, and unknown words, are not counted.
+    """
 
     def __init__(self, corpus):
         """Counts words, or characters of languages without spaces, at the start of each training text."""

@@ -39,7 +39,10 @@ def log_probs(model, tokens, wanted=None):
 
 
 def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
-    """Loss of each token of the first rows of a stream: -> (rows, T) in nats.  order: see permute_words."""
+    """Loss of every token of the first rows of a validation or test stream: -> (rows, T) in nats.
+
+    order: of the words of English, see permute_words
+    """
     rows = corpus.validation_rows(language, n_rows, model.config.context_len + 1, split)
     if order:
         rows = permute_words(rows.flatten(), *corpus.classes, order).reshape(rows.shape)

@@ -3,7 +3,8 @@
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
 draws a random number or changes the model, so measuring never changes training.
 
-To add a measure, write a function -> {summary key: numbers}, call it in evaluate_all, add it to tables.tsv.
+To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
+a row in tables.tsv.
 """
 import math
 from itertools import product
@@ -76,8 +77,7 @@ def count_tokens(corpus, items, languages):
 
 
 def of_training(run, resets):
-    """Measures of how a run was trained: -> dict with progress, recovery, afp and adapt, as far as it has
-    them."""
+    """Measures of how a run was trained: -> dict with progress, recovery, afp and adapt, if it has them."""
     cfg, result = run.cfg, {}
     if cfg.log_items and "pretrain" in cfg.stages:
         result["progress"] = {str(row["step"]): {key: row[key] for key in ("knowledge", "tasks", "copying")}

@@ -380,7 +380,10 @@ def resolve(given):
 
 
 def options_of_checkpoint(options, given):
-    """The options that a public checkpoint sets: -> {option: value}.  Arguments as in options_of_folder."""
+    """The options that a public checkpoint sets: -> {option: value}.  Arguments as in options_of_folder.
+
+    Only PreAlign reads text; other methods begin after pretraining.  For them, --steps continues it.
+    """
     folder, path = options["pretrained"], "config.json"
     for name in ("preset", "n_layer", "n_head", "d_model"):
         if name in given:
@@ -391,7 +394,6 @@ def options_of_checkpoint(options, given):
     return PRETRAINED | dict(n_layer=sizes.n_layer, n_head=sizes.n_head, d_model=sizes.d_model,
                              context_len=sizes.context_len,
                              eval_items=min(PRETRAINED["eval_items"], options["eval_items"]),
-                             # other methods begin after pretraining, which --steps continues
                              steps=300 if "prealign" in options["method"] else 0)
 
 

@@ -102,8 +102,8 @@ def principal_plane(states):
     return centred @ axes[:2].T, (sizes[:2] ** 2).sum() / max((sizes ** 2).sum(), 1e-30)     # (N, 2), ()
 
 
-def beside(left, right):
-    """Put two pictures of scatter next to each other, two SVGs -> SVG."""
+def two_panels(left, right):
+    """Show two pictures of scatter in one, the second on the right: SVG, SVG -> SVG."""
     width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', left).groups())
     panels = [svg.replace("<svg ", f'<svg x="{x}" width="{width}" height="{height}" ', 1)
               for x, svg in ((0, left), (width + 20, right))]

@@ -151,7 +151,10 @@ def on_signals(act):
 
 
 def exit_code(command, argv):
-    """Run command(argv): -> its exit code, 2 for a user's mistake, 128 + number for a signal."""
+    """Run command(argv): -> its exit code, 2 for a user's mistake, 128 + number for a signal.
+
+    Any other exception is a bug, and passes with its traceback.
+    """
     def stop(number):
         raise Interrupted(number)
     try:
@@ -169,7 +172,7 @@ def exit_code(command, argv):
     except (MemoryError, RuntimeError) as error:
         out_of_memory = re.search("out of memory|not enough memory|allocate memory", str(error))
         if isinstance(error, RuntimeError) and not out_of_memory:
-            raise                                              # a bug, which shows its traceback
+            raise
         message = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
                    "smaller --preset")
     print("train.py:", " ".join(message.split()), file=sys.stderr)     # names of files may hold newlines

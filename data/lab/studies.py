@@ -22,7 +22,8 @@ class Claim(NamedTuple):
     claim:           the number that we gave the paper's claim; "ours" and "tasks" are of no paper
     system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
     number:          path for tables.value, or a sum of paths such as "A - B"
-    direction:       higher, lower: by at least the margin; not higher, not lower, no difference: by less
+    direction:       higher or lower, by at least the margin; not higher, not lower or no difference: the
+                     difference is smaller than the margin
     headline:        digits in the README's table, empty if it is not there
     exploratory:     "exploratory" if the line was written after the numbers that it names had been seen
     """

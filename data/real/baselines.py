@@ -3,7 +3,8 @@
 Captions (scene, who) are classified by naive Bayes from English ones: applied to another language as it is,
 with every word replaced by a dictionary, and trained in that language (an upper reference).  Translations are
 found by shared words or trigrams.  Other tasks: see overlap and cooccurrence, and the most frequent answer.
-All numbers are shares of items in [0, 1], recall a mean over classes.  split: see dictionaries.WordCounts.
+All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Words are those that a function
+`split` finds, see dictionaries.WordCounts.
 """
 import itertools
 import math
@@ -98,9 +99,12 @@ def overlap(items, language, inverse=None, split=WORD.findall):
 
 
 def cooccurrence(items, language, documents, split=WORD.findall, most=4000):
-    """Choose endings by the mean pointwise mutual information of their words with the prompt's words."""
+    """Choose endings by the mean pointwise mutual information of their words with the prompt's words.
+
+    documents: training text of the language; its `most` frequent words are counted
+    """
     bags = [sorted(set(words(d, None, split))) for d in documents]      # sorted: the order of a set is random
-    ranked = Counter(itertools.chain.from_iterable(bags)).most_common(most)      # the words that are counted
+    ranked = Counter(itertools.chain.from_iterable(bags)).most_common(most)
     number = {word: i for i, (word, _) in enumerate(ranked)}
     together, alone = np.zeros((len(number),) * 2, np.float32), np.array([n for _, n in ranked], np.float32)
     for bag in bags:

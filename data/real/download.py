@@ -24,7 +24,7 @@ SITES = dict(
     pawsx=f"{GITHUB}/chongli17/CrossLingualAlignment/744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/"
           "x-final/{0}/{1}",
     dictionaries="https://dl.fbaipublicfiles.com/arrival/dictionaries/{1}")
-LICENCES = dict(                                                   # the captions come from Flickr30K
+LICENCES = dict(                                               # the captions of Multi30k are of Flickr30K
     multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
     muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
     pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
