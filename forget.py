@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model import GPT, ModelConfig, lm_loss, lr_multiplier
+from model import GPT, ModelConfig, add_adapters, lm_loss, lr_multiplier
 
 
 class Forgetting:
@@ -103,24 +103,27 @@ def init_new_rows(old, n, how, generator, subwords=None):
     """First values of n new rows, given the old ones (V, D): -> (n, D).
 
     how: "noise"     N(0, 0.02²)
-         "mean"      the mean of the old rows, plus that noise
+         "scaled"    noise with the standard deviation of the old rows
+         "mean"      the mean of the old rows, plus that of "noise"
          "subwords"  the mean of the old rows of the tokens that a new token's text splits into; subwords has
                      a list of these for each new token
     """
     if how == "subwords":
         return torch.stack([old[torch.tensor(ids)].mean(dim=0) for ids in subwords])
-    noise = 0.02 * torch.randn(n, old.shape[1], generator=generator).to(old.device)
-    return noise if how == "noise" else old.mean(dim=0) + noise
+    scale = old.std().item() if how == "scaled" else 0.02
+    noise = scale * torch.randn(n, old.shape[1], generator=generator).to(old.device)
+    return old.mean(dim=0) + noise if how == "mean" else noise
 
 
 @torch.no_grad()
-def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=None):
-    """Give the model n more tokens, in place, and freeze everything that the protocol does not train.
+def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=None, body="frozen"):
+    """Give the model n more tokens, in place, and freeze everything that does not learn.
 
-    how:      first values of the new rows: "noise", "mean" or "subwords", see init_new_rows
+    how:      first values of the new rows: "noise", "scaled", "mean" or "subwords", see init_new_rows
     protocol: "rows"  only the new rows of embedding and head learn
               "head"  the new rows of the embedding and the whole head learn [Aggarwal et al.]
               "all"   all rows are drawn again and learn [Chen et al.].  The old languages are lost
+    body:     "frozen", as published; "adapters" of rank 16 learn, see merge_adapters; or the "whole" body
     returns:  the model.  Except under "all", its scores of the old tokens are what they were
     """
     # with the seed of GPT.initialise the new rows would start with the same numbers as the old ones
@@ -132,6 +135,10 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
         embed = init_new_rows(embed, len(embed), "noise", generator)
         head = init_new_rows(head, len(head), "noise", generator)
     model.requires_grad_(False)
+    if body == "adapters":
+        add_adapters(model, 16, seed)
+    elif body == "whole":
+        model.body.requires_grad_(True)
     model.embed = ExpandedEmbedding(embed, init_new_rows(embed, n, how, generator, subwords))
     model.head = ExpandedHead(head, init_new_rows(head, n, how, generator, subwords))
     model.embed.old.requires_grad_(protocol == "all")
@@ -139,11 +146,15 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
     return model
 
 
-def new_row_groups(model, lr):
-    """Parameter groups for AdamW of everything that learns in an expanded model.  Rows do not decay."""
-    return [dict(name=name, params=[p for p in part.parameters() if p.requires_grad],
-                 lr=lr, peak_lr=lr, weight_decay=0.0)
-            for name, part in (("embed", model.embed), ("head", model.head))]
+def new_row_groups(model, lr, body_lr=0.0):
+    """Parameter groups for AdamW of everything that learns in an expanded model, without weight decay.
+
+    lr, body_lr: peak learning rates of the rows, and of the body or its adapters
+    """
+    rates = (("embed", model.embed, lr), ("head", model.head, lr), ("body", model.body, body_lr))
+    groups = [dict(name=name, params=[p for p in part.parameters() if p.requires_grad],
+                   lr=rate, peak_lr=rate, weight_decay=0.0) for name, part, rate in rates]
+    return [group for group in groups if group["params"]]
 
 
 @torch.no_grad()

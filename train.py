@@ -59,9 +59,11 @@ def recipe(run):
     if "adapt" in stages:                                      # later: a new language, Aggarwal et al. 2024
         n_rows = corpus.add_language(cfg.new_language, cfg.adapt_tokens)
         corpus.check(cfg.context_len + 1)
-        expand_vocabulary(model, n_rows, cfg.adapt_init, cfg.adapt_rows, cfg.seed, corpus.subwords)
-        fit(run, model, "adapt", partial(adapt, run), new_row_groups(model, cfg.adapt_lr))
-        merge(model)
+        expand_vocabulary(model, n_rows, cfg.adapt_init, cfg.adapt_rows, cfg.seed, corpus.subwords,
+                          cfg.adapt_body)
+        groups = new_row_groups(model, cfg.adapt_lr, cfg.adapt_lr / 10)
+        fit(run, model, "adapt", partial(adapt, run), groups)
+        merge_adapters(merge(model))
         if run.tuned_body:
             assemble(run.tuned_body, model)
     if "align sentences" in stages:                            # after: AFP, Li et al. 2024

@@ -253,6 +253,32 @@ def test_only_what_the_protocol_names_learns_even_with_weight_decay(protocol, le
     assert {name for name, p in model.named_parameters() if not torch.equal(p, before[name])} == learning
 
 
+@pytest.mark.parametrize("body, learning", [
+    ("adapters", lambda name: name.endswith((".up", ".down"))),
+    ("whole", lambda name: name.startswith("body."))])
+def test_the_body_or_its_adapters_can_learn_with_the_new_rows(body, learning):
+    model, tokens = trained()[0], random_tokens(3, 16)
+    before = model.logits(tokens)
+    expand_vocabulary(model, N, body=body)
+    assert torch.equal(model.logits(tokens)[..., :V], before)                          # before the first step
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    groups = new_row_groups(model, 0.05, 0.01)
+    assert {g["name"]: g["peak_lr"] for g in groups} == dict(embed=0.05, head=0.05, body=0.01)
+    learn(model, torch.optim.AdamW(groups), 100, random_tokens(4, 17, below=V + N))
+    expected = {name for name in start if learning(name)} | {"embed.new", "head.new"}
+    assert {name for name, p in model.named_parameters() if not torch.equal(p, start[name])} == expected
+
+
+def test_scaled_rows_have_the_standard_deviation_of_the_old_ones():
+    model = small_model(seed=4)
+    with torch.no_grad():
+        model.embed.weight *= 5
+    old = model.embed.weight.clone()
+    expand_vocabulary(model, N, "scaled", seed=6)
+    noise = torch.randn(N, D, generator=torch.Generator().manual_seed(-7))
+    assert torch.equal(model.embed.new, old.std().item() * noise)
+
+
 def test_the_new_language_is_learned_while_the_old_one_stays():
     model, old = trained()[0], random_tokens(2, 16)
     before = model.logits(old)

@@ -466,10 +466,23 @@ def test_options_of_a_new_language_and_of_adapters_reach_model_and_rows(make, mo
     spy("add_adapters", train.add_adapters)
     monkeypatch.setattr(train, "fit", lambda *_, **__: None)
     monkeypatch.setattr(train, "draw_sentences", lambda *_, **__: None)
-    run = make(method="align", seed=1, adapt_to="clone2", adapt_init="mean", adapt_rows="head", adapt_tokens=3000,
-               afp_lora=3, afp_samples=40, instruct_steps=0)
+    run = make(method="align", seed=1, adapt_to="clone2", adapt_init="mean", adapt_rows="head", adapt_body="whole",
+               adapt_tokens=3000, afp_lora=3, afp_samples=40, instruct_steps=0)
     train.recipe(run)
-    assert seen == dict(expand_vocabulary=(run.corpus.base_vocab, "mean", "head", 1, None), add_adapters=(3, 1))
+    assert seen == dict(expand_vocabulary=(run.corpus.base_vocab, "mean", "head", 1, None, "whole"),
+                        add_adapters=(3, 1))
+
+
+@pytest.mark.parametrize("body", ["frozen", "adapters", "whole"])
+def test_the_body_learns_a_new_language_at_a_tenth_of_the_rate_of_its_rows_or_not_at_all(make, monkeypatch, body):
+    seen = {}
+    monkeypatch.setattr(train, "fit", lambda run, model, stage, losses, groups, **_: seen.update({stage: groups}))
+    run = make(method="baseline", adapt_to="clone2", adapt_body=body, adapt_lr=0.02, adapt_tokens=3000,
+               instruct_steps=0)
+    train.recipe(run)
+    rates = {group["name"]: group["peak_lr"] for group in seen["adapt"]}
+    assert rates == dict(embed=0.02, head=0.02) | ({} if body == "frozen" else dict(body=0.002))
+    assert not any("down" in name for name, _ in run.model.named_parameters())         # adapters are merged
 
 
 def test_a_sentence_that_is_drawn_twice_is_no_negative_of_itself(make, monkeypatch):

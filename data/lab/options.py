@@ -118,7 +118,10 @@ class Config:
     adapt_replay: float = option(0.25, "share of the old languages in each batch", 0, 0.7)
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
-    adapt_init: str = option("noise", "first values of the new rows", choices=("noise", "mean", "subwords"))
+    adapt_init: str = option("noise", "first values of the new rows",
+                             choices=("noise", "scaled", "mean", "subwords"))
+    adapt_body: str = option("frozen", "the body in this stage: frozen, or its adapters or all of it learn",
+                             choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
 
