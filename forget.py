@@ -22,6 +22,10 @@ from torch import nn
 from model import GPT, ModelConfig, add_adapters, lm_loss, lr_multiplier
 
 
+# peak learning rate of what learns in the body with a new language, as a share of that of its rows
+BODY_RATES = {"frozen": 0.0, "adapters": 1.0, "whole": 0.03}
+
+
 class Forgetting:
     """Resets of the embedding.  They are a pure function of seed and step, so a resumed run repeats them.
 

@@ -35,7 +35,7 @@ from data.lab.processes import Processes, init_distributed, keep_freed_memory, p
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from data.pretrained import export_pretrained, read_config
-from forget import Forgetting, assemble, expand_vocabulary, merge, new_row_groups
+from forget import BODY_RATES, Forgetting, assemble, expand_vocabulary, merge, new_row_groups
 from model import IGNORE, add_adapters, lr_multiplier, merge_adapters
 from prealign import code_switch, word_alignment_loss, word_states
 
@@ -61,7 +61,7 @@ def recipe(run):
         corpus.check(cfg.context_len + 1)
         expand_vocabulary(model, n_rows, cfg.adapt_init, cfg.adapt_rows, cfg.seed, corpus.subwords,
                           cfg.adapt_body)
-        groups = new_row_groups(model, cfg.adapt_lr, cfg.adapt_lr / 10)
+        groups = new_row_groups(model, cfg.adapt_lr, cfg.adapt_lr * BODY_RATES[cfg.adapt_body])
         fit(run, model, "adapt", partial(adapt, run), groups)
         merge_adapters(merge(model))
         if run.tuned_body:
