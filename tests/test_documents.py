@@ -13,30 +13,41 @@ from xml.etree import ElementTree
 import pytest
 
 import figures
+import pages
 import train
 from data import prepare
 from data.lab import claims, tables
-from data.lab.options import STUDIES, Config, parse_args
+from data.lab.options import Config, parse_args
 from data.real.build import write
+from pages import TAG
 from test_real import source
 from test_pretrained_runs import byte_level, checkpoint
 from test_tables import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8")
-         for p in [ROOT / "README.md", *sorted(ROOT.glob("data/**/*.md")), *sorted(ROOT.glob("tests/**/*.md"))]}
+PAGES = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in pages.PATHS}
 README, METHODS_PAGE, REFERENCE = PAGES["README.md"], PAGES["data/methods.md"], PAGES["data/README.md"]
 GLOSSARY = PAGES["data/glossary.md"]
 RESULTS = "\n".join(text for name, text in PAGES.items() if name.startswith("data/results/"))
 DOCUMENTS = "\n".join(PAGES.values())
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "runs"})
 CODE = [p for p in SOURCES if "tests" not in p.relative_to(ROOT).parts]
-TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` \|$", re.M)
 
 
 # --- references ---------------------------------------------------------------------------------------------
 
-def test_every_equation_points_at_the_line_that_carries_its_tag():
+@pytest.fixture(scope="module")
+def blocks():
+    return pages.blocks()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_is_what_the_code_and_the_results_say(page, blocks):
+    assert pages.rewrite(PAGES[page], blocks) == PAGES[page], "run python tests/pages.py"
+
+
+def test_every_table_has_one_place_and_every_formula_its_line(blocks):
+    assert sorted(re.findall("<!-- (flags|first rows|headlines|[a-z]+ results) -->", DOCUMENTS)) == sorted(blocks)
     rows = list(TAG.finditer(DOCUMENTS))
     assert len(rows) >= 15
     for row in rows:
@@ -81,13 +92,6 @@ def test_every_module_that_the_documents_start_exists():
     for name in re.findall(r"python -m (data[\w.]*)", DOCUMENTS):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
-
-
-def test_the_flag_table_is_the_dataclass():
-    listed = re.findall(r"^\| `--(\w+)` \| (.*?) \| (.*?) \|$", REFERENCE, re.M)
-    wanted = [(f.name, str(f.default) if f.default != "" else "", f.metadata["help"])
-              for f in fields(Config)]
-    assert listed == wanted
 
 
 def test_every_flag_that_a_document_names_exists(capsys):
@@ -170,34 +174,6 @@ def test_the_glossary_has_at_most_20_terms_and_every_key_of_summary_json():
 
 
 # --- numbers ------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_the_tables_of_results_are_those_of_the_results_files(study):
-    shown = re.search(rf"<!-- {study} results -->\n(.*?)<!-- /results -->", RESULTS, re.S)[1].strip()
-    assert shown == claims.verdicts(study, claims.committed()[study]).strip()
-
-
-def test_the_first_table_of_the_readme_is_that_of_the_results_files():
-    shown = re.search(r"<!-- headlines -->\n(.*?)<!-- /headlines -->", README, re.S)[1].strip()
-    assert shown == claims.headlines(claims.committed())
-
-
-def first_rows():
-    """The rows of a first run to look at, next to joint training: -> the table of the README."""
-    found, rows = claims.committed()["prealign"], []
-    for path in ("knowledge.clone", "perplexity.clone", "tasks_average.clone", "transfer.nli.clone",
-                 "word_retrieval"):
-        measure, language = tables.find(path)
-        chance = tables.number(tables.chance(found["joint"], measure, [language]), 3)
-        rows.append([tables.heading(path), chance,
-                     *(tables.spread(found[name], path, 2) for name in ("joint", "published"))])
-    return tables.table(["row", "chance", "joint", "published"], rows)
-
-
-def test_the_rows_to_look_at_are_those_of_the_results_files():
-    shown = re.search(r"<!-- first rows -->\n(.*?)<!-- /first rows -->", README, re.S)[1]
-    assert shown.strip() == first_rows().strip()
-
 
 def test_the_first_paragraphs_of_the_readme_have_the_numbers_of_the_results_files():
     found, text = claims.committed()["prealign"], " ".join(README.split("## Quick start")[0].split())

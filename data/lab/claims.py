@@ -180,22 +180,6 @@ def side_by_side(summaries, a, b, columns):
     return table(["condition", *heads], rows), pairs
 
 
-def updates_needed(summary, other):
-    """Updates until the perplexity of the new language is as low as at the end of another run.
-
-    -> share of that run's updates, inf if it never is, nan if a run has too few rows
-    """
-    curves = []
-    for s in (summary, other):
-        perplexity = value(s, "adapt.new.perplexity") or {}
-        # the last one is left out: it is of more rows of text
-        curves.append(sorted((int(step), p) for step, p in perplexity.items())[:-1])
-    if not all(curves):
-        return np.nan
-    last, target = curves[1][-1]
-    return min((step for step, p in curves[0] if p <= target), default=np.inf) / last
-
-
 def verdicts(study, summaries):
     """The report of a study, {system: summaries of its seeds}: tables of its systems and of its claims."""
     counts = [len(found) for found in summaries.values()]
@@ -211,15 +195,6 @@ def verdicts(study, summaries):
         some = {name: found for name, found in shown.items() if name.startswith(beginning)}
         texts += [systems_table(some, columns)] if some else []
     texts += [paired] if pairs else []
-    if pairs and "adapt" in summaries[pairs[0][0]][0]:
-        shares = []
-        for a, b in pairs:
-            some = on_common_seeds(summaries, f"{b} - {a}")
-            found = [updates_needed(*seeds) for seeds in zip(some[b], some[a])]
-            shares.append(f"{np.median(found):.2f} ({a})")
-        a, b = pairs[0]
-        texts.append(f"Updates until {b} is where {a} ends, as a share of its updates (median over "
-                     f"seeds; inf: never; nan: not measured): {', '.join(shares)}")
     if {"skyline", "published", "kept", "joint"} <= summaries.keys():
         some = on_common_seeds(summaries, "joint - skyline - published - kept")
         gap, *closed = (measured(some, f"joint - {name}", "log perplexity.clone")
