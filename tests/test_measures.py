@@ -313,6 +313,23 @@ def test_at_most_150_rows_are_read_and_they_are_the_first(clones):
     assert set(found["perplexity_n"].values()) == {450}
 
 
+def test_rare_tokens_are_the_rarest_that_make_up_a_tenth_of_the_training_text(clones, monkeypatch):
+    stream = np.repeat(np.array([4, 7, 2, 9], np.uint16), [30, 5, 60, 5])
+    monkeypatch.setitem(clones.streams, ("en", "train"), stream)
+    rare = likelihood.rare_tokens(clones, "en")
+    assert rare.shape == (clones.vocab_size,)
+    assert rare[[7, 9]].all() and not rare[[2, 4]].any() and rare[5]               # 5 never occurs
+
+
+def test_the_perplexity_of_rare_tokens_is_of_these_alone(clones):
+    rare = likelihood.rare_tokens(clones, "clone")
+    scores = torch.where(torch.from_numpy(rare), 0.0, 2.0).repeat(clones.vocab_size, 1)
+    found = likelihood.language_model(Table(scores=scores, context_len=16), clones)
+    expected = (scores[0].exp().sum()).item()                  # exp(-log p) of a token with the score 0
+    assert found["perplexity_of_rare"]["clone"] == pytest.approx(expected, rel=1e-4)
+    assert found["perplexity_of_rare"]["clone"] > found["perplexity"]["clone"]
+
+
 def test_the_perplexity_in_another_order_is_of_english_in_that_order(clones, real):
     # knows exactly which token follows which in English text
     follows = torch.zeros(clones.vocab_size, clones.vocab_size)
@@ -343,29 +360,39 @@ def test_the_probability_of_other_languages_in_english_text(clones):
 def test_context_states_are_the_final_states_of_tokens_that_are_whole_words(real):
     last = random_table(real, 4)
     model = Table(levels=[last.flip(0), last], context_len=16)
-    vectors, types = states.context_states(model, real, "de", 10)
+    (middle, vectors), types = states.context_states(model, real, "de", 10, [0, -1])
     rows = real.validation_rows("de", 10, 16)
     whole = [(b, t) for b in range(10) for t in range(15)
              if real.starts[rows[b, t]] and real.starts[rows[b, t + 1]]]
     assert 20 < len(whole) < 100                               # most words have several tokens
     assert types.tolist() == [rows[b, t] for b, t in whole]
-    assert torch.equal(vectors, last[types])
-    found = states.contextuality(model, real)
+    assert torch.equal(vectors, last[types]) and torch.equal(middle, last.flip(0)[types])
+    found = states.contextuality(model, real, 0)
     assert found["self_similarity"]["de"] == pytest.approx(1.0)           # these states ignore the context
 
 
 def test_every_language_has_the_self_similarity_of_its_own_text(clones, monkeypatch):
     vectors, asked = dict(en=angles(0, 90), clone=angles(0, 60), reversed=angles(0, 0)), []
 
-    def context_states(model, corpus, language, n_rows):
-        asked.append(n_rows)
-        return vectors[language], torch.tensor([5, 6] if language == "reversed" else [5, 5])
+    def context_states(model, corpus, language, n_rows, levels):
+        asked.append((n_rows, levels))
+        last = vectors[language]
+        return torch.stack((angles(0, 0), last)), torch.tensor([5, 6] if language == "reversed" else [5, 5])
     monkeypatch.setattr(states, "context_states", context_states)
     model = Table(vocab_size=clones.vocab_size, context_len=16)
-    found = states.contextuality(model, clones)["self_similarity"]
+    found = states.contextuality(model, clones, 3)["self_similarity"]
     # none if no type repeats
     assert found == dict(en=pytest.approx(0, abs=1e-6), clone=pytest.approx(0.5))
-    assert asked == [64, 64, 64]
+    assert asked == [(64, [3, -1])] * 3
+
+
+def test_self_similarity_is_adjusted_by_the_cosine_of_any_two_words_of_the_level(clones, monkeypatch):
+    levels = torch.stack((angles(0, 0, 90, 90), angles(0, 0, 0, 0)))           # (2, 4, D)
+    monkeypatch.setattr(states, "context_states", lambda *_: (levels, torch.tensor([5, 5, 6, 6])))
+    model = Table(vocab_size=clones.vocab_size, context_len=16)
+    found = states.contextuality(model, clones, 1)["self_similarity_adjusted"]["clone"]
+    # at the middle level, 2 of 6 pairs point one way; at the last one, all do
+    assert found == dict(middle=pytest.approx(1 - 2 / 6), last=pytest.approx(0, abs=1e-6))
 
 
 # --- words --------------------------------------------------------------------------------------------------
@@ -978,6 +1005,7 @@ def test_the_log_compares_256_words():
 # --- everything ---------------------------------------------------------------------------------------------
 
 WORLD = {"perplexity", "perplexity_per_word", "perplexity_n", "bits_per_byte", "self_similarity",
+         "perplexity_of_rare", "self_similarity_adjusted",
          "foreign_mass_in_english", "perplexity_in_other_order", "word_cosine", "word_retrieval", "word_n",
          "held_out_word_n", "held_out_word_cosine", "held_out_word_retrieval", "sentences", "sentences_embedding", "afp_states",
          "knowledge", "knowledge_told_in_clone", "knowledge_told_in_both", "knowledge_mixed", "knowledge_n",
@@ -1060,6 +1088,7 @@ def test_a_model_of_a_disjoint_folder_of_real_languages_is_measured_by_what_the_
     corpus = Corpus(path)
     found = measures.evaluate_all(tiny(corpus), corpus, None, None, config())
     assert set(found) == {"perplexity", "perplexity_per_word", "perplexity_n", "bits_per_byte",
-                          "self_similarity", "foreign_mass_in_english", "sentences", "sentences_embedding",
+                          "self_similarity", "self_similarity_adjusted", "perplexity_of_rare",
+                          "foreign_mass_in_english", "sentences", "sentences_embedding",
                           "afp_states"}
     assert found["foreign_mass_in_english"] == pytest.approx(0.5, abs=0.05)

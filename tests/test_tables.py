@@ -19,6 +19,7 @@ from data.lab.options import STUDIES, Config, parse_args
 # Top-level keys of summary.json that hold results; data/glossary.md explains them.
 KEYS = set("""
 perplexity perplexity_n perplexity_per_word bits_per_byte perplexity_in_other_order self_similarity
+perplexity_of_rare self_similarity_adjusted
 foreign_mass_in_english knowledge knowledge_n knowledge_mixed knowledge_told_in_clone
 knowledge_told_in_both tasks tasks_average families_average instructed_average chance transfer transfer_n
 probe word_cosine word_retrieval word_n held_out_word_retrieval held_out_word_n sentences

@@ -202,6 +202,7 @@ def test_summary_holds_what_the_readme_lists_and_nothing_is_null(cache, tmp_path
         "word_retrieval", "held_out_word_retrieval", "held_out_word_cosine", "word_n", "held_out_word_n",
         "sentences", "sentences_embedding",
         "perplexity_per_word", "perplexity_n", "self_similarity", "foreign_mass_in_english",
+        "perplexity_of_rare", "self_similarity_adjusted",
         "perplexity_in_other_order", "afp_states"} == set(summary)
     assert len(summary["word_cosine"]) == cfg.n_layer + 2
     assert set(summary["tasks"]["nli"]["lexical"]["clone"]) == {"0", "2"}

@@ -65,12 +65,21 @@ def copying(model, corpus, n_rows=16):
     return result
 
 
+def rare_tokens(corpus, language, share=0.1):
+    """The rarest tokens of a language, this share of its training text together: -> (V,) bool."""
+    counts = np.bincount(corpus.streams[language, "train"], minlength=corpus.vocab_size)     # (V,)
+    order, rare = np.argsort(counts, kind="stable"), np.zeros(len(counts), bool)
+    rare[order[np.cumsum(counts[order]) <= share * counts.sum()]] = True
+    return rare
+
+
 @torch.no_grad()
 def language_model(model, corpus):
     """Measures of held-out text: -> {measure: {language: number}}.
 
     perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
     Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
+    perplexity_of_rare is that of the rarest tokens, which are a tenth of the training text.
     foreign_mass_in_english, the mean probability of other languages' tokens in English text, needs languages
     without common tokens.
     perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
@@ -82,6 +91,10 @@ def language_model(model, corpus):
         tokens, words, n_bytes = (corpus.meta[key][f"{name}.{split}"] for key in ("tokens", "words", "bytes"))
         found = dict(perplexity=math.exp(loss), perplexity_per_word=math.exp(loss * tokens / words),
                      bits_per_byte=loss / math.log(2) * (tokens / n_bytes), perplexity_n=losses.size)
+        rows = corpus.validation_rows(name, ROWS, model.config.context_len + 1, split)       # (rows, T + 1)
+        rare = losses[rare_tokens(corpus, name)[rows[:, 1:]]]
+        if len(rare):
+            found["perplexity_of_rare"] = math.exp(rare.mean())
         for key, number in found.items():
             result.setdefault(key, {})[name] = number
     if corpus.disjoint:

@@ -115,7 +115,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
     n, ks, middle = cfg.eval_items, sorted(map(int, cfg.shots.split(","))), cfg.n_layer // 2
     parts = [                                                  # functions and their arguments
         (language_model, model, corpus),
-        (contextuality, model, corpus),
+        (contextuality, model, corpus, middle),
         (words, model, dictionary, held_out, middle, corpus.prefix),
         (lexicon, model, corpus, middle),
         (sentences, model, corpus, "sentences", middle),

@@ -94,24 +94,32 @@ def lexicon(model, corpus, middle):
 
 
 @torch.no_grad()
-def context_states(model, corpus, language, n_rows):
-    """Final states of the tokens in validation text that are a whole word: -> (N, D), types (N,)."""
+def context_states(model, corpus, language, n_rows, levels):
+    """States of the tokens in validation text that are a whole word: -> (levels, N, D), types (N,)."""
     rows = corpus.validation_rows(language, n_rows, model.config.context_len)                # (B, T)
     starts = corpus.starts[rows]
     # a token is a whole word if the next token starts a word, too
     whole = starts & np.pad(starts[:, 1:], ((0, 0), (0, 1)))                                 # (B, T)
-    states = model.hidden(to_device(model, rows))[-1].float().cpu()                          # (B, T, D)
-    return states[torch.from_numpy(whole)], torch.from_numpy(rows[whole])
+    found = model.hidden(to_device(model, rows))                                             # (B, T, D) each
+    states = torch.stack([found[level].float().cpu()[torch.from_numpy(whole)] for level in levels])
+    return states, torch.from_numpy(rows[whole])
 
 
-def contextuality(model, corpus):
-    """Self-similarity of word types in text: -> {"self_similarity": {language: number}}."""
-    result = {}
+def contextuality(model, corpus, middle):
+    """Self-similarity of word types in text, at the last level: -> {"self_similarity": {language: number}}.
+
+    self_similarity_adjusted {language: {"middle": number, "last": number}} is that at two levels, less the
+    mean cosine of any two states [Ethayarajh 2019]: all states of a level may point one way.
+    """
+    result, adjusted = {}, {}
     for name in corpus.languages:
-        states, types = context_states(model, corpus, name, 64)
+        levels, types = context_states(model, corpus, name, 64, [middle, -1])    # (2, N, D), (N,)
         if len(types.unique()) < len(types):                                     # a type occurs twice
-            result[name] = self_similarity(states, types)
-    return dict(self_similarity=result)
+            similar = [self_similarity(states, types) for states in levels]
+            of_any_two = [self_similarity(states, torch.zeros_like(types)) for states in levels]
+            result[name] = similar[-1]
+            adjusted[name] = dict(middle=similar[0] - of_any_two[0], last=similar[1] - of_any_two[1])
+    return dict(self_similarity=result, self_similarity_adjusted=adjusted)
 
 
 # --- sentences ----------------------------------------------------------------------------------------------
