@@ -73,15 +73,14 @@ def pack(words, mask, width):
     return tokens, owner, place * mask
 
 
-def word_alignment_loss(model, words, mask, concept, tau=0.1, states=word_states):
+def word_alignment_loss(states, concept, tau=0.1):
     """Contrastive loss over the words of a dictionary batch, the mean over levels.
 
-    words (N, M), mask (N, M), concept (N,) -> () in nats.  Words with the same concept are translations.  The
-    candidates of a word are all other words of the batch, of every language.  The batch is the pool of
-    negatives, so accumulating gradients over several batches would not give the same loss.
-    states: the function that computes the states; with several processes it may divide the words among them
+    states (K, N, D) from word_states, concept (N,) -> () in nats.  Words with the same concept are
+    translations.  The candidates of a word are all other words of the batch, of every language.  The batch is
+    the pool of negatives, so accumulating gradients over several batches would not give the same loss.
     """
-    return contrastive_loss(states(model, words, mask), concept, tau)            # [PreAlign: alignment loss]
+    return contrastive_loss(states, concept, tau)                                # [PreAlign: alignment loss]
 
 
 def code_switch(rows, starts, switchable, table, ratio, rng, vanilla=False):
@@ -133,9 +132,10 @@ def main():
     concept, mask = torch.arange(50).repeat(2), torch.ones(100, 1, dtype=torch.bool)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(61):
-        loss = word_alignment_loss(model, words, mask, concept)
+        states = word_states(model, words, mask)                                 # (K, 100, D)
+        loss = word_alignment_loss(states, concept)
         if step % 30 == 0:
-            z = F.normalize(word_states(model, words, mask).detach(), dim=-1)    # (K, 100, D)
+            z = F.normalize(states.detach(), dim=-1)                             # (K, 100, D)
             found = (z[1, :50] @ z[1, 50:].T).argmax(dim=1) == torch.arange(50)
             print(f"step {step:2d}  loss {loss.item():5.2f}  "
                   f"translation is the nearest word {found.float().mean():4.0%}")

@@ -108,9 +108,9 @@ def word_alignment(run, step, weight):
     cfg, rng = run.cfg, np.random.default_rng((run.cfg.seed, ALIGN_WORDS, step))
     entries = rng.permutation(len(run.train_dictionary))[:cfg.prealign_words]
     words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
-    states = run.processes.gather(partial(word_states, prefix=run.corpus.prefix))
     with run.autocast():
-        loss = word_alignment_loss(run.model, words, mask, concept, states=states)
+        states = run.processes.gather(word_states)(run.model, words, mask, run.corpus.prefix)    # (K, N, D)
+        loss = word_alignment_loss(states, concept)
     return weight * loss, {"prealign": loss / run.processes.world_size}, 0       # [PreAlign: total loss]
 
 

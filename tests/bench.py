@@ -43,7 +43,7 @@ from data.lab.run import Run  # noqa: E402
 from data.world.world import World  # noqa: E402
 from model import (GPT, ModelConfig, contrastive_loss, lm_loss, lr_multiplier,  # noqa: E402
                    plain_contrastive_loss)
-from prealign import code_switch, word_alignment_loss  # noqa: E402
+from prealign import code_switch, word_alignment_loss, word_states  # noqa: E402
 
 MIB = 2**20
 
@@ -441,7 +441,7 @@ def bench_step(device, rounds, cache, quick=False):
 
     def align():
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            return word_alignment_loss(ours, words, mask, concept)
+            return word_alignment_loss(word_states(ours, words, mask), concept)
 
     times = in_turn(dict(published=lambda: update(adam, lambda: published_alignment_loss(plain, *on_device)),
                          ours=lambda: update(fused, align)), device, rounds)

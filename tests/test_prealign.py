@@ -336,23 +336,11 @@ def test_the_states_of_a_word_are_those_of_the_word_alone():
 
 
 def test_word_alignment_is_the_contrastive_loss_of_the_states_of_words():
-    model, concept = small_model(), torch.tensor([0, 1, 0])
-    states = word_states(model, WORDS, MASK)
+    states, concept = word_states(small_model(), WORDS, MASK), torch.tensor([0, 1, 0])
     for arguments, tau in (((), 0.1), ((0.1,), 0.1), ((0.5,), 0.5)):
-        found = word_alignment_loss(model, WORDS, MASK, concept, *arguments)
-        assert torch.equal(found, contrastive_loss(states, concept, tau))
-
-
-def test_the_states_of_words_may_be_computed_by_another_function():
-    seen = []
-
-    def alike(*args):
-        seen.append(args)
-        return torch.ones(2, 3, 4)
-    model = small_model()
-    loss = word_alignment_loss(model, WORDS, MASK, torch.tensor([0, 1, 0]), states=alike)
-    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)     # each word has two candidates
-    assert seen[0][0] is model and seen[0][1] is WORDS and seen[0][2] is MASK
+        assert torch.equal(word_alignment_loss(states, concept, *arguments), contrastive_loss(states, concept, tau))
+    alike = word_alignment_loss(torch.ones(2, 3, 4), concept)
+    assert alike.item() == pytest.approx(math.log(2), abs=1e-5)    # each word has two candidates
 
 
 def test_twenty_steps_of_word_alignment_halve_its_loss_and_move_embedding_body_and_head():
@@ -363,7 +351,7 @@ def test_twenty_steps_of_word_alignment_halve_its_loss_and_move_embedding_body_a
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(20):
-        losses.append(word_alignment_loss(model, words, mask, concept))
+        losses.append(word_alignment_loss(word_states(model, words, mask), concept))
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()

@@ -119,10 +119,12 @@ def test_the_shuffled_dictionary_serves_alignment_and_switching_and_the_right_on
     monkeypatch.setattr(train, "code_switch", lambda *a: (seen.append(a[3]), (a[0][:, :-1], a[0][:, 1:]))[1])
     list(train.pretrain(run, 1))
     assert seen == [run.train_dictionary.table] == [run.switch_table]
-    monkeypatch.setattr(train, "word_alignment_loss", lambda model, words, mask, concept, states: (
-        seen.append((words, mask, concept)), torch.zeros(()))[1])
+    real_states = train.word_states
+    monkeypatch.setattr(train, "word_states", lambda *given: (seen.append(given[1:3]), real_states(*given))[1])
+    monkeypatch.setattr(train, "word_alignment_loss", lambda states, concept: (
+        seen.append(concept), torch.zeros(()))[1])
     list(train.align_words(run, 0))
-    words, mask, concept = seen[-1]
+    (words, mask), concept = seen[-2:]
     pairs = {}
     for row, real, number in zip(words, mask, concept.tolist()):
         pairs.setdefault(number, []).append(tuple(row[real].tolist()))
