@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.files import UserError
-from data.lab.options import parse_args
+from data.lab.options import parse_args, resolve
 from data.lab.tables import read_tsv
 
 
@@ -60,9 +60,9 @@ def arguments(options, places):
 def systems_of(study, seeds, cfg, given):
     """The runs of a study: yields (name, Config, run folder), seed by seed.
 
-    cfg sets preset and sizes.  given: the options of the command line, for runs on a prepared folder, which
-    sets sizes, too; the options of a system win.  The configuration of a system that starts from another run
-    is read from that run's folder, so each system must be trained before the next is asked for.
+    given: the options of the command line, and cfg their Config; the options of a system win.  The
+    configuration of a system that starts from another run is read from that run's folder, so each system must
+    be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
     if cfg.data and study not in ("real", "amount", "pretrained"):
@@ -80,15 +80,8 @@ def systems_of(study, seeds, cfg, given):
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[study]}
         for name, options in SYSTEMS[study].items():
-            argv = arguments(options, outs | known)
-            if "--data" in argv:
-                preset = [] if cfg.pretrained else ["--preset", cfg.preset]
-                system, modes = parse_args([*argv, *preset])
-                system = replace(system, **(given | modes.given), seed=seed)
-            else:
-                system, modes = parse_args(argv)
-                if not system.from_run:
-                    system = replace(cfg, **modes.given, seed=seed)
+            own = parse_args(arguments(options, outs | known))[1].given
+            system = resolve(own if "from_run" in own else given | own | dict(seed=seed))
             if name == "skyline":                              # the same English, and as much clone text
                 steps = round(cfg.steps * (1 - cfg.clone_share) * 2)
                 system = replace(system, clone_share=0.5, steps=steps)
