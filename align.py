@@ -8,12 +8,12 @@ Cross-lingual Alignment", NAACL 2024, arXiv 2311.08089.  A pretrained model lear
        sentence_states, multilingual_contrast
   2. Cross-lingual instruction tuning (CIT): a question in one language, "Answer in clone:", and the answer in
      that language.  Only the answer carries loss.
-       draw_languages    who asks in which language, and who answers in which
+       draw_languages    languages of each question and of its answer
        instruction_rows  questions and answers -> inputs and targets
 
 The total loss is 1 * L_MCL + 1.5 * L_CIT.  The systems that the paper compares with use the same functions:
-"MCL only" and "CIT only" set the other weight to 0, MIT (every answer in the language of its question) sets
-cross to 0, and plain fine-tuning on translations (FT) has loss on every token.
+"MCL only" and "CIT only" set the other weight to 0.  MIT has no MCL and no translations, and sets cross to 0:
+every answer is in the language of its question.  Fine-tuning on translations (FT) has loss on every token.
 
 `python align.py` shows both on made-up data in a few seconds.
 `python train.py --method align` is the experiment.
@@ -56,7 +56,7 @@ def multilingual_contrast(states, concept, tau=0.05, symmetric=True):
     concept are translations of each other; concept is best kept on the CPU.
     symmetric: the translations are anchors, too.  differs from the paper: in its released code only one side
                has anchors.  The other direction uses the same similarities, so it is almost free
-    The loss is log(n) at chance and near 0 if only translations are alike.
+    The loss is log(n) if all sentences are alike, and near 0 if only translations are.
     """
     return contrastive_loss(
         states[None], concept, tau, anchors=len(states) // 2, symmetric=symmetric)         # [AFP: MCL]

@@ -1,10 +1,10 @@
-"""Active forgetting: reset the token embeddings during pretraining, so that a new language is easy to attach.
+"""Active forgetting: reset the input embedding during pretraining, so that a new language is easy to attach.
 
 Papers: Aggarwal, Sathe, Sitaram, arXiv 2410.16168 (decoders and vocabulary expansion), after Chen et al.,
 NeurIPS 2023, arXiv 2307.01163 (the reset, for an encoder).  In the order of training:
 
-  1. In pretraining, the embeddings are reset every k steps, together with their optimizer state and the
-     schedule of their learning rate.  The body learns to work with embeddings that are new.
+  1. In pretraining, the input embedding (not the head) is reset every k steps, together with its optimizer
+     state and the schedule of its learning rate.  The body learns to work with embeddings that are new.
        Forgetting       decides when and does the reset
   2. Later, a new language gets its own rows in embedding and head, and only these are trained.
        expand_vocabulary, new_row_groups, merge, assemble
@@ -30,7 +30,7 @@ class Forgetting:
     """Resets of the embedding.  They are a pure function of seed and step, so a resumed run repeats them.
 
     steps:        number of pretraining steps
-    every:        steps between resets (k); 0: never.  The last reset leaves at least this many steps
+    every:        steps between resets (k); 0: never.  No reset happens in the last k steps
     start, until: resets happen between these shares of the steps
     fraction:     share of the rows that each reset draws at random; 1, as published: all rows
     blend:        a reset row becomes (1 - blend) * row + blend * noise; 1, as published: only noise
@@ -225,7 +225,7 @@ def main():
         if step % 30 == 0:
             print(f"new language, step {step:2d}  loss {loss:.2f} (log 60 = {math.log(60):.2f})")
     unchanged = all(map(torch.equal, body, model.body.parameters()))
-    print(f"body unchanged: {unchanged}.  Next: python train.py --method forget")
+    print(f"body unchanged: {unchanged}.  Next, does it help?  python train.py --method forget")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Paper: Li, Huang, Ching, Dai, Chen, "PreAlign: Boosting Cross-Lingual Transfer by Early Establishment of
 Multilingual Alignment", EMNLP 2024, arXiv 2407.16222.  Its two ideas, in the order of training:
 
-  1. Before pretraining, a random model learns similar states for the translations of a word, at every level.
+  1. Before pretraining, a random model reads text and learns similar states for translations of a word.
        word_states          one vector per word and level
        word_alignment_loss  one contrastive loss per level over the words of a dictionary batch
   2. During pretraining, some words of English text are replaced by translations in the input only.
@@ -27,8 +27,8 @@ def word_states(model, words, mask, prefix=None):
     """One vector per word and level: words (N, M), mask (N, M) bool -> (K, N, D), K = L + 2.
 
     Each word is read alone, and its vector is the mean over its tokens.  Level 0 is the input embedding,
-    levels 1 ... L are the blocks, level L + 1 holds the rows of the output embedding.  With the last one the
-    model also learns to write a translation where it could write the word.
+    levels 1 ... L are the blocks, level L + 1 holds the rows of the output embedding.  If these are alike, a
+    word and its translation are similarly likely as outputs.
     words holds token ids, padded on the right to the M tokens of the longest word; mask is true on real
     tokens.  Keep both on the CPU, where they are laid out.
     prefix: a token that every word is read after, and that is left out of the mean.  Public checkpoints put

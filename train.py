@@ -56,7 +56,7 @@ def recipe(run):
         fit(run, model, "align words", partial(align_words, run), param_groups(run, cfg.prealign_lr))
     if "pretrain" in stages:                                   # during: code-switching, active forgetting
         fit(run, model, "pretrain", partial(pretrain, run), param_groups(run, cfg.lr), resets=forgetting(cfg))
-    if "adapt" in stages:                                      # later: a new language, Aggarwal et al. 2024
+    if "adapt" in stages:                                      # later: a new language, Aggarwal et al. 2025
         n_rows = corpus.add_language(cfg.new_language, cfg.adapt_tokens)
         corpus.check(cfg.context_len + 1)
         expand_vocabulary(model, n_rows, cfg.adapt_init, cfg.adapt_rows, cfg.seed, corpus.subwords,
@@ -136,7 +136,7 @@ def pretrain(run, step):
 def adapt(run, step):
     """Next-token prediction on the new language, and on a share of old text.
 
-    The old text keeps the new rows from taking the place of the old ones in the softmax.
+    With old text, the new rows of the head learn to be unlikely in the old languages.
     """
     cfg, rng, B = run.cfg, np.random.default_rng((run.cfg.seed, ADAPT, step)), 2 * run.cfg.batch_size
     old, _ = text_rows(run, REPLAY, step, round(cfg.adapt_replay * B))                       # (n, T + 1)

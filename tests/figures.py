@@ -109,17 +109,18 @@ def switching():
              for label, row in shown.items()}
     return boxes("PreAlign switches words of the input only", cells, 84, [
         "Each position reads the input above and predicts the target below.",
-        "⟨ ⟩: English-Clone. –: no loss. The clone's word is read, and its English is predicted."])
+        "The one before a switched word predicts the first token of the English word.",
+        "⟨ ⟩: English-Clone. –: no loss."])
 
 
 def timeline():
     """When in a model's life each method acts."""
     when = {"": [("before pretraining", 0, 2, ""), ("pretraining", 2, 4, ""), ("after pretraining", 6, 4, "")],
             "PreAlign": [("align words", 0, 2, YELLOW), ("read code-switched input", 2, 4, YELLOW)],
-            "active forgetting": [("reset embeddings regularly", 2, 4, RED),
-                                  ("attach a new language", 6, 4, RED)],
+            "kept (ours)": [("align words", 0, 2, YELLOW), ("code-switched input, words aligned", 2, 4, YELLOW)],
+            "active forgetting": [("reset embeddings", 2, 2, RED), ("attach a new language", 6, 4, RED)],
             "AFP": [("align sentences, answer across languages", 6, 4, GREEN)]}
-    return boxes("Three points in a model's life", when, 76)
+    return boxes("When each method acts (resets: the first half of pretraining)", when, 76)
 
 
 def by_seed(name, colour, points):

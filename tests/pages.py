@@ -22,8 +22,7 @@ TAG = re.compile(r"^\| (?P<tag>[^|]+?) \|.*`(?P<file>[\w/]+\.py):(?P<line>\d+)` 
 def first_rows(found):
     """The rows of a first run to look at, next to joint training: -> the table of the README."""
     rows = []
-    for path in ("knowledge.clone", "perplexity.clone", "tasks_average.clone", "transfer.nli.clone",
-                 "word_retrieval"):
+    for path in ("knowledge.clone", "perplexity.clone", "tasks_average.clone", "word_retrieval"):
         measure, language = tables.find(path)
         chance = tables.number(tables.chance(found["joint"], measure, [language]), 3)
         rows.append([tables.heading(path), chance,

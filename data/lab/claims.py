@@ -75,7 +75,7 @@ def measured(summaries, system, path):
 
 
 def differences(summaries, claim):
-    """The number of the claim's system less that of the other, in every seed that both have: -> (seeds,)."""
+    """The number of the claim's system minus that of the other, in every seed that both have: -> (seeds,)."""
     if not claim.against:
         return measured(summaries, claim.system, claim.number)
     some = on_common_seeds(summaries, f"{claim.system} - {claim.against}")

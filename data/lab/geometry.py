@@ -44,7 +44,7 @@ def self_similarity(states, types):
 
 
 def centred(states):
-    """States less their mean, which removes what all sentences of a language share: (N, D) -> (N, D)."""
+    """States minus their mean, which removes what all sentences of a language share: (N, D) -> (N, D)."""
     return states - states.mean(dim=0)
 
 

@@ -51,7 +51,7 @@ def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
 
 
 def copying(model, corpus, n_rows=16):
-    """Nats per token that a random sequence costs less after itself than after another one.
+    """Loss of a random sequence after another one minus that after itself, nats per token.
 
     -> {language: nats}, near 0 if the model cannot copy.  The tokens are those of validation text, shuffled.
     """

@@ -25,7 +25,7 @@ def recovery(losses, resets, delay=50):
     losses:  {step: mean loss of the steps since the last entry}
     resets:  steps before which rows were reset
     returns: for each reset a dict in nats: step; before, the last entry up to it; rise, the mean of at most
-             delay / 2 steps after it less `before`; excess, that of steps around `delay` less `before`.
+             delay / 2 steps after it minus `before`; excess, that of steps around `delay` minus `before`.
              rise and excess are absent where an entry is a mean of more steps, or of another cycle, too.  A
              reset without an entry before it or in its cycle is left out.
     """

@@ -82,7 +82,7 @@ class Config:
     d_model: int = option(128, "width", 2, 2**16)
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
 
-    steps: int = option(2000, "steps of text, less those of word alignment", 0, MANY, group="training")
+    steps: int = option(2000, "steps of text, minus those of word alignment", 0, MANY, group="training")
     batch_size: int = option(8, "sequences per step", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine decay to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of embedding and head, as a multiple of lr", 1e-6, 1e6)

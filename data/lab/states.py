@@ -108,7 +108,7 @@ def context_states(model, corpus, language, n_rows, levels):
 def contextuality(model, corpus, middle):
     """Self-similarity of word types in text, at the last level: -> {"self_similarity": {language: number}}.
 
-    self_similarity_adjusted {language: {"middle": number, "last": number}} is that at two levels, less the
+    self_similarity_adjusted {language: {"middle": number, "last": number}} is that at two levels, minus the
     mean cosine of any two states [Ethayarajh 2019]: all states of a level may point one way.
     """
     result, adjusted = {}, {}

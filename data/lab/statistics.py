@@ -78,7 +78,7 @@ def p_value(d, direction, margin):
 def judge(claims, differences, limits):
     """The verdicts on the claims of a study, by the rule in data/results/plan.md.
 
-    differences: of each claim, system less the other, (seeds,); seeds are paired
+    differences: of each claim, system minus the other, (seeds,); seeds are paired
     limits: of each claim, "chance" or "ceiling" if all its systems are there, else ""
     -> of each claim, (p, verdict): p after Holm's correction if it applies, nan if there is no test
     """

@@ -258,7 +258,7 @@ def model_free(summary):
 
     result, baselines = {}, summary.get("baselines", {})
     for title, keys in MODEL_FREE.items() if baselines else ():
-        transfer = {task: pick(lines, keys) for task, lines in baselines["tasks"].items()}
+        transfer = {task: pick(lines, keys) for task, lines in baselines.get("tasks", {}).items()}
         tasks, pairs = {}, {}
         for task, shares in transfer.items():
             tasks[task] = {"text": {name: {"0": dict(accuracy=share, per_token=share)}

@@ -90,7 +90,7 @@ def check_6(student):
     for name in ("joint", "init only", "switching only", "published", "vanilla", "kept"):
         low, high = student.interval(*(claims.measured(study, s, paths[-1]) for s in (name, "joint")))
         rows.append([name, *(tables.spread(study[name], p, 2) for p in paths), f"[{low:+.2f}, {high:+.2f}]"])
-    return "\n" + tables.table(["system", *map(tables.heading, paths), "less joint"], rows)
+    return "\n" + tables.table(["system", *map(tables.heading, paths), "minus joint"], rows)
 
 
 def check(number, folder=HERE):
