@@ -509,6 +509,10 @@ def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
     assert rows["P1 English perplexity rises by less than 2 % (log ratio)"][-5:] == [
         "+0.000", "[-0.050, +0.050]", "3", "0.113", "not shown"]
     assert rows["P3 facts seen only in English are known in the clone"][-2:] == ["1.000", "not shown"]
+    # a claim of ours: no paper's claim is reproduced
+    summaries["kept"] = summaries["published"]
+    rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", summaries))}
+    assert rows["ours kept aligned: perplexity of the clone is lower than under joint training (log ratio)"][-1] == "shown"
     # no transfer, no cosine, no held-out words above: these claims are listed without numbers
     assert rows["P2 zero-shot transfer of nli to the clone improves"][-5:] == ["", "", "", "", "not measured"]
     assert rows["P2 zero-shot transfer of paraphrase to the clone improves"][-1] == "not measured"

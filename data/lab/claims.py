@@ -105,7 +105,10 @@ def judged(study, summaries):
     claims = [claim for claim in CLAIMS if claim.study == study]
     found = [differences(summaries, claim) for claim in claims]
     results = judge(claims, found, [limit(summaries, claim) for claim in claims])
-    return [(claim, d, *result) for claim, d, result in zip(claims, found, results)]
+    # only a claim of a paper can be reproduced
+    words = {claim: "shown" if claim.claim in ("ours", "tasks") else "reproduced" for claim in claims}
+    return [(claim, d, p, verdict.replace("reproduced", words[claim]))
+            for claim, d, (p, verdict) in zip(claims, found, results)]
 
 
 def cells(d, p):
