@@ -322,7 +322,7 @@ def test_the_study_of_a_checkpoint_starts_every_system_from_it(base, folder, tmp
     monkeypatch.chdir(tmp_path)
     cfg, modes = parse_args(["--reproduce", "pretrained", "--pretrained", str(base), "--data", str(folder),
                              "--afp_steps", "3"])
-    runs = [run for run in systems_of("pretrained", 2, cfg, modes.given)]
+    runs = [run for run in systems_of("pretrained", range(2), cfg, modes.given)]
     assert len(runs) == 2 * len(SYSTEMS["pretrained"]) and runs[0][0] == "base"
     assert {(system.pretrained, system.languages, system.steps, system.afp_steps) for _, system, _ in runs} == {
         (str(base), "en,de", 0, 3)}

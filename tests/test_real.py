@@ -432,7 +432,7 @@ def test_a_folder_that_is_none_or_lacks_what_a_method_needs(folder, tmp_path, ca
 def study(folder, monkeypatch, tmp_path, *given):
     monkeypatch.chdir(tmp_path)
     cfg, modes = parse_args(["--reproduce", "real", "--data", str(folder), *given])
-    return systems_of("real", 2, cfg, modes.given)
+    return systems_of("real", range(2), cfg, modes.given)
 
 
 def test_the_study_reads_sizes_from_the_folder_and_flags_from_the_command(folder, monkeypatch, tmp_path):

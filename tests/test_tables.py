@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+import train as driver
 from data.files import UserError
 from data.folder import FORMAT, write_meta
 from data.lab import claims, plots, studies, tables
@@ -704,7 +705,7 @@ def train(found):
 def test_the_systems_of_a_study_are_runs_of_the_given_size_with_their_own_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg, modes = parse_args(["--reproduce", "prealign", "--steps", "700"])
-    runs = train(studies.systems_of("prealign", 2, cfg, modes.given))
+    runs = train(studies.systems_of("prealign", range(2), cfg, modes.given))
     assert len(runs) == 2 * len(studies.SYSTEMS["prealign"])
     assert {cfg.seed for _, cfg in runs.values()} == {0, 1}
     name, system = runs["runs/prealign-tiny-s1/dictionary-75-"]
@@ -716,10 +717,22 @@ def test_the_systems_of_a_study_are_runs_of_the_given_size_with_their_own_option
         assert name == "skyline" or (system.steps, system.clone_share) == (700, 0.1)
 
 
+def test_one_seed_of_a_study_can_be_trained_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    monkeypatch.setattr(driver, "train", lambda cfg, out, *_, **__: trained.append((cfg.seed, out)) or run(3.0))
+    assert driver.main(["--reproduce", "mini", "--preset", "mini", "--seed", "3"]) == 0
+    assert [seed for seed, _ in trained] == [3] * len(studies.SYSTEMS["mini"])
+    assert {out.parts[1] for _, out in trained} == {"mini-mini-s3"}
+    assert driver.main(["--reproduce", "mini", "--preset", "mini", "--seeds", "2"]) == 0
+    assert [seed for seed, _ in trained[len(studies.SYSTEMS["mini"]):]] == sorted([0, 1] * len(studies.SYSTEMS["mini"]))
+    assert len(list(tmp_path.glob("runs/report-mini-*"))) == 2
+
+
 def test_a_system_that_starts_from_a_run_has_its_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg, modes = parse_args(["--reproduce", "forget", "--steps", "700"])
-    runs = train(studies.systems_of("forget", 1, cfg, modes.given))
+    runs = train(studies.systems_of("forget", range(1), cfg, modes.given))
     _, system = runs["runs/forget-tiny-s0/assembled-AFA"]
     assert system.from_run == "runs/forget-tiny-s0/forgetting"
     assert system.body_from == "runs/forget-tiny-s0/tuned-forgetting"
@@ -756,9 +769,9 @@ def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp
     cfg, modes = parse_args(["--reproduce", "real", "--data", "my set", "--steps", "7", "--context_len", "64",
                              "--prealign_rows", "0"])
     with pytest.raises(UserError, match="my set-disjoint is not a prepared folder"):
-        next(studies.systems_of("real", 1, cfg, modes.given))              # before anything is trained
+        next(studies.systems_of("real", range(1), cfg, modes.given))              # before anything is trained
     prepared(tmp_path / "my set-disjoint", disjoint=True)
-    runs = train(studies.systems_of("real", 2, cfg, modes.given))
+    runs = train(studies.systems_of("real", range(2), cfg, modes.given))
     assert len(runs) == 2 * len(studies.SYSTEMS["real"])
     assert {(cfg.data, cfg.steps) for _, cfg in runs.values()} == {("my set", 7), ("my set-disjoint", 2000)}
     assert {(cfg.context_len, cfg.vocab_size) for _, cfg in runs.values()} == {(64, 330)}
@@ -770,7 +783,7 @@ def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp
 
 def test_a_study_of_the_world_takes_no_prepared_folder():
     with pytest.raises(UserError, match="takes no prepared folder"):
-        next(studies.systems_of("forget", 1, SimpleNamespace(data="x", pretrained=""), {}))
+        next(studies.systems_of("forget", range(1), SimpleNamespace(data="x", pretrained=""), {}))
     for study, start in (("pretrained", ""), ("real", "x")):
         with pytest.raises(UserError, match="go together"):
-            next(studies.systems_of(study, 1, SimpleNamespace(data="x", pretrained=start), {}))
+            next(studies.systems_of(study, range(1), SimpleNamespace(data="x", pretrained=start), {}))

@@ -291,7 +291,7 @@ def make_parser(description, every=True):
     add("--overfit", action="store_true", help="check: train on one batch until its loss is below 0.1")
     add("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
     add("--reproduce", choices=STUDIES, help="run the systems of a study over seeds and judge its claims")
-    add("--seeds", type=int, metavar="N", help=f"with --reproduce: number of seeds [{SEEDS}]")
+    add("--seeds", type=int, metavar="N", help=f"with --reproduce: number of seeds [{SEEDS}]; or --seed")
     for f in fields(Config):
         if f.metadata["group"]:
             add = p.add_argument_group(f.metadata["group"]).add_argument
@@ -344,18 +344,18 @@ def parse_args(argv, description=""):
 
 
 def check_commands(modes):
-    """Raise UserError for commands that do not go together.  Sets the default of --seeds."""
+    """Raise UserError for commands that do not go together.  Makes --seeds a list of seeds."""
     commands = ["fresh", "eval_only", "sample", "export", "overfit", "report", "reproduce"]
     some = [f"--{name}" for name in commands if getattr(modes, name) not in (None, False)]
     if len(some) > 1:
         raise UserError(f"{' and '.join(some)} do not go together: give one of them")
     if modes.seeds is not None and not modes.reproduce:
         raise UserError("--seeds goes with --reproduce; a single run has --seed")
-    if modes.reproduce and (modes.out or "seed" in modes):
-        raise UserError("--reproduce trains seeds 0, 1, ... into runs/: give --seeds, and no --seed or --out")
-    modes.seeds = SEEDS if modes.seeds is None else modes.seeds
-    if modes.seeds < 1:
+    if modes.reproduce and (modes.out or "seed" in modes and modes.seeds is not None):
+        raise UserError("--reproduce trains into runs/: give --seeds N or --seed S, and no --out")
+    if modes.seeds is not None and modes.seeds < 1:
         raise UserError(f"--seeds {modes.seeds} is out of range: at least 1")
+    modes.seeds = [modes.seed] if "seed" in modes else range(modes.seeds or SEEDS)
 
 
 def resolve(given):

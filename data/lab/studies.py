@@ -58,7 +58,7 @@ def arguments(options, places):
 
 
 def systems_of(study, seeds, cfg, given):
-    """The runs of a study: yields (name, Config, run folder), seed by seed.
+    """The runs of a study: yields (name, Config, run folder), for one of the seeds after the other.
 
     given: the options of the command line, and cfg their Config; the options of a system win.  The
     configuration of a system that starts from another run is read from that run's folder, so each system must
@@ -75,7 +75,7 @@ def systems_of(study, seeds, cfg, given):
     for options in SYSTEMS[study].values():
         if "{data}" in options:
             parse_args(arguments(options, known))
-    for seed in range(seeds):
+    for seed in seeds:
         folder = Path("runs") / f"{study}-{cfg.model_name}{named}-s{seed}"
         outs = {name: folder / name.replace(" ", "-").replace("%", "").replace(",", "")
                 for name in SYSTEMS[study]}
