@@ -140,7 +140,7 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
         head = init_new_rows(head, len(head), "noise", generator)
     model.requires_grad_(False)
     if body == "adapters":
-        add_adapters(model, 16, seed)
+        add_adapters(model, 16, seed + 1_000_003)              # not the numbers of the new rows
     elif body == "whole":
         model.body.requires_grad_(True)
     model.embed = ExpandedEmbedding(embed, init_new_rows(embed, n, how, generator, subwords))

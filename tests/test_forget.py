@@ -269,6 +269,13 @@ def test_the_body_or_its_adapters_can_learn_with_the_new_rows(body, learning):
     assert {name for name, p in model.named_parameters() if not torch.equal(p, start[name])} == expected
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_adapters_do_not_begin_with_the_numbers_of_the_new_rows(seed):
+    model = expand_vocabulary(small_model(), N, seed=seed, body="adapters")
+    down, new = model.body[0].query_key_value.down, torch.cat((model.embed.new, model.head.new))
+    assert F.cosine_similarity(down[:, None], new, dim=-1).abs().max() < 0.9
+
+
 def test_scaled_rows_have_the_standard_deviation_of_the_old_ones():
     model = small_model(seed=4)
     with torch.no_grad():
