@@ -6,7 +6,7 @@ NeurIPS 2023, arXiv 2307.01163 (the reset, for an encoder).  In the order of tra
   1. In pretraining, the input embedding (not the head) is reset every k steps, together with its optimizer
      state and the schedule of its learning rate.  The body learns to work with embeddings that are new.
        Forgetting       decides when and does the reset
-  2. Later, a new language gets its own rows in embedding and head, and only these are trained.
+  2. Later, a new language gets its own rows in embedding and head, and, as published, only these are trained.
        expand_vocabulary, new_row_groups, merge, assemble
 
 `python forget.py` shows both on made-up data in a few seconds.
@@ -22,7 +22,7 @@ from torch import nn
 from model import GPT, ModelConfig, add_adapters, lm_loss, lr_multiplier
 
 
-# peak learning rate of what learns in the body with a new language, as a share of that of its rows
+# peak learning rate of body or adapters with a new language, as a share of that of its rows
 BODY_RATES = {"frozen": 0.0, "adapters": 1.0, "whole": 0.03}
 
 
@@ -30,7 +30,7 @@ class Forgetting:
     """Resets of the embedding.  They are a pure function of seed and step, so a resumed run repeats them.
 
     steps:        number of pretraining steps
-    every:        steps between resets (k); 0: never.  No reset happens in the last k steps
+    every:        steps between resets (k); 0: never.  The last reset leaves at least k steps
     start, until: resets happen between these shares of the steps
     fraction:     share of the rows that each reset draws at random; 1, as published: all rows
     blend:        a reset row becomes (1 - blend) * row + blend * noise; 1, as published: only noise
@@ -127,7 +127,7 @@ def expand_vocabulary(model, n, how="noise", protocol="rows", seed=0, subwords=N
     protocol: "rows"  only the new rows of embedding and head learn
               "head"  the new rows of the embedding and the whole head learn [Aggarwal et al.]
               "all"   all rows are drawn again and learn [Chen et al.].  The old languages are lost
-    body:     "frozen", as published; "adapters" of rank 16 learn, see merge_adapters; or the "whole" body
+    body:     "frozen", as published; "adapters" of rank 16 learn, see merge_adapters; or "whole", all blocks
     returns:  the model.  Except under "all", its scores of the old tokens are what they were
     """
     # with the seed of GPT.initialise the new rows would start with the same numbers as the old ones
@@ -225,7 +225,7 @@ def main():
         if step % 30 == 0:
             print(f"new language, step {step:2d}  loss {loss:.2f} (log 60 = {math.log(60):.2f})")
     unchanged = all(map(torch.equal, body, model.body.parameters()))
-    print(f"body unchanged: {unchanged}.  Next, does it help?  python train.py --method forget")
+    print(f"body unchanged: {unchanged}.  Next: python train.py --method forget")
 
 
 if __name__ == "__main__":

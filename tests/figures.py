@@ -109,7 +109,7 @@ def switching():
              for label, row in shown.items()}
     return boxes("PreAlign switches words of the input only", cells, 84, [
         "Each position reads the input above and predicts the target below.",
-        "The one before a switched word predicts the first token of the English word.",
+        "The position before a switched word predicts the first token of the English word.",
         "⟨ ⟩: English-Clone. –: no loss."])
 
 
@@ -137,7 +137,7 @@ def gain():
         points[tokens] = measured(found, f"BA{condition} - AFA{condition}", "log perplexity.new")
     lines = by_seed("mean (dashed: seeds)", YELLOW, points)
     lines.append(("no difference", GREY, False, [(3_000, 0), (1_000_000, 0)]))
-    parts = chart("loss after standard pretraining (BA) less loss after forgetting (AFA), nats per token ↑",
+    parts = chart("loss after standard pretraining (BA) minus loss after forgetting (AFA), nats per token ↑",
                   "tokens of the new language", lines, log_x=True)
     return picture("Gain from forgetting in a new language, by the amount of its text", 640, 370, parts)
 

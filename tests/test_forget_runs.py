@@ -104,13 +104,13 @@ def test_exercises_at_the_end_train_the_body_alone_and_are_resumed_exactly(cache
 
 @pytest.mark.parametrize("body", ["adapters", "whole"])
 def test_a_body_that_learns_with_the_new_rows_is_resumed_exactly(cache, tmp_path, baseline, body):
-    odd = SHORT | dict(method="baseline", from_run=str(baseline.out), adapt_to="clone2", adapt_body=body,
-                       instruct_steps=2)
-    learned = run_recipe(cache, tmp_path / "whole", **odd)
-    weights, before = learned.model.state_dict(), baseline.model.state_dict()
+    odd = SHORT | dict(method="baseline", from_run=str(baseline.out), adapt_to="clone2", adapt_body=body)
+    weights, before = (run.model.state_dict() for run in (run_recipe(cache, tmp_path / "alone", **odd), baseline))
     assert weights.keys() == before.keys()                     # adapters are merged
     assert not torch.equal(weights["body.0.feed_in.weight"], before["body.0.feed_in.weight"])
     assert torch.equal(weights["embed.weight"][:len(before["embed.weight"])], before["embed.weight"])
+    odd |= dict(instruct_steps=2)
+    learned = run_recipe(cache, tmp_path / "whole", **odd)
     for stop_after in (("adapt", 3), ("instruct", 1)):
         run_recipe(cache, tmp_path / stop_after[0], stop_after=stop_after, **odd)
         parts = run_recipe(cache, tmp_path / stop_after[0], **odd)

@@ -66,8 +66,9 @@ def copying(model, corpus, n_rows=16):
 
 
 def rare_tokens(corpus, language, share=0.1):
-    """The rarest tokens of a language, this share of its training text together: -> (V,) bool."""
-    counts = np.bincount(corpus.streams[language, "train"], minlength=corpus.vocab_size)     # (V,)
+    """The rarest tokens of a language, at most this share of its training text together: -> (V,) bool."""
+    stream, V = corpus.streams[language, "train"], corpus.vocab_size
+    counts = sum(np.bincount(stream[i:i + SCORES], minlength=V) for i in range(0, len(stream), SCORES))
     order, rare = np.argsort(counts, kind="stable"), np.zeros(len(counts), bool)
     rare[order[np.cumsum(counts[order]) <= share * counts.sum()]] = True
     return rare
@@ -79,7 +80,7 @@ def language_model(model, corpus):
 
     perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
     Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
-    perplexity_of_rare is that of the rarest tokens, which are a tenth of the training text.
+    perplexity_of_rare is that of the tokens that are rare in the training text, see rare_tokens.
     foreign_mass_in_english, the mean probability of other languages' tokens in English text, needs languages
     without common tokens.
     perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
