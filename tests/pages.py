@@ -9,8 +9,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
+from course.check import check
 from data.lab import claims, tables
 from data.lab.options import STUDIES, Config
 
@@ -39,14 +40,18 @@ def flags():
 def blocks():
     """The tables that stand between two comments: -> {text of the first comment: table}."""
     found = claims.committed()
-    return {"flags": flags(), "first rows": first_rows(found["prealign"]), "headlines": claims.headlines(found)} | {
-        f"{study} results": claims.verdicts(study, found[study]).strip() for study in STUDIES}
+    shown = {f"{study} results": claims.verdicts(study, found[study]).strip() for study in STUDIES}
+    _, solved = check(6, ROOT / "tests" / "course" / "solutions")
+    return shown | {"flags": flags(), "first rows": first_rows(found["prealign"]),
+                    "headlines": claims.headlines(found), "ablation": solved.partition("\n")[2].strip()}
 
 
 def with_line(row):
     """A row of a table of formulas, a match of TAG, with the line that carries its tag now."""
     lines = (ROOT / row["file"]).read_text(encoding="utf-8").splitlines()
-    [number] = [i for i, line in enumerate(lines, 1) if f"[{row['tag']}]" in line]
+    found = [i for i, line in enumerate(lines, 1) if f"[{row['tag']}]" in line]
+    assert len(found) == 1, f"{row['file']}: {len(found)} lines have the tag [{row['tag']}]"
+    [number] = found
     return row[0].replace(f"{row['file']}:{row['line']}", f"{row['file']}:{number}")
 
 

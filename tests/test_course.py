@@ -129,8 +129,8 @@ def test_every_exercise_is_described_and_its_function_is_in_the_stub_and_the_sol
 
 
 def test_the_numbers_of_the_pages_are_those_that_exercise_6_shows():
-    shown = re.search(r"<!-- ablation -->\n(.*?)<!-- /ablation -->", EXERCISES, re.S)[1].strip()
-    assert shown == check(6, SOLUTIONS)[1].partition("\n")[2].strip()
+    shown = check(6, SOLUTIONS)[1].partition("\n")[2].strip()
+    assert shown in EXERCISES
     prose = re.sub(r"```.*?```|`[^`]*`", "", PAGE + EXERCISES.replace(shown, ""), flags=re.S)
     assert set(re.findall(r"\d+\.\d+", prose)) <= set(re.findall(r"\d+\.\d+", shown))
 

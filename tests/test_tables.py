@@ -514,6 +514,9 @@ def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
     summaries["kept"] = summaries["published"]
     rows = {row[0]: row[1:] for row in cells_of(claims.verdicts("prealign", summaries))}
     assert rows["ours kept aligned: perplexity of the clone is lower than under joint training (log ratio)"][-1] == "shown"
+    of_tasks = [row[-1] for row in cells_of(claims.verdicts("amount", claims.committed()["amount"]))
+                if row[0].startswith("tasks ")]
+    assert "shown" in of_tasks and "reproduced" not in of_tasks
     # no transfer, no cosine, no held-out words above: these claims are listed without numbers
     assert rows["P2 zero-shot transfer of nli to the clone improves"][-5:] == ["", "", "", "", "not measured"]
     assert rows["P2 zero-shot transfer of paraphrase to the clone improves"][-1] == "not measured"
@@ -639,6 +642,7 @@ def test_the_headlines_are_judged_on_the_committed_numbers():
                        "4.19 ± 0.21", "-0.213 [-0.257, -0.169], log ratio", "5", "reproduced"]
     ours = [row[0] == "ours" for row in rows]
     assert ours == sorted(ours)                                             # the papers' claims come first
+    assert {row[-1] for row, own in zip(rows, ours) if own} == {"shown"}
 
 
 # --- the lists of studies, systems and claims ---------------------------------------------------------------
