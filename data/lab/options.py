@@ -15,7 +15,7 @@ from data.tasks import MOST_SHOTS, WORLD_TASKS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = ("prealign", "mini", "timing", "forget", "align", "families", "real", "amount", "pretrained")
+STUDIES = tuple("prealign mini timing rates forget align families real amount pretrained".split())
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
@@ -119,7 +119,7 @@ class Config:
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "start of new rows", choices=("noise", "scaled", "mean", "subwords"))
-    adapt_body: str = option("frozen", "learns, too: nothing, adapters of rank 16, or all blocks",
+    adapt_body: str = option("frozen", "what else learns: nothing, adapters of rank 16, or all blocks",
                              choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
