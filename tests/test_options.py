@@ -306,6 +306,7 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("prealign", "argument prealign: use --method prealign"),
     ("PreAlign+Forget", "use --method prealign+forget"),
     ("something", "unknown argument something"),
+    ("--accumulate 99", "--accumulate 99: more parts than rows"),
     ("--reproduce everything", "invalid choice: 'everything'"),
     ("--adapt_to clone2 --body_from x --adapt_body whole", "--body_from does not go with --adapt_body"),
     ("--code_switch 1.5", "--code_switch 1.5 is out of range: 0 to 1"),

@@ -119,8 +119,7 @@ class Config:
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "start of new rows", choices=("noise", "scaled", "mean", "subwords"))
-    adapt_body: str = option("frozen", "what else learns: nothing, adapters of rank 16, or all blocks",
-                             choices=("frozen", "adapters", "whole"))
+    adapt_body: str = option("frozen", "what else learns in the body", choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
 
@@ -180,6 +179,7 @@ class Config:
             (self.body_from and self.adapt_body != "frozen", "--body_from does not go with --adapt_body"),
             (self.prealign_every and self.prealign_from >= self.prealign_until,
              f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}"),
+            (self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows"),
             (self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}"),
             (self.pretrain_steps < (not self.pretrained),
              "--steps leaves nothing to pretrain on: lower --prealign_steps"),
