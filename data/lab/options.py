@@ -119,7 +119,7 @@ class Config:
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "start of new rows", choices=("noise", "scaled", "mean", "subwords"))
-    adapt_body: str = option("frozen", "what else learns in the body", choices=("frozen", "adapters", "whole"))
+    adapt_body: str = option("frozen", "what else learns", choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
 
