@@ -21,7 +21,6 @@ from torch import nn
 
 from model import GPT, ModelConfig, add_adapters, lm_loss, lr_multiplier
 
-
 # peak learning rate of body or adapters with a new language, as a share of that of its rows
 BODY_RATES = {"frozen": 0.0, "adapters": 1.0, "whole": 0.03}
 

@@ -104,11 +104,12 @@ def judged(study, summaries):
     """The claims of a study with their verdicts: -> [(claim, differences (seeds,), p, verdict)]."""
     claims = [claim for claim in CLAIMS if claim.study == study]
     found = [differences(summaries, claim) for claim in claims]
-    results = judge(claims, found, [limit(summaries, claim) for claim in claims])
-    # only a claim of a paper can be reproduced
-    words = {claim: "shown" if claim.claim in ("ours", "tasks") else "reproduced" for claim in claims}
-    return [(claim, d, p, verdict.replace("reproduced", words[claim]))
-            for claim, d, (p, verdict) in zip(claims, found, results)]
+    results, rows = judge(claims, found, [limit(summaries, claim) for claim in claims]), []
+    for claim, d, (p, verdict) in zip(claims, found, results):
+        if claim.claim in ("ours", "tasks"):                   # only a claim of a paper can be reproduced
+            verdict = verdict.replace("reproduced", "shown")
+        rows.append((claim, d, p, verdict))
+    return rows
 
 
 def cells(d, p):
