@@ -65,7 +65,7 @@ def systems_of(study, seeds, cfg, given):
     be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    if cfg.data and study not in ("real", "amount", "pretrained"):
+    if cfg.data and not any("{data}" in options for options in SYSTEMS[study].values()):
         raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
     if bool(cfg.pretrained) != (study == "pretrained"):
         raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
