@@ -155,6 +155,25 @@ def amount():
     return picture("Gain from PreAlign on captions, by the amount of German text (dashed: seeds)", 640, 370, parts)
 
 
+def sizes():
+    """Facts known in the clone, by the part of the dictionary, the width and the number of times they were told."""
+    found, lines = committed()["sizes"], []
+    parts = {0.1: "dictionary 10 %", 0.25: "dictionary 25 %", 0.5: "dictionary 50 %", 1: "published"}
+    coverage = by_seed("PreAlign (dashed: seeds)", YELLOW, {
+        part: measured(found, name, "knowledge.clone") for part, name in parts.items()})
+    coverage.append(("chance", GREY, False, [(0, 0.125), (1, 0.125)]))
+    parts = chart("facts told in English, asked in the clone: accuracy ↑", "part of the dictionary", coverage)
+    for language, words, colour in (("en", "asked in English", BLUE), ("clone", "asked in the clone", YELLOW)):
+        runs = [run["progress"] for run in found["published"]]
+        # a step has 1,024 tokens, and a million tokens state a fact 130 times
+        lines += by_seed(words, colour, {int(step) * 1024 * 130e-6: np.array([
+            run[step]["knowledge"][language] for run in runs]) for step in runs[0]})
+    lines.append(("chance", GREY, False, [(0, 0.125), (270, 0.125)]))
+    parts += chart("PreAlign, in pretraining (50 facts): accuracy ↑", "times that a fact was told", lines,
+                   top=60 + HEIGHT + 80)
+    return picture("How many words and how many repetitions PreAlign needs", 680, 2 * (HEIGHT + 80) + 30, parts)
+
+
 def answers():
     """The language of AFP's answers, against the share of training samples that ask across languages."""
     found, names = committed()["align"], {x: f"AFP, cross {x:g}" for x in (0, 0.25, 0.5, 0.75, 1)}
@@ -198,7 +217,7 @@ def progress():
 
 
 FIGURES = dict(facts=facts, timing=timing, switching=switching, timeline=timeline, gain=gain, amount=amount,
-               answers=answers, checkpoint=checkpoint, progress=progress)
+               sizes=sizes, answers=answers, checkpoint=checkpoint, progress=progress)
 
 if __name__ == "__main__":
     for name, figure in FIGURES.items():
