@@ -360,8 +360,9 @@ def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=Fals
         if not run.quiet:
             with reading(run.out / "summary.json"):
                 print(claims.show(summary, load_config(run.out)))
+            beginning = "The" if cfg.data else "Anna was thirsty."
             print(f"{out}/ holds {', '.join(FILES)}.  Try:\n"
-                  f"  python train.py --sample \"Anna was thirsty.\" --out {quote(str(out))}{run.hint()}")
+                  f"  python train.py --sample \"{beginning}\" --out {quote(str(out))}{run.hint()}")
     return summary
 
 

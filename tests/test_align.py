@@ -60,6 +60,20 @@ def test_states_of_padding_do_not_matter_even_if_they_are_infinite():
         assert sentence_states(model, TOKENS, MASK, 0, pool).isfinite().all()
 
 
+def test_an_attention_sink_is_left_out_of_the_mean():
+    model = small_model()
+    with torch.no_grad():
+        model.embed.weight.copy_(torch.eye(60, 32))                         # each state is of length one
+        model.embed.weight[5] *= 10.1                                       # a sink, if it is among others
+        model.embed.weight[9] *= 9.9                                        # long, but no sink
+    found = sentence_states(model, TOKENS, MASK, 0, "mean")                 # (3, D)
+    rows = model.embed.weight
+    assert torch.equal(found[0], (rows[6] + rows[7]) / 2)
+    assert torch.equal(found[2], (rows[9] + rows[10]) / 2)
+    alone = sentence_states(model, torch.tensor([[5]]), torch.tensor([[True]]), 0, "mean")
+    assert torch.equal(alone[0], rows[5])                                   # a single token is its own median
+
+
 def test_an_unknown_pool_is_refused():
     with pytest.raises(ValueError, match="pool sum is unknown"):
         sentence_states(small_model(), TOKENS, MASK, 1, "sum")
