@@ -31,20 +31,13 @@ CONTINUATION = "continuation"   # a task of real languages: the second half of a
 
 @dataclass(frozen=True)
 class Item:
-    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}".
-
-    task, difficulty: "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
-    prompt:           a text, or {language: text}; a plain text is the same in all languages
-    candidates:       a list of texts, or {language: list}
-    answer:           index of the right candidate
-    told:             of a fact, the language whose training text states it: "en", "clone" or "both"
-    """
+    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}"."""
     task: str
-    difficulty: str
-    prompt: object
-    candidates: object
-    answer: int
-    told: str = ""
+    difficulty: str       # "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
+    prompt: object        # a text, or {language: text}; a plain text is the same in all languages
+    candidates: object    # a list of texts, or {language: list}
+    answer: int           # index of the right candidate
+    told: str = ""        # of a fact, the language whose training text states it: "en", "clone" or "both"
 
     def prompt_in(self, language):
         return self.prompt[language] if isinstance(self.prompt, dict) else self.prompt
@@ -94,11 +87,11 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     """
     candidates = item.candidates_in(language)
     before = "".join(d.solved(language) + "\n" for d in demonstrations)
+    if instruction:
+        start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+    elif answer_language:
+        start = corpus.encode(before + item.prompt_in(language), language)
     if instruction or answer_language:                         # encode prompt and candidates separately
-        if instruction:
-            start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
-        else:
-            start = corpus.encode(before + item.prompt_in(language), language)
         rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:
@@ -129,11 +122,10 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
     """
     rows, starts, first, n_cut = [], [], [0], 0                # first: of the rows of each item
     for i, item in enumerate(items):
-        examples = demonstrations(dev_items, k, i, seed) if k else ()
+        examples = demonstrations(dev_items, k, i, seed)
         candidates, start, cut = fit_rows(
             *candidate_rows(corpus, item, language, examples, answer_language, instruction), limit)
-        if examples and cut:
-            n_cut += 1
+        n_cut += cut and len(examples) > 0
         rows += candidates
         starts += [start] * len(candidates)
         first.append(len(rows))

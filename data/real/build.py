@@ -2,7 +2,6 @@
 import itertools
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -13,7 +12,7 @@ from data.folder import (ENCODED, FORMAT, SPLITS, checksum, pack, read_meta, tra
                          write_json, write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries, fit
 from data.real.vocabulary import extend, of_checkpoint
-from data.text import chunks, count_words, has_spaces, sample
+from data.text import chunks, has_spaces, sample
 
 CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
@@ -25,28 +24,19 @@ MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
 @dataclass
 class Source:
-    """The material of a folder.  text and pairs start again at each call, so it need not fit into memory.
-
-    languages, new: languages of pretraining, English first, and languages that pretraining does not meet
-    text(language, split), pairs(language, split): iterables of documents and of (English, translation)
-    paired:  languages with sentence pairs;  given: {language: {English: [translation, ...]}}
-    learned: languages whose training dictionary is learned from pairs even if one is given
-    items:   list of (split, item);  skipped: {task: number of rows without a sentence}
-    apart:   whether validation and test sentences of the pairs are removed from the training text
-    about:   source and licence, for meta.json;  files: {language: file}, for error messages
-    """
-    languages: list
-    new: list
-    text: Callable
-    pairs: Callable
-    paired: list = field(default_factory=list)
-    given: dict = field(default_factory=dict)
-    learned: list = field(default_factory=list)
-    items: list = field(default_factory=list)
-    skipped: dict = field(default_factory=dict)
-    apart: bool = False
-    about: dict = field(default_factory=dict)
-    files: dict = field(default_factory=dict)
+    """The material of a folder.  text and pairs start again at each call, so it need not fit into memory."""
+    languages: list                                     # of pretraining, English first
+    new: list                                           # languages that pretraining does not meet
+    text: Callable                                      # (language, split) -> iterable of documents
+    pairs: Callable                                     # (language, split) -> iterable of (English, other)
+    paired: list = field(default_factory=list)          # languages with sentence pairs
+    given: dict = field(default_factory=dict)           # {language: {English: [translation, ...]}}
+    learned: list = field(default_factory=list)         # languages with a dictionary learned from pairs
+    items: list = field(default_factory=list)           # of (split, item)
+    skipped: dict = field(default_factory=dict)         # {task: number of rows without a sentence}
+    apart: bool = False       # whether sentences of validation and test pairs are removed from training text
+    about: dict = field(default_factory=dict)           # source and licence, for meta.json
+    files: dict = field(default_factory=dict)           # {language: file}, for error messages
 
 
 def balanced(samples):
@@ -146,16 +136,12 @@ class Writer:
             meta["checkpoint"] = checksum(Path(checkpoint) / "tokenizer.json")
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
-            path, documents = self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng)
-            counter = partial(count_words, spaces=self.spaces[name])
-            counts = write_stream(path, documents, tokenizers.get(name, tokenizer), meta["dtype"], counter,
-                                  i * base if self.disjoint else 0, separator=separator)
+            counts = write_stream(self.folder, f"{name}.{split}", shuffled(self.text(name, split), rng),
+                                  tokenizers.get(name, tokenizer), meta, i)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and "
                                 "different documents")
-            for key, n in counts.items():
-                meta[key][f"{name}.{split}"] = n
             self.counts["languages"][name][split] = counts["documents"]
             if split == "val":
                 meta["tokens_per_word"][name] = (counts["tokens"] - counts["documents"]) / counts["words"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.real import dictionaries, download, public_tasks
+from data.real import download
 from data.real.build import Source
 from data.text import documents_of
 
@@ -25,23 +25,13 @@ for line in Path(__file__).with_name("multi30k_classes.tsv").read_text(encoding=
     CLASSES.setdefault(task, {})[name] = set(words.split())
 
 
-def source(languages, new, given, learned, folders, seed, cache, from_dir=None):
-    """Fetch the files and make a Source of them.
-
-    given:   {language: path of a dictionary} in place of MUSE's;  languages, new, learned: see Source
-    folders: {task: folder} of public test sets;  cache, from_dir: see download.obtain
-    """
+def source(languages, new, files, seed, rest):
+    """Make a Source of the files of download.obtain; rest: the rest of the Source."""
     names = [*languages, *new]
-    files = download.obtain(download.files_of(names), cache, from_dir)
     captions = Multi30k(files, names, seed)
-    muse = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in names[1:]}
-    pawsx = files["pawsx/en/test_2k.tsv"].parent.parent
-    items, skipped = public_tasks.read_all(dict(pawsx=pawsx) | folders, names)
-    return Source(
-        languages, new, captions.text, captions.pairs, paired=names[1:], learned=learned, skipped=skipped,
-        given={name: dictionaries.read(path) for name, path in (muse | given).items()},
-        items=[*captions.items(), *items],
-        about=dict(source="multi30k", licence=list(download.LICENCES.values())))
+    rest["items"] = [*captions.items(), *rest["items"]]
+    about = dict(source="multi30k", licence=list(download.LICENCES.values()))
+    return Source(languages, new, captions.text, captions.pairs, paired=names[1:], about=about, **rest)
 
 
 def label(captions, classes):

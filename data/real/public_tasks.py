@@ -114,12 +114,3 @@ def read(task, folder, languages):
         needed = " or ".join(str(Path(folder) / pattern.format(languages[0])) for pattern in patterns)
         raise UserError(f"{task}: no item found in {folder}, expected {needed}")
     return [(split, item) for (split, _, _), item in items.items()], skipped
-
-
-def read_all(folders, languages):
-    """Read several test sets, {task: folder}: -> list of (split, item), {task: number of skipped rows}."""
-    items, skipped = [], {}
-    for task, folder in folders.items():
-        found, skipped[task] = read(task, folder, languages)
-        items += found
-    return items, skipped
