@@ -276,7 +276,7 @@ class Corpus:
     def items(self, task, split, n, difficulty=None, language="en"):
         """The first n items of a task, of one difficulty if it is given, that are available in a language."""
         # without a file of them, items of `translate` are made from sentence pairs
-        if task == "translate" and not (self.folder / "tasks" / f"translate.{split}.jsonl").exists():
+        if task == "translate" and f"tasks/translate.{split}.jsonl" not in self.meta["files"]:
             languages = self.languages[1:] if language == "en" else [language]
             return [translation(texts) for texts in self.parallel(languages, split, n)]
         found = (item for item in self._all_items(task, split)

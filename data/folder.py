@@ -46,7 +46,6 @@ APOSTROPHES = ("'", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")     # byte-leve
 # full stops of languages without spaces, as byte-level BPE writes them
 WIDE_END = tuple(pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0]
                  for mark in "。？！")
-LANGUAGE = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -120,27 +119,26 @@ def token_classes(tokenizer, n=None, separator=0):
     vocabulary = tokenizer.get_vocab()
     n = n or max(vocabulary.values()) + 1
     starts, ends = np.ones(n, bool), np.zeros(n, bool)
-    ends[separator] = True
     for token, i in vocabulary.items():
-        if i == separator:
-            continue
         # byte-level BPE writes the space as Ġ and the newline as Ċ, SentencePiece writes ▁ and <0x0A>
         letters = token.replace("▁", "Ġ").replace("<0x0A>", "\n").replace("Ċ", "\n")
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
         starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum()
                                           and letters.lower() not in APOSTROPHES)
         ends[i] = letters[0] in SENTENCE_END or letters.startswith(WIDE_END)
+    starts[separator] = ends[separator] = True
     return starts, ends
 
 
 def language_order(name):
     """The word order of a made-up language: None that of English, 0 reversed, k shuffled in windows of k."""
-    if not LANGUAGE.fullmatch(name):
+    found = re.fullmatch(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})", name)
+    if not found:
         raise UserError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or "
                         "shuffled-K (K >= 2)")
-    if name.startswith("shuffled"):
-        return int(name.split("-")[1])
-    return 0 if name == "reversed" else None
+    if name == "reversed":
+        return 0
+    return int(found[1]) if found[1] else None
 
 
 def permute_words(tokens, starts, ends, order):
@@ -215,10 +213,9 @@ def write_json(path, content):
 
 def write_meta(folder, meta):
     """Write meta.json when all other files are written: it states their sizes and checksums."""
-    found = [path for path in sorted(folder.rglob("*"))
-             if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"]
     meta = meta | dict(files={path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)]
-                              for path in found})
+                              for path in sorted(folder.rglob("*"))
+                              if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"})
     with replaced(folder / "meta.json") as path:
         write_json(path, meta | dict(checksum=seal(meta)))
 

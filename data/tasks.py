@@ -6,6 +6,7 @@ not scored.  So items work in any word order: in `reversed`, candidates come fir
 prompt behind them is scored.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,12 +21,8 @@ MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonst
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
 # The languages that a form names; others are named by their code.
-NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",
-             et="Estonian", eu="Basque", fi="Finnish", fr="French", he="Hebrew", hi="Hindi", ht="Haitian",
-             hu="Hungarian", id="Indonesian", it="Italian", ja="Japanese", ko="Korean", nl="Dutch",
-             pl="Polish", pt="Portuguese", qu="Quechua", ro="Romanian", ru="Russian", sv="Swedish",
-             sw="Swahili", ta="Tamil", te="Telugu", th="Thai", tr="Turkish", uk="Ukrainian", ur="Urdu",
-             vi="Vietnamese", zh="Chinese")
+ROWS = Path(__file__).with_name("language_names.tsv").read_text(encoding="utf-8").splitlines()
+NAMES = dict(row.split("\t") for row in ROWS)
 CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence
 
 

@@ -44,7 +44,7 @@ def balanced(samples):
     size = {name: sum(map(len, documents)) for name, documents in samples.items()}
     for name, documents in samples.items():
         repeats = min(round(max(size.values()) / size[name]), MOST_REPEATS)
-        yield from itertools.chain.from_iterable([documents] * repeats)
+        yield from documents * repeats
 
 
 def shuffled(documents, rng):
@@ -80,7 +80,6 @@ class Writer:
                 raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
             known = set(itertools.chain.from_iterable(source.given.get(name, {}).values()))
             self.words[name] = dictionaries.WordCounts(documents, None if has_spaces(documents) else known)
-        self.spaces = {name: counts.spaces for name, counts in self.words.items()}
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
         for name in self.languages[1:]:
             self.check(name)
@@ -101,10 +100,12 @@ class Writer:
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
-        documents, limited = self.source.text(name, split), split == "train" and name != self.languages[0]
-        if split == "train" and self.source.apart:
+        documents = self.source.text(name, split)
+        if split != "train":
+            return documents
+        if self.source.apart:
             documents = (document for document in documents if document not in self.tested)
-        return itertools.islice(documents, self.max_documents if limited else None)
+        return itertools.islice(documents, None if name == self.languages[0] else self.max_documents)
 
     def pairs(self, name, split):
         """The sentence pairs of one language, limited as requested.
@@ -130,8 +131,9 @@ class Writer:
             write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
-                    new_vocab=new_vocab, spaces=self.spaces, word_order={}, documents={}, words={}, bytes={},
-                    tokens={}, tokens_per_word={}, tokens_per_word_before={}, separator=separator)
+                    new_vocab=new_vocab, spaces={name: counts.spaces for name, counts in self.words.items()},
+                    word_order={}, documents={}, words={}, bytes={}, tokens={}, tokens_per_word={},
+                    tokens_per_word_before={}, separator=separator)
         if checkpoint:
             meta["checkpoint"] = checksum(Path(checkpoint) / "tokenizer.json")
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):

@@ -128,11 +128,8 @@ class Multi30k:
 
 def balanced(found):
     """Cut every class to the size of the smallest one: list of (anything, class) -> the same, in turn."""
-    by_class = {}
-    for pair in found:
-        by_class.setdefault(pair[1], []).append(pair)
-    turns = zip(*(by_class[c] for c in sorted(by_class)))
-    return list(itertools.chain.from_iterable(turns))
+    by_class = [[pair for pair in found if pair[1] == c] for c in sorted({c for _, c in found})]
+    return list(itertools.chain.from_iterable(zip(*by_class)))
 
 
 def completions(captions, language, seed):
@@ -145,7 +142,7 @@ def completions(captions, language, seed):
     split = [caption.split(" ") for caption in captions]
 
     def middle(words):
-        return range(max(len(words) // 3, 1), 2 * len(words) // 3 + 1) if len(words) >= 6 else ()
+        return range(len(words) // 3, 2 * len(words) // 3 + 1) if len(words) >= 6 else ()
 
     for i, words in enumerate(split):
         for at in middle(words):

@@ -106,7 +106,5 @@ QUESTIONS = {tuple(key.split()): [form.split(" > ") for form in forms]
              for key, forms in table(TEXT["questions"]).items()}
 # Lexical questions come more often: a tiny model learns words long before it learns to look things up.
 OFTEN = {"nli": 6, "paraphrase": 4, "cause": 3, "ending": 3, "coreference": 3, "question": 3}
-EXERCISES = []
-for task, difficulty in QUESTIONS:
-    if task != "translate":
-        EXERCISES += [(task, difficulty)] * (OFTEN[task] if difficulty == "lexical" else 1)
+EXERCISES = [(task, difficulty) for task, difficulty in QUESTIONS if task != "translate"
+             for _ in range(OFTEN[task] if difficulty == "lexical" else 1)]

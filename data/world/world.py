@@ -95,9 +95,8 @@ SLOTS = {
                                               for kind in s.different(list(FITTING)))),
     "cause so so2": lambda s: s.event(1),
     "effect because because2": lambda s: s.event(2)}
-GROUP_OF = {}                                                # slot: (all slots drawn with it, how)
-for group, source in SLOTS.items():
-    GROUP_OF |= dict.fromkeys(group.split(), (group.split(), source))
+# {slot: (all slots drawn with it, how)}
+GROUP_OF = {slot: (group.split(), source) for group, source in SLOTS.items() for slot in group.split()}
 
 
 Fact = namedtuple("Fact", "person relation value told")       # told: "en", "clone" or "both", who tells it
