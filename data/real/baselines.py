@@ -129,8 +129,8 @@ def of_task(task, train, test, language, inverses, documents, splitters):
 
     candidates, split = test[0]["candidates"], splitters[language]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
-    found, ways = dict(n=len(test), chance=1 / n_candidates), {"": None}
-    ways |= {f"_{name}": inverse for name, inverse in inverses.items()}
+    found = dict(n=len(test), chance=1 / n_candidates)
+    ways = {"": None} | {f"_{name}": inverse for name, inverse in inverses.items()}
     if task in CLASSIFIED:
         english, own = bags(train, "en"), bags(train, language)
         for way, inverse in ways.items():

@@ -50,7 +50,7 @@ class Multi30k:
     """All captions, by picture, from the files {name: path} of download.obtain.
 
     translated[language, split]: list of captions; line i describes the same picture in all languages
-    described[split]:            lists of five English captions of each picture; `translated` has one of them
+    described[split]:            tuples of five English captions of each picture; `translated` has one of them
     part_a, part_b:              training pictures for English text; for other text and the pairs
     """
 
@@ -61,17 +61,13 @@ class Multi30k:
                 self.translated[name, split] = list(documents_of(files[f"multi30k/task1/{stem}.{name}.gz"]))
             stem = stem.removesuffix("_flickr")
             five = [documents_of(files[f"multi30k/task2/{stem}.{k}.en.gz"]) for k in (1, 2, 3, 4, 5)]
-            self.described[split] = [list(captions) for captions in zip(*five)]
+            self.described[split] = list(zip(*five))
         n = len(self.described["train"])
         order = np.random.default_rng((seed, 401)).permutation(n)
         self.part_a, self.part_b = np.split(order, [round(n * SHARE_A)])
 
     def text(self, language, split):
-        """The documents of one language: -> list of str.
-
-        Training text is five captions per picture of A in English, one per picture of B in other languages.
-        Validation and test are translations, so that all languages are measured on the same pictures.
-        """
+        """The documents of one language; those of val and test describe the same pictures in all: -> list."""
         if split != "train":
             found = self.translated[language, split]
         elif language == "en":
@@ -101,9 +97,9 @@ class Multi30k:
         Training items have the English captions of A, or captions of B in the other languages, which train a
         classifier of that language, an upper reference.  Other items are in all languages.
         """
-        for split, rows, names in (("train", self.part_a, ["en"]), ("train", self.part_b, self.languages[1:]),
-                                   ("val", range(len(self.described["val"])), self.languages),
-                                   ("test", range(len(self.described["test"])), self.languages)):
+        parts = [("train", self.part_a, ["en"]), ("train", self.part_b, self.languages[1:])]
+        parts += [(split, range(len(self.described[split])), self.languages) for split in ("val", "test")]
+        for split, rows, names in parts:
             found = [(i, label(self.described[split][i], classes)) for i in rows]
             found = [(i, answer) for i, answer in found if answer is not None]
             for i, answer in balanced(found) if split == "train" else found:

@@ -26,10 +26,8 @@ def pick(r, pool):
 
 def zipf(pool, r):
     """Make a pool in which the k-th of n words, in a random order, stands about n / k times."""
-    words = []
-    for k, word in enumerate(r.sample(pool, len(pool)), 1):
-        words += [word] * max(1, round(len(pool) / k))
-    return words
+    ranked = enumerate(r.sample(pool, len(pool)), 1)
+    return [word for k, word in ranked for _ in range(max(1, round(len(pool) / k)))]
 
 
 def polish(text):
