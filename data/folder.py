@@ -181,7 +181,7 @@ def write_stream(folder, stream, documents, tokenizer, meta, index=0, limit=math
     """
     language, dtype = stream.split(".")[0], np.dtype(meta["dtype"])
     order, spaces = meta["word_order"].get(language), meta["spaces"][language]
-    shift = index * meta["base_vocab"] if meta["disjoint"] else 0
+    shift = index * meta["base_vocab"] if meta["disjoint"] else 0    # [PreAlign: synthetic English-Clone]
     counts, classes = dict(documents=0, words=0, bytes=0, tokens=0), token_classes(tokenizer)
     # another process may be reading the old file
     with replaced(folder / f"{stream}.bin") as path, open(path, "wb") as file:

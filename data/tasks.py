@@ -122,7 +122,8 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
         examples = demonstrations(dev_items, k, i, seed)
         candidates, start, cut = fit_rows(
             *candidate_rows(corpus, item, language, examples, answer_language, instruction), limit)
-        n_cut += cut and len(examples) > 0
+        if examples and cut:
+            n_cut += 1
         rows += candidates
         starts += [start] * len(candidates)
         first.append(len(rows))

@@ -118,7 +118,7 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
                 source=f"data/world with the text of {Path(text).name}" if text else "data/world")
     with whole_folder(folder) as temporary:
         write_text(temporary / "tokenizer.json", tokenizer.to_str(pretty=True))
-        for (index, split), texts in streams.items():                # [PreAlign: synthetic English-Clone]
+        for (index, split), texts in streams.items():
             write_stream(temporary, f"{languages[index]}.{split}", texts, tokenizer, meta, index)
         tokens = np.fromfile(temporary / "en.train.bin", meta["dtype"], DICTIONARY_TOKENS)
         words, sentences = frequent_words(tokens, tokenizer), world.sentences("test", 300)
