@@ -30,7 +30,7 @@ def source(languages, new, files, seed, rest):
     names = [*languages, *new]
     captions = Multi30k(files, names, seed)
     rest["items"] = [*captions.items(), *rest["items"]]
-    about = dict(source="multi30k", licence=list(download.LICENCES.values()))
+    about = dict(source="multi30k", licence=download.LICENCES)
     return Source(languages, new, captions.text, captions.pairs, paired=names[1:], about=about, **rest)
 
 
