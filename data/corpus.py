@@ -213,13 +213,16 @@ class Corpus:
 
     # --- words and sentence pairs ---------------------------------------------------------------------------
 
-    def _lines(self, name, n=None):
-        """Yield (English, other) of the first n lines of a file; nothing if there is no file."""
+    def _lines(self, name):
+        """Yield the lines of a file; nothing if there is no file."""
         path = self.folder / name
         if path.exists():
             with open(path, encoding="utf-8") as file:
-                for line in itertools.islice(file, n):
-                    yield tuple(line.rstrip("\n").split("\t"))
+                yield from file
+
+    def _pairs(self, name):
+        """Yield (English, other) of each line of a file."""
+        return (tuple(line.rstrip("\n").split("\t")) for line in self._lines(name))
 
     def dictionary(self):
         """The dictionaries of all languages of the run in one; None if the folder has none."""
@@ -232,18 +235,18 @@ class Corpus:
 
     def word_pairs(self, language):
         """Yield (English, translation) of the training dictionary of one language, as text."""
-        return self._lines(f"dictionary.{language}.tsv")
+        return self._pairs(f"dictionary.{language}.tsv")
 
     def lexicon(self, language):
         """Words held out from training: -> {English: [translation, ...]}."""
         found = {}
-        for english, other in self._lines(f"lexicon.{language}.tsv"):
+        for english, other in self._pairs(f"lexicon.{language}.tsv"):
             found.setdefault(english, []).append(other)
         return found
 
     def pairs(self, language, split, n=None):
         """Yield the first n sentence pairs (English, translation) of one language."""
-        return self._lines(f"pairs.{language}.{split}.tsv", n)
+        return itertools.islice(self._pairs(f"pairs.{language}.{split}.tsv"), n)
 
     def parallel(self, languages, split, n):
         """n sentences in English and in the languages that translate them: -> list of {language: text}.
@@ -266,17 +269,14 @@ class Corpus:
 
     def _all_items(self, task, split):
         """Yield every item of a file."""
-        path = self.folder / "tasks" / f"{task}.{split}.jsonl"
-        if path.exists():
-            with open(path, encoding="utf-8") as file:
-                for row in map(json.loads, file):
-                    yield Item(task, row.get("difficulty", ""), row["prompt"], row["candidates"],
-                               row["answer"], row.get("told", ""))
+        for row in map(json.loads, self._lines(f"tasks/{task}.{split}.jsonl")):
+            yield Item(task, row.get("difficulty", ""), row["prompt"], row["candidates"], row["answer"],
+                       row.get("told", ""))
 
     def items(self, task, split, n, difficulty=None, language="en"):
         """The first n items of a task, of one difficulty if it is given, that are available in a language."""
         # without a file of them, items of `translate` are made from sentence pairs
-        if task == "translate" and not (self.folder / "tasks" / f"translate.{split}.jsonl").exists():
+        if task == "translate" and f"tasks/translate.{split}.jsonl" not in self.meta["files"]:
             languages = self.languages[1:] if language == "en" else [language]
             return [translation(texts) for texts in self.parallel(languages, split, n)]
         found = (item for item in self._all_items(task, split)

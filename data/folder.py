@@ -24,6 +24,7 @@ A folder may lack any of the files below the streams.  data/world and data/real 
 reads it.
 """
 import json
+import math
 import re
 import zlib
 from pathlib import Path
@@ -31,8 +32,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.files import UserError, named, read_json, replaced
-from data.text import SEPARATOR, chunks
+from data.files import UserError, read_json, replaced
+from data.text import SEPARATOR, chunks, count_words
 
 FORMAT = 3
 SPLITS = ("train", "val", "test")
@@ -45,7 +46,6 @@ APOSTROPHES = ("'", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")     # byte-leve
 # full stops of languages without spaces, as byte-level BPE writes them
 WIDE_END = tuple(pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0]
                  for mark in "。？！")
-LANGUAGE = re.compile(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -119,27 +119,26 @@ def token_classes(tokenizer, n=None, separator=0):
     vocabulary = tokenizer.get_vocab()
     n = n or max(vocabulary.values()) + 1
     starts, ends = np.ones(n, bool), np.zeros(n, bool)
-    ends[separator] = True
     for token, i in vocabulary.items():
-        if i == separator:
-            continue
         # byte-level BPE writes the space as Ġ and the newline as Ċ, SentencePiece writes ▁ and <0x0A>
         letters = token.replace("▁", "Ġ").replace("<0x0A>", "\n").replace("Ċ", "\n")
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
         starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum()
                                           and letters.lower() not in APOSTROPHES)
         ends[i] = letters[0] in SENTENCE_END or letters.startswith(WIDE_END)
+    starts[separator] = ends[separator] = True
     return starts, ends
 
 
 def language_order(name):
     """The word order of a made-up language: None that of English, 0 reversed, k shuffled in windows of k."""
-    if not LANGUAGE.fullmatch(name):
+    found = re.fullmatch(r"clone[0-9]{0,4}|reversed|shuffled-([2-9]|[1-9][0-9]{1,3})", name)
+    if not found:
         raise UserError(f"language '{name}' is unknown: take clone, clone2, clone3 ..., reversed or "
                         "shuffled-K (K >= 2)")
-    if name.startswith("shuffled"):
-        return int(name.split("-")[1])
-    return 0 if name == "reversed" else None
+    if name == "reversed":
+        return 0
+    return int(found[1]) if found[1] else None
 
 
 def permute_words(tokens, starts, ends, order):
@@ -163,36 +162,44 @@ def permute_words(tokens, starts, ends, order):
         key = -place
     else:
         key = place // order * order + (place % order + (order + 1) // 2) % order
-    key = np.where(end, len(tokens), key)
-    return tokens[np.lexsort((np.arange(len(tokens)), key, sentence))]
+    return tokens[np.lexsort((np.where(end, len(tokens), key), sentence))]       # a stable sort
 
 
-def pack(documents, tokenizer, order=None, classes=None, separator=0):
-    """Token ids of documents end to end, a separator before each: -> (n,) int64.
-
-    order, classes: of a made-up language, its word order and the tables of token_classes
-    """
+def pack(documents, tokenizer, separator=0):
+    """Token ids of documents end to end, a separator before each: -> (n,) int64."""
     encoded = tokenizer.encode_batch([text_lines(document) for document in documents])
-    tokens = np.concatenate([np.array([separator] + e.ids, np.int64) for e in encoded])
-    return tokens if order is None else permute_words(tokens, *classes, order)
+    return np.concatenate([np.array([separator] + e.ids, np.int64) for e in encoded])
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def write_stream(path, documents, tokenizer, dtype, count_words, offset=0, order=None, separator=0):
-    """Encode, shift by offset, write and count documents: -> dict(documents, words, bytes, tokens).
+def write_stream(folder, stream, documents, tokenizer, meta, index=0, limit=math.inf):
+    """Write at most `limit` tokens of "<language>.<split>": -> dict(documents, words, bytes, tokens).
 
-    count_words: function of a document;  order: see permute_words
+    meta:  word order, spaces and so on of the language; the counts are entered in it
+    index: number of the language, by which its ids are shifted if no two languages share a token
     """
+    language, dtype = stream.split(".")[0], np.dtype(meta["dtype"])
+    order, spaces = meta["word_order"].get(language), meta["spaces"][language]
+    shift = index * meta["base_vocab"] if meta["disjoint"] else 0    # [PreAlign: synthetic English-Clone]
     counts, classes = dict(documents=0, words=0, bytes=0, tokens=0), token_classes(tokenizer)
-    with named(path), open(path, "wb") as file:
+    # another process may be reading the old file
+    with replaced(folder / f"{stream}.bin") as path, open(path, "wb") as file:
         for batch in chunks(documents, ENCODED):
-            tokens = pack(batch, tokenizer, order, classes, separator) + offset
-            file.write(tokens.astype(dtype).tobytes())
+            tokens = pack(batch, tokenizer, meta.get("separator", 0))
+            if order is not None:
+                tokens = permute_words(tokens, *classes, order)
+            file.write((tokens + shift).astype(dtype).tobytes())
             counts["documents"] += len(batch)
-            counts["words"] += sum(map(count_words, batch))
+            counts["words"] += sum(count_words(document, spaces) for document in batch)
             counts["bytes"] += sum(len(document.encode("utf-8")) for document in batch)
             counts["tokens"] += len(tokens)
+        kept = min(1, limit / max(counts["tokens"], 1))
+        counts = dict(documents=round(counts["documents"] * kept), words=round(counts["words"] * kept),
+                      bytes=counts["bytes"] * kept, tokens=min(limit, counts["tokens"]))
+        file.truncate(counts["tokens"] * dtype.itemsize)
+    for key, n in counts.items():
+        meta[key][stream] = n
     return counts
 
 
@@ -206,10 +213,9 @@ def write_json(path, content):
 
 def write_meta(folder, meta):
     """Write meta.json when all other files are written: it states their sizes and checksums."""
-    found = [path for path in sorted(folder.rglob("*"))
-             if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"]
     meta = meta | dict(files={path.relative_to(folder).as_posix(): [path.stat().st_size, checksum(path)]
-                              for path in found})
+                              for path in sorted(folder.rglob("*"))
+                              if path.is_file() and path.name != "meta.json" and path.suffix != ".tmp"})
     with replaced(folder / "meta.json") as path:
         write_json(path, meta | dict(checksum=seal(meta)))
 

@@ -25,8 +25,7 @@ if not __package__:                  # python data/prepare.py: the repository in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from data.files import UserError  # noqa: E402
-from data.real import build, dictionaries, download, multi30k, parallel  # noqa: E402
-from data.real.public_tasks import TASKS, read_all  # noqa: E402
+from data.real import build, dictionaries, download, multi30k, parallel, public_tasks  # noqa: E402
 from data.text import documents_of, pairs_of, part_of  # noqa: E402
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -77,24 +76,29 @@ def source_of(args):
     others = [*old[1:], *args.new]
     for flag, names in (("--dictionary", dictionary), ("--pairs", pairs), ("--parallel", corpora)):
         check_names(flag, names, others)
-    check_names("--tasks", folders, TASKS)
+    check_names("--tasks", folders, public_tasks.TASKS)
     given = {name: file for name, file in dictionary.items() if file != FROM_PAIRS}
     learned = [name for name in dictionary if name not in given]
     if args.download:
-        return multi30k.source(old, args.new, given, learned, folders, args.seed, args.cache or CACHE,
-                               args.from_dir)
+        files = download.obtain(download.files_of([*old, *args.new]), args.cache or CACHE, args.from_dir)
+        given = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in others} | given
+        folders = dict(pawsx=files["pawsx/en/test_2k.tsv"].parent.parent) | folders
     for name in learned:
-        if name not in pairs | corpora:
+        if not args.download and name not in pairs | corpora:
             raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
-    items, skipped = read_all(folders, [*old, *args.new])
-    about = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
-                 items=items, skipped=skipped)
+    rest = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
+                items=[], skipped={})
+    for task, folder in folders.items():
+        found, rest["skipped"][task] = public_tasks.read(task, folder, [*old, *args.new])
+        rest["items"] += found
+    if args.download:
+        return multi30k.source(old, args.new, files, args.seed, rest)
     if corpora:
-        return parallel.source(old, args.new, corpora, args.divide or 0.75, about)
+        return parallel.source(old, args.new, corpora, args.divide or 0.75, rest)
     return build.Source(
         old, args.new, text=lambda name, split: part_of(documents_of(texts[name]), split),
         pairs=lambda name, split: part_of(pairs_of(*pairs[name]), split), paired=[*pairs], apart=True,
-        about=dict(source=texts, licence=[]), files=texts, **about)
+        about=dict(source=texts, licence=[]), files=texts, **rest)
 
 
 def next_command(folder, meta, checkpoint=None):
@@ -129,7 +133,7 @@ def parse_args(argv):
     several("--pairs", metavar="LANG=EN,OTHER", help="two aligned files")
     several("--parallel", metavar="LANG=EN,OTHER", help="two aligned files in place of texts and pairs")
     p.add_argument("--divide", type=float, metavar="X", help="share of it that gives the English text [0.75]")
-    several("--tasks", metavar="TASK=DIR", help=", ".join(TASKS))
+    several("--tasks", metavar="TASK=DIR", help=", ".join(public_tasks.TASKS))
     several("--new", metavar="LANG", help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
     p.add_argument("--tokenizer", metavar="DIR", help="take that of a public checkpoint, for --pretrained")

@@ -193,19 +193,19 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     tokenizer_json: the file of its tokenizer;  config: of the checkpoint that the model began as, whose other
     keys (such as the ids of special tokens) are kept
     """
-    folder, sizes = Path(folder), model.config
+    folder, sizes, config = Path(folder), model.config, config or {}
     if folder.exists():
         raise UserError(f"{folder} exists already: choose another folder")
     assert sizes.gated, "only models that began as a public checkpoint have a gated feed-forward network"
-    kind, longest = "qwen2" if sizes.attention_bias else "llama", (config or {}).get(SIZES["context_len"], 0)
-    config = dict(config or {}) | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
-        model_type=kind, architectures=[ARCHITECTURES[kind]], hidden_act="silu",
+    kind, longest = "qwen2" if sizes.attention_bias else "llama", config.get("max_position_embeddings", 0)
+    config = config | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(
+        max_position_embeddings=max(longest, sizes.context_len),                 # it may be read in part
+        intermediate_size=sizes.d_ff or 4 * sizes.d_model, model_type=kind,
+        architectures=[ARCHITECTURES[kind]], hidden_act="silu",
         num_key_value_heads=sizes.n_kv_head or sizes.n_head, rope_theta=sizes.rope_base,
         rms_norm_eps=sizes.norm_eps, tie_word_embeddings=sizes.tied, torch_dtype="float32", dtype="float32")
     if sizes.rope_scaling:
         config["rope_scaling"] = dict(zip(LLAMA3, sizes.rope_scaling), rope_type="llama3")
-    config |= dict(intermediate_size=sizes.d_ff or 4 * sizes.d_model,
-                   max_position_embeddings=max(longest, sizes.context_len))    # it may be read in part
     header, at, tensors = {"__metadata__": {"format": "pt"}}, 0, named_tensors(model)
     for name, part in tensors.items():
         size = part.numel() * 4

@@ -6,6 +6,7 @@ not scored.  So items work in any word order: in `reversed`, candidates come fir
 prompt behind them is scored.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,31 +21,20 @@ MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonst
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
 # The languages that a form names; others are named by their code.
-NAMES = dict(ar="Arabic", bg="Bulgarian", cs="Czech", de="German", el="Greek", en="English", es="Spanish",
-             et="Estonian", eu="Basque", fi="Finnish", fr="French", he="Hebrew", hi="Hindi", ht="Haitian",
-             hu="Hungarian", id="Indonesian", it="Italian", ja="Japanese", ko="Korean", nl="Dutch",
-             pl="Polish", pt="Portuguese", qu="Quechua", ro="Romanian", ru="Russian", sv="Swedish",
-             sw="Swahili", ta="Tamil", te="Telugu", th="Thai", tr="Turkish", uk="Ukrainian", ur="Urdu",
-             vi="Vietnamese", zh="Chinese")
+ROWS = Path(__file__).with_name("language_names.tsv").read_text(encoding="utf-8").splitlines()
+NAMES = dict(row.split("\t") for row in ROWS)
 CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence
 
 
 @dataclass(frozen=True)
 class Item:
-    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}".
-
-    task, difficulty: "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
-    prompt:           a text, or {language: text}; a plain text is the same in all languages
-    candidates:       a list of texts, or {language: list}
-    answer:           index of the right candidate
-    told:             of a fact, the language whose training text states it: "en", "clone" or "both"
-    """
+    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}"."""
     task: str
-    difficulty: str
-    prompt: object
-    candidates: object
-    answer: int
-    told: str = ""
+    difficulty: str       # "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
+    prompt: object        # a text, or {language: text}; a plain text is the same in all languages
+    candidates: object    # a list of texts, or {language: list}
+    answer: int           # index of the right candidate
+    told: str = ""        # of a fact, the language whose training text states it: "en", "clone" or "both"
 
     def prompt_in(self, language):
         return self.prompt[language] if isinstance(self.prompt, dict) else self.prompt
@@ -94,11 +84,11 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     """
     candidates = item.candidates_in(language)
     before = "".join(d.solved(language) + "\n" for d in demonstrations)
+    if instruction:
+        start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+    elif answer_language:
+        start = corpus.encode(before + item.prompt_in(language), language)
     if instruction or answer_language:                         # encode prompt and candidates separately
-        if instruction:
-            start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
-        else:
-            start = corpus.encode(before + item.prompt_in(language), language)
         rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:
@@ -129,7 +119,7 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
     """
     rows, starts, first, n_cut = [], [], [0], 0                # first: of the rows of each item
     for i, item in enumerate(items):
-        examples = demonstrations(dev_items, k, i, seed) if k else ()
+        examples = demonstrations(dev_items, k, i, seed)
         candidates, start, cut = fit_rows(
             *candidate_rows(corpus, item, language, examples, answer_language, instruction), limit)
         if examples and cut:

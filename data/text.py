@@ -14,7 +14,6 @@ LONGEST = 2**26                      # bytes of a line: a longer one is no text,
 WORD = 10_000                        # characters: byte-level BPE takes time that grows with their square
 SAMPLE = 20_000_000                  # characters per language that train the tokenizer and count words
 HELD_OUT_OF = 200_000                # validation and test documents come from the first ones of a user's text
-SPACE = re.compile(r"\s+")
 UNBROKEN = re.compile(rf"(?<!\w)\w{{{WORD + 1}}}|(?<![^\w\s])[^\w\s]{{{WORD + 1}}}")
 
 
@@ -53,7 +52,7 @@ def lines_of(path):
 def clean(text):
     """Compose characters (NFC), remove our separator, turn all white space but tabs into single spaces."""
     text = unicodedata.normalize("NFC", text.replace(SEPARATOR, " "))
-    return "\t".join(SPACE.sub(" ", part).strip() for part in text.split("\t")).strip()
+    return "\t".join(" ".join(part.split()) for part in text.split("\t")).strip()
 
 
 def documents_of(path):
@@ -127,4 +126,4 @@ def has_spaces(documents):
 
 def count_words(document, spaces):
     """The number of words between spaces, or of characters in a language without spaces."""
-    return document.count(" ") + 1 if spaces else len(document) - document.count(" ")
+    return len(document.split()) if spaces else len(document) - document.count(" ")

@@ -476,10 +476,12 @@ def test_raw_lines_are_learned_and_packed_as_they_stand_inside_a_line(corpus):
 def test_a_stream_is_counted_in_documents_words_bytes_and_tokens(corpus, tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(folders, "ENCODED", at_once)           # however many documents are encoded together
     documents = ["é", "ab xy", "漢字"]
-    found = folders.write_stream(tmp_path / "x.bin", documents, corpus.tokenizer, "uint16",
-                                 lambda document: len(document.split()), offset=7)
+    meta = dict(dtype="uint16", word_order={}, spaces={"x": True}, disjoint=True, base_vocab=7,
+                documents={}, words={}, bytes={}, tokens={})
+    found = folders.write_stream(tmp_path, "x.train", documents, corpus.tokenizer, meta, index=1)
     packed = [7]
     for i, document in enumerate(documents):
         packed += [token + 7 for token in corpus.tokenizer.encode(f" {document}").ids] + [7] * (i < 2)
     assert found == dict(documents=3, words=4, bytes=13, tokens=len(packed))
-    assert np.fromfile(tmp_path / "x.bin", "uint16").tolist() == packed
+    assert {key: meta[key]["x.train"] for key in found} == found
+    assert np.fromfile(tmp_path / "x.train.bin", "uint16").tolist() == packed

@@ -75,11 +75,7 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
         for split in splits:
             rng = np.random.default_rng((i, len(split)))
             documents = [texts[name](" ".join(rng.choice(SENTENCES, 3))) for _ in range(40)]
-            counts = folders.write_stream(
-                path / f"{name}.{split}.bin", documents, tokenizer, "uint16", lambda d: len(d.split()),
-                i * base * disjoint, word_order.get(name))
-            for key, count in counts.items():
-                meta[key][f"{name}.{split}"] = count
+            folders.write_stream(path, f"{name}.{split}", documents, tokenizer, meta, i)
     for name in languages[1:]:
         translate = WORDS.get if name == "de" else str
         words, some = list(WORDS)[:9], SENTENCES[:12]

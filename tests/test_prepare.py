@@ -662,7 +662,7 @@ def test_files_are_called_shifted_only_if_lengths_fit_elsewhere_by_more_than_a_f
 
 def test_a_parallel_corpus_is_divided_as_asked(files, monkeypatch):
     seen = []
-    monkeypatch.setattr(prepare.parallel, "source", lambda old, new, corpora, share, about: seen.append(share))
+    monkeypatch.setattr(prepare.parallel, "source", lambda old, new, corpora, share, rest: seen.append(share))
     for more in ((), ("--divide", "0.3"), ("--divide", "0.05")):
         pair = f"de={files / 'pairs.en'},{files / 'pairs.de'}"
         prepare.source_of(prepare.parse_args(["--parallel", pair, *more]))

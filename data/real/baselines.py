@@ -68,16 +68,15 @@ def retrieval(english, other):
     english, other: lists of N lists of features, translations at the same place
     -> {"to_english": share of the other sentences that find their English one, "from_english": the reverse}
     """
-    number = {f: i for i, f in enumerate(sorted(set(itertools.chain(*english, *other))))}
-    vectors = np.zeros((2, len(english), len(number)), np.float32)
-    for side, sentences in enumerate((english, other)):
-        for row, sentence in zip(vectors[side], sentences):
-            for feature, n in Counter(sentence).items():
-                row[number[feature]] = 1 + np.log(n)
-    seen = (vectors > 0).sum(axis=(0, 1))                                        # (F,) over both languages
-    vectors *= np.log(2 * len(english) / seen)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-9)
-    cosine = (vectors[0] @ vectors[1].T).round(5)                                # (N, N) English, other
+    sentences = [*english, *other]
+    number = {f: i for i, f in enumerate(sorted(set(itertools.chain(*sentences))))}
+    vectors = np.zeros((len(sentences), len(number)), np.float32)                # (2N, F)
+    for row, sentence in zip(vectors, sentences):
+        for feature, n in Counter(sentence).items():
+            row[number[feature]] = 1 + np.log(n)
+    vectors *= np.log(len(sentences) / (vectors > 0).sum(axis=0))
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    cosine = (vectors[:len(english)] @ vectors[len(english):].T).round(5)        # (N, N) English, other
 
     def found(cosine):
         nearest = cosine == cosine.max(axis=1, keepdims=True)
@@ -130,8 +129,8 @@ def of_task(task, train, test, language, inverses, documents, splitters):
 
     candidates, split = test[0]["candidates"], splitters[language]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
-    found, ways = dict(n=len(test), chance=1 / n_candidates), {"": None}
-    ways |= {f"_{name}": inverse for name, inverse in inverses.items()}
+    found = dict(n=len(test), chance=1 / n_candidates)
+    ways = {"": None} | {f"_{name}": inverse for name, inverse in inverses.items()}
     if task in CLASSIFIED:
         english, own = bags(train, "en"), bags(train, language)
         for way, inverse in ways.items():

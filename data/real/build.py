@@ -2,7 +2,6 @@
 import itertools
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -13,7 +12,7 @@ from data.folder import (ENCODED, FORMAT, SPLITS, checksum, pack, read_meta, tra
                          write_json, write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries, fit
 from data.real.vocabulary import extend, of_checkpoint
-from data.text import chunks, count_words, has_spaces, sample
+from data.text import chunks, has_spaces, sample
 
 CONTEXT_LEN = 128                    # default context length of training: every stream must hold rows for it
 MARGIN = 2                           # a row also has the last target, and a random window one token to spare
@@ -25,28 +24,19 @@ MOST_PAIRS = 1000                    # test pairs of the retrieval baselines
 
 @dataclass
 class Source:
-    """The material of a folder.  text and pairs start again at each call, so it need not fit into memory.
-
-    languages, new: languages of pretraining, English first, and languages that pretraining does not meet
-    text(language, split), pairs(language, split): iterables of documents and of (English, translation)
-    paired:  languages with sentence pairs;  given: {language: {English: [translation, ...]}}
-    learned: languages whose training dictionary is learned from pairs even if one is given
-    items:   list of (split, item);  skipped: {task: number of rows without a sentence}
-    apart:   whether validation and test sentences of the pairs are removed from the training text
-    about:   source and licence, for meta.json;  files: {language: file}, for error messages
-    """
-    languages: list
-    new: list
-    text: Callable
-    pairs: Callable
-    paired: list = field(default_factory=list)
-    given: dict = field(default_factory=dict)
-    learned: list = field(default_factory=list)
-    items: list = field(default_factory=list)
-    skipped: dict = field(default_factory=dict)
-    apart: bool = False
-    about: dict = field(default_factory=dict)
-    files: dict = field(default_factory=dict)
+    """The material of a folder.  text and pairs start again at each call, so it need not fit into memory."""
+    languages: list                                     # of pretraining, English first
+    new: list                                           # languages that pretraining does not meet
+    text: Callable                                      # (language, split) -> iterable of documents
+    pairs: Callable                                     # (language, split) -> iterable of (English, other)
+    paired: list = field(default_factory=list)          # languages with sentence pairs
+    given: dict = field(default_factory=dict)           # {language: {English: [translation, ...]}}
+    learned: list = field(default_factory=list)         # languages with a dictionary learned from pairs
+    items: list = field(default_factory=list)           # of (split, item)
+    skipped: dict = field(default_factory=dict)         # {task: number of rows without a sentence}
+    apart: bool = False       # whether sentences of validation and test pairs are removed from training text
+    about: dict = field(default_factory=dict)           # source and licence, for meta.json
+    files: dict = field(default_factory=dict)           # {language: file}, for error messages
 
 
 def balanced(samples):
@@ -54,7 +44,7 @@ def balanced(samples):
     size = {name: sum(map(len, documents)) for name, documents in samples.items()}
     for name, documents in samples.items():
         repeats = min(round(max(size.values()) / size[name]), MOST_REPEATS)
-        yield from itertools.chain.from_iterable([documents] * repeats)
+        yield from documents * repeats
 
 
 def shuffled(documents, rng):
@@ -90,7 +80,6 @@ class Writer:
                 raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
             known = set(itertools.chain.from_iterable(source.given.get(name, {}).values()))
             self.words[name] = dictionaries.WordCounts(documents, None if has_spaces(documents) else known)
-        self.spaces = {name: counts.spaces for name, counts in self.words.items()}
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
         for name in self.languages[1:]:
             self.check(name)
@@ -111,10 +100,12 @@ class Writer:
 
     def text(self, name, split):
         """The documents of one stream, limited as requested."""
-        documents, limited = self.source.text(name, split), split == "train" and name != self.languages[0]
-        if split == "train" and self.source.apart:
+        documents = self.source.text(name, split)
+        if split != "train":
+            return documents
+        if self.source.apart:
             documents = (document for document in documents if document not in self.tested)
-        return itertools.islice(documents, self.max_documents if limited else None)
+        return itertools.islice(documents, None if name == self.languages[0] else self.max_documents)
 
     def pairs(self, name, split):
         """The sentence pairs of one language, limited as requested.
@@ -140,22 +131,19 @@ class Writer:
             write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
-                    new_vocab=new_vocab, spaces=self.spaces, word_order={}, documents={}, words={}, bytes={},
-                    tokens={}, tokens_per_word={}, tokens_per_word_before={}, separator=separator)
+                    new_vocab=new_vocab, spaces={name: counts.spaces for name, counts in self.words.items()},
+                    word_order={}, documents={}, words={}, bytes={}, tokens={}, tokens_per_word={},
+                    tokens_per_word_before={}, separator=separator)
         if checkpoint:
             meta["checkpoint"] = checksum(Path(checkpoint) / "tokenizer.json")
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
-            path, documents = self.folder / f"{name}.{split}.bin", shuffled(self.text(name, split), rng)
-            counter = partial(count_words, spaces=self.spaces[name])
-            counts = write_stream(path, documents, tokenizers.get(name, tokenizer), meta["dtype"], counter,
-                                  i * base if self.disjoint else 0, separator=separator)
+            counts = write_stream(self.folder, f"{name}.{split}", shuffled(self.text(name, split), rng),
+                                  tokenizers.get(name, tokenizer), meta, i)
             if counts["tokens"] < CONTEXT_LEN + MARGIN:
                 raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
                                 f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and "
                                 "different documents")
-            for key, n in counts.items():
-                meta[key][f"{name}.{split}"] = n
             self.counts["languages"][name][split] = counts["documents"]
             if split == "val":
                 meta["tokens_per_word"][name] = (counts["tokens"] - counts["documents"]) / counts["words"]

@@ -24,10 +24,10 @@ SITES = dict(
     pawsx=f"{GITHUB}/chongli17/CrossLingualAlignment/744a46e164904bd787c493cbbddaaec4e57b7737/data/PAWS-X/"
           "x-final/{0}/{1}",
     dictionaries="https://dl.fbaipublicfiles.com/arrival/dictionaries/{1}")
-LICENCES = dict(                                               # the captions of Multi30k are of Flickr30K
-    multi30k="Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
-    muse="MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
-    pawsx="PAWS-X: free for any purpose (Yang et al. 2019)")
+LICENCES = [                                                   # the captions of Multi30k are of Flickr30K
+    "Multi30k: non-commercial research and education (Elliott et al. 2016, Barrault et al. 2018)",
+    "MUSE dictionaries: CC BY-NC 4.0 (Conneau et al. 2018)",
+    "PAWS-X: free for any purpose (Yang et al. 2019)"]
 LANGUAGES = ("en", "de", "fr", "cs")
 LANGUAGE = re.compile(r"(?:/|\.|en-)(\w\w)(?:/|\.txt|\.gz)")       # in the name of a file
 HAND = "or get the file by hand and use a local folder (option from-dir)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.real import dictionaries, download, public_tasks
+from data.real import download
 from data.real.build import Source
 from data.text import documents_of
 
@@ -25,23 +25,13 @@ for line in Path(__file__).with_name("multi30k_classes.tsv").read_text(encoding=
     CLASSES.setdefault(task, {})[name] = set(words.split())
 
 
-def source(languages, new, given, learned, folders, seed, cache, from_dir=None):
-    """Fetch the files and make a Source of them.
-
-    given:   {language: path of a dictionary} in place of MUSE's;  languages, new, learned: see Source
-    folders: {task: folder} of public test sets;  cache, from_dir: see download.obtain
-    """
+def source(languages, new, files, seed, rest):
+    """Make a Source of the files of download.obtain; rest: the rest of the Source."""
     names = [*languages, *new]
-    files = download.obtain(download.files_of(names), cache, from_dir)
     captions = Multi30k(files, names, seed)
-    muse = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in names[1:]}
-    pawsx = files["pawsx/en/test_2k.tsv"].parent.parent
-    items, skipped = public_tasks.read_all(dict(pawsx=pawsx) | folders, names)
-    return Source(
-        languages, new, captions.text, captions.pairs, paired=names[1:], learned=learned, skipped=skipped,
-        given={name: dictionaries.read(path) for name, path in (muse | given).items()},
-        items=[*captions.items(), *items],
-        about=dict(source="multi30k", licence=list(download.LICENCES.values())))
+    rest["items"] = [*captions.items(), *rest["items"]]
+    about = dict(source="multi30k", licence=download.LICENCES)
+    return Source(languages, new, captions.text, captions.pairs, paired=names[1:], about=about, **rest)
 
 
 def label(captions, classes):
@@ -60,7 +50,7 @@ class Multi30k:
     """All captions, by picture, from the files {name: path} of download.obtain.
 
     translated[language, split]: list of captions; line i describes the same picture in all languages
-    described[split]:            lists of five English captions of each picture; `translated` has one of them
+    described[split]:            tuples of five English captions of each picture; `translated` has one of them
     part_a, part_b:              training pictures for English text; for other text and the pairs
     """
 
@@ -71,17 +61,13 @@ class Multi30k:
                 self.translated[name, split] = list(documents_of(files[f"multi30k/task1/{stem}.{name}.gz"]))
             stem = stem.removesuffix("_flickr")
             five = [documents_of(files[f"multi30k/task2/{stem}.{k}.en.gz"]) for k in (1, 2, 3, 4, 5)]
-            self.described[split] = [list(captions) for captions in zip(*five)]
+            self.described[split] = list(zip(*five))
         n = len(self.described["train"])
         order = np.random.default_rng((seed, 401)).permutation(n)
         self.part_a, self.part_b = np.split(order, [round(n * SHARE_A)])
 
     def text(self, language, split):
-        """The documents of one language: -> list of str.
-
-        Training text is five captions per picture of A in English, one per picture of B in other languages.
-        Validation and test are translations, so that all languages are measured on the same pictures.
-        """
+        """The documents of one language; those of val and test describe the same pictures in all: -> list."""
         if split != "train":
             found = self.translated[language, split]
         elif language == "en":
@@ -111,9 +97,9 @@ class Multi30k:
         Training items have the English captions of A, or captions of B in the other languages, which train a
         classifier of that language, an upper reference.  Other items are in all languages.
         """
-        for split, rows, names in (("train", self.part_a, ["en"]), ("train", self.part_b, self.languages[1:]),
-                                   ("val", range(len(self.described["val"])), self.languages),
-                                   ("test", range(len(self.described["test"])), self.languages)):
+        parts = [("train", self.part_a, ["en"]), ("train", self.part_b, self.languages[1:])]
+        parts += [(split, range(len(self.described[split])), self.languages) for split in ("val", "test")]
+        for split, rows, names in parts:
             found = [(i, label(self.described[split][i], classes)) for i in rows]
             found = [(i, answer) for i, answer in found if answer is not None]
             for i, answer in balanced(found) if split == "train" else found:
@@ -138,11 +124,8 @@ class Multi30k:
 
 def balanced(found):
     """Cut every class to the size of the smallest one: list of (anything, class) -> the same, in turn."""
-    by_class = {}
-    for pair in found:
-        by_class.setdefault(pair[1], []).append(pair)
-    turns = zip(*(by_class[c] for c in sorted(by_class)))
-    return list(itertools.chain.from_iterable(turns))
+    by_class = [[pair for pair in found if pair[1] == c] for c in sorted({c for _, c in found})]
+    return list(itertools.chain.from_iterable(zip(*by_class)))
 
 
 def completions(captions, language, seed):
@@ -155,7 +138,7 @@ def completions(captions, language, seed):
     split = [caption.split(" ") for caption in captions]
 
     def middle(words):
-        return range(max(len(words) // 3, 1), 2 * len(words) // 3 + 1) if len(words) >= 6 else ()
+        return range(len(words) // 3, 2 * len(words) // 3 + 1) if len(words) >= 6 else ()
 
     for i, words in enumerate(split):
         for at in middle(words):

@@ -24,8 +24,8 @@ def groups(pairs):
     return [first.setdefault(top((0, one)), one) for one, _ in pairs]
 
 
-def source(languages, new, files, share, about):
-    """Make a Source of parallel files, {language: (English, other)}; about: the rest of the Source.
+def source(languages, new, files, share, rest):
+    """Make a Source of parallel files, {language: (English, other)}; rest: the rest of the Source.
 
     Of the groups, a twentieth is for validation and a twentieth for test, of all languages.  Of the others, a
     share gives the English text; the rest gives the text of the other languages and the pairs.
@@ -47,4 +47,4 @@ def source(languages, new, files, share, about):
         split = "english" if split == "train" else split
         return iter(dict.fromkeys(one for name in files for one, _ in found(name, split)))
 
-    return Source(languages, new, text, found, [*files], about=dict(source=files, licence=[]), **about)
+    return Source(languages, new, text, found, [*files], about=dict(source=files, licence=[]), **rest)

@@ -1,12 +1,7 @@
 """Readers of four public test sets, as multiple choice: each candidate continues the prompt.
 
-  pawsx        DIR/<language>/dev_2k.tsv, test_2k.tsv                     paraphrase or not (Yang et al. 2019)
-  xnli         DIR/xnli.dev.tsv, xnli.test.tsv                            entailment (Conneau et al. 2018)
-  xcopa        DIR/<language>/val.<language>.jsonl, test.<language>.jsonl cause or effect (Ponti et al. 2020)
-  xstorycloze  DIR/spring2016.val.<language>.tsv.split_20_80_train.tsv, ..._eval.tsv     (Lin et al. 2022)
-
-The wording is that of Lin et al. 2022 ("right? Yes,"), in English for every language.  The first file of a
-set is the split `val`, the second is `test`.  Rows of several languages with the same id become one item.
+The wording is that of Lin et al. 2022 ("right? Yes,"), in English for every language.  Rows of several
+languages with the same id become one item.
 """
 import json
 from pathlib import Path
@@ -54,7 +49,7 @@ def rows_of(path):
 # Each reader: Row -> (id, prompt, candidates, index of the right one), or None if a sentence is missing.
 
 def pawsx(row):
-    """Read "A, right? Yes, B" or "A, right? No, B"."""
+    """Read "A, right? Yes, B" or "A, right? No, B" (Yang et al. 2019)."""
     first, second = row["sentence1"], row["sentence2"]
     answer = row.index("label", ("1", "0"))
     if first in NO_SENTENCE or second in NO_SENTENCE:
@@ -63,21 +58,21 @@ def pawsx(row):
 
 
 def xnli(row):
-    """Read "premise, right? Yes | Also | No, hypothesis"."""
+    """Read "premise, right? Yes | Also | No, hypothesis" (Conneau et al. 2018)."""
     answer = row.index("gold_label", ("entailment", "neutral", "contradiction"))
     candidates = [f"{word}, {row['sentence2']}" for word in ("Yes", "Also", "No")]
     return row["pairID"], f"{row['sentence1'].rstrip(STOP)}, right?", candidates, answer
 
 
 def xcopa(row):
-    """Read "premise because | so choice"."""
+    """Read "premise because | so choice" (Ponti et al. 2020)."""
     link = ("because", "so")[row.index("question", ("cause", "effect"))]
     answer = row.index("label", ("0", "1"))
     return row["idx"], f"{row['premise'].rstrip(STOP)} {link}", [row["choice1"], row["choice2"]], answer
 
 
 def xstorycloze(row):
-    """Read four sentences and two endings."""
+    """Read four sentences and two endings (Lin et al. 2022)."""
     prompt = " ".join(row[f"InputSentence{k}"] for k in (1, 2, 3, 4))
     candidates = [row[f"RandomFifthSentenceQuiz{k}"] for k in (1, 2)]
     return row["InputStoryid"], prompt, candidates, row.index("AnswerRightEnding", ("1", "2"))
@@ -114,12 +109,3 @@ def read(task, folder, languages):
         needed = " or ".join(str(Path(folder) / pattern.format(languages[0])) for pattern in patterns)
         raise UserError(f"{task}: no item found in {folder}, expected {needed}")
     return [(split, item) for (split, _, _), item in items.items()], skipped
-
-
-def read_all(folders, languages):
-    """Read several test sets, {task: folder}: -> list of (split, item), {task: number of skipped rows}."""
-    items, skipped = [], {}
-    for task, folder in folders.items():
-        found, skipped[task] = read(task, folder, languages)
-        items += found
-    return items, skipped

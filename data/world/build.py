@@ -4,7 +4,6 @@ Only English is generated.  Token t of English is token t + i * V in the i-th la
 punctuation included, and some languages change the order of words: every translation is known.
 """
 import itertools
-import math
 import os
 import re
 import shutil
@@ -90,21 +89,6 @@ def divide(documents, shares):
     return streams
 
 
-def write_tokens(folder, stream, documents, tokenizer, index, meta, limit=math.inf):
-    """Write at most `limit` tokens of "<language>.<split>", language number `index`; enter counts in meta."""
-    order, path = meta["word_order"].get(stream.split(".")[0]), folder / f"{stream}.bin.tmp"
-    shift = index * meta["base_vocab"]                               # [PreAlign: synthetic English-Clone]
-    counts = write_stream(path, documents, tokenizer, meta["dtype"], lambda text: len(text.split()), shift,
-                          order)
-    kept = min(1, limit / max(counts["tokens"], 1))
-    counts = dict(documents=round(counts["documents"] * kept), words=round(counts["words"] * kept),
-                  bytes=counts["bytes"] * kept, tokens=min(limit, counts["tokens"]))
-    os.truncate(path, counts["tokens"] * np.dtype(meta["dtype"]).itemsize)
-    os.replace(path, folder / f"{stream}.bin")       # another process may be reading the old file
-    for key, n in counts.items():
-        meta[key][stream] = n
-
-
 def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     """Generate the world, train the tokenizer on its English training text and write the folder.
 
@@ -135,7 +119,7 @@ def build(folder, seed, languages, n_words, clone_share, vocab_size, text=None):
     with whole_folder(folder) as temporary:
         write_text(temporary / "tokenizer.json", tokenizer.to_str(pretty=True))
         for (index, split), texts in streams.items():
-            write_tokens(temporary, f"{languages[index]}.{split}", texts, tokenizer, index, meta)
+            write_stream(temporary, f"{languages[index]}.{split}", texts, tokenizer, meta, index)
         tokens = np.fromfile(temporary / "en.train.bin", meta["dtype"], DICTIONARY_TOKENS)
         words, sentences = frequent_words(tokens, tokenizer), world.sentences("test", 300)
         for name in languages[1:]:
@@ -186,7 +170,7 @@ def add_language(folder, name, n_tokens):
         for i, (split, n) in enumerate({"train": n_tokens, "val": NEW_VAL_TOKENS}.items()):
             # n words have at least n tokens
             texts = world.documents("clone", n, 1000 + 2 * meta["seed"] + i, stories[split])
-            write_tokens(folder, f"{name}.{split}", texts, tokenizer, len(meta["languages"]), meta, limit=n)
+            write_stream(folder, f"{name}.{split}", texts, tokenizer, meta, len(meta["languages"]), limit=n)
         if name not in meta["new"]:
             meta["new"].append(name)
         write_meta(folder, meta)

@@ -53,9 +53,7 @@ CLASSES = word_lists(TEXT["classes"])
 FITTING = word_lists(TEXT["fitting"])
 UNCOUNTABLE = CLASSES["dish"] + CLASSES["drink"] + ["furniture"]       # "milk", not "a milk"
 PORTABLE = members(["toy", "garment", "fruit", "tool", "vegetable"])
-JOBS = dict(doctor="hospital", teacher="school", baker="bakery", farmer="barn", judge="court", clerk="bank",
-            librarian="library", mechanic="garage", waiter="restaurant", pilot="airport", sailor="harbor",
-            priest="church", singer="theater")
+JOBS = {job: place for job, [place] in word_lists(TEXT["jobs"]).items()}
 WORDS = word_lists(TEXT["words"])
 OPENERS = ["", "", "", "", "one day ", "today ", "yesterday "] + [f"on {day} " for day in WORDS["days"]]
 OPPOSITES = {kind: list(map(sides, pairs)) for kind, pairs in table(TEXT["opposites"]).items()}
@@ -64,9 +62,7 @@ ACTIONS = {verb: members(objects) for verb, objects in word_lists(TEXT["actions"
 CONTRASTS = [(verb, other) for verb, other in itertools.product(ACTIONS, repeat=2)
              if not set(ACTIONS[verb]) & set(ACTIONS[other])]
 
-EVENTS = []
-for topic, events in table(TEXT["events"]).items():
-    EVENTS += [(topic, *event.split(" > ")) for event in events]
+EVENTS = [(topic, *event.split(" > ")) for topic, events in table(TEXT["events"]).items() for event in events]
 
 
 def fair(event, other, clue):
@@ -106,12 +102,9 @@ MIX = {"en": dict(story=.46, facts=.20, exercises=.34), "clone": dict(story=.72,
 # --- tasks --------------------------------------------------------------------------------------------------
 
 LABELS = {"nli": ["yes", "no", "maybe"], "paraphrase": ["yes", "no"]}
-QUESTIONS = {}
-for key, forms in table(TEXT["questions"]).items():
-    QUESTIONS[tuple(key.split())] = [form.split(" > ") for form in forms]
+QUESTIONS = {tuple(key.split()): [form.split(" > ") for form in forms]
+             for key, forms in table(TEXT["questions"]).items()}
 # Lexical questions come more often: a tiny model learns words long before it learns to look things up.
 OFTEN = {"nli": 6, "paraphrase": 4, "cause": 3, "ending": 3, "coreference": 3, "question": 3}
-EXERCISES = []
-for task, difficulty in QUESTIONS:
-    if task != "translate":
-        EXERCISES += [(task, difficulty)] * (OFTEN[task] if difficulty == "lexical" else 1)
+EXERCISES = [(task, difficulty) for task, difficulty in QUESTIONS if task != "translate"
+             for _ in range(OFTEN[task] if difficulty == "lexical" else 1)]

@@ -26,10 +26,8 @@ def pick(r, pool):
 
 def zipf(pool, r):
     """Make a pool in which the k-th of n words, in a random order, stands about n / k times."""
-    words = []
-    for k, word in enumerate(r.sample(pool, len(pool)), 1):
-        words += [word] * max(1, round(len(pool) / k))
-    return words
+    ranked = enumerate(r.sample(pool, len(pool)), 1)
+    return [word for k, word in ranked for _ in range(max(1, round(len(pool) / k)))]
 
 
 def polish(text):
@@ -95,9 +93,8 @@ SLOTS = {
                                               for kind in s.different(list(FITTING)))),
     "cause so so2": lambda s: s.event(1),
     "effect because because2": lambda s: s.event(2)}
-GROUP_OF = {}                                                # slot: (all slots drawn with it, how)
-for group, source in SLOTS.items():
-    GROUP_OF |= dict.fromkeys(group.split(), (group.split(), source))
+# {slot: (all slots drawn with it, how)}
+GROUP_OF = {slot: (group.split(), source) for group, source in SLOTS.items() for slot in group.split()}
 
 
 Fact = namedtuple("Fact", "person relation value told")       # told: "en", "clone" or "both", who tells it
