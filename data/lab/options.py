@@ -15,7 +15,7 @@ from data.tasks import MOST_SHOTS, WORLD_TASKS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = tuple("prealign mini timing rates forget align families real amount pretrained".split())
+STUDIES = tuple("prealign mini timing rates sizes forget align families real amount pretrained".split())
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
