@@ -1,6 +1,7 @@
 """The options of a run.  One dataclass is the command line, config.json and the table of data/README.md."""
 import argparse
 import difflib
+import json
 import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -19,22 +20,17 @@ STUDIES = tuple("prealign mini timing rates sizes forget align families real amo
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
-PAPER = dict(n_head=16, context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4,
-             embed_lr=1.0, prealign_steps=5000, prealign_words=256, prealign_rows=64, prealign_lr=5e-4,
-             afp_steps=5000, afp_lr=1e-5)
-# The last three have the shapes of the PreAlign configs.
-PRESETS = {
-    "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
-    # the shape of tiny with ten times the text
-    "mini": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280, words=15_000_000,
-                 steps=20_000, reset_every=2000, log_items=50),
-    "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
-                  steps=5000, batch_size=64, lr=1e-3, prealign_steps=600, prealign_words=512,
-                  prealign_rows=16, reset_every=500, afp_lr=7e-4),
-    "150m": PAPER | dict(n_layer=12, d_model=1024, words=200_000_000, steps=20_000, reset_every=1300),
-    "400m": PAPER | dict(n_layer=24, d_model=1024, words=400_000_000, steps=40_000, reset_every=2700),
-    "1.3b": PAPER | dict(n_layer=24, d_model=2048, words=800_000_000, steps=80_000, reset_every=5300),
-}
+
+
+def read_tsv(name):
+    """The lines of a table in this folder, as lists of texts; the first is its head."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines()]
+
+
+[_, *names], *rows = read_tsv("presets.tsv")                   # a column per preset
+PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
+           for i, preset in enumerate(names)}
 # The values that a public checkpoint sets: rates of fine-tuning, AFP without other text, as published.
 PRETRAINED = dict(lr=2e-4, embed_lr=1.0, weight_decay=0.01, prealign_lr=2e-4, prealign_steps=100,
                   afp_lr=2e-4, afp_rows=0, afp_steps=60, afp_batch=16, adapt_lr=1e-3, transfer_steps=0,
