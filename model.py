@@ -7,8 +7,6 @@ Letters for shapes, used with these meanings in the whole repository:
   K  levels whose states are compared.  Level 0 is the input embedding, levels 1 ... L are the block outputs
      (level L after the final norm), level L + 1 holds the rows of the output embedding: K = L + 2 in PreAlign
   M  tokens in a word          W  columns of a padded table        S  places in a cache of keys and values
-
-GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate samples from the model.
 """
 import math
 from dataclasses import dataclass
@@ -223,10 +221,8 @@ class GPT(nn.Module):
     def param_groups(self, lr, embed_lr, weight_decay, embed_decay=0.0):
         """Parameter groups for AdamW, each with its name and peak rate; every parameter is in exactly one.
 
-        Matrices of the body use lr and weight_decay, norms (and biases) use lr without decay, and embedding
-        and head use embed_lr and embed_decay.  The latter is 0 by default: a row has (nearly) no gradient in
-        most steps, and decay would shrink the rows of rare words towards zero.  A tied head is in the group
-        of the embedding.
+        embed_decay is 0 by default: a row has (nearly) no gradient in most steps, and decay would shrink the
+        rows of rare words towards zero.  Biases are in "norms", and a tied head is in "embed".
         """
         body = [p for name, p in self.named_parameters() if not name.startswith(("embed.", "head."))]
         groups = [
@@ -483,10 +479,9 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
             drawn = torch.multinomial(
                 (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
         drawn = drawn.tolist()
-        for i, token in zip(active, drawn):
-            if token not in stop:
-                texts[i].append(token)
         going = [n for n, token in enumerate(drawn) if token not in stop]
+        for n in going:
+            texts[active[n]].append(drawn[n])
         if past and len(going) < len(active):                  # finished texts are not computed any further
             past = [[t[going] for t in read] for read in past]
         active = [active[n] for n in going]

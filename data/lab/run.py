@@ -206,8 +206,9 @@ class Run(RunFolder):
                 raise UserError(f"the checkpoint in {self.out} is of the stage {found['stage']:.60}, which "
                                 "this run does not have: train again with --fresh")
             self.seconds = found["seconds"]
-        if not load_only:
-            self.cut_log(found)
+        if not load_only and self.writer:                      # newer rows of the log: their steps are repeated
+            with open(self.log_path, "ab") as log:
+                log.truncate(found["log_size"] if found else 0)
 
     # --- resuming -------------------------------------------------------------------------------------------
 

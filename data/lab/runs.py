@@ -84,12 +84,6 @@ class RunFolder:
     def log_size(self):
         return self.log_path.stat().st_size if self.log_path.exists() else 0
 
-    def cut_log(self, checkpoint):
-        """Remove the rows that are newer than the checkpoint: their steps will be repeated."""
-        if self.writer:
-            with open(self.log_path, "ab") as log:
-                log.truncate(checkpoint["log_size"] if checkpoint else 0)
-
     def log(self, row):
         """Append a row to the log."""
         if self.writer:
