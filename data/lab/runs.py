@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from data.files import UserError, locked, named, read_json, replaced
-from data.lab.options import TRAIN_AGAIN
+from data.lab.options import TRAIN_AGAIN, refuse
 
 CHECKPOINT_VERSION = 4
 CONTENT = dict(run=dict, stage=str, step=int, model=dict, optimizer=dict, sums=dict, seconds=float,
@@ -61,8 +61,8 @@ class RunFolder:
         for path in (self.out / name for name in CHECKPOINTS if (self.out / name).exists()):
             try:
                 checkpoint = load_checkpoint(path)
-                if checkpoint["log_size"] > self.log_size():
-                    raise UserError(f"{self.log_path} is shorter than when {path.name} was written")
+                refuse(checkpoint["log_size"] > self.log_size(),
+                       f"{self.log_path} is shorter than when {path.name} was written")
             except UserError as error:
                 problem = problem or error
                 continue
@@ -70,8 +70,7 @@ class RunFolder:
                 print(f"{problem}: resuming from {path.name}, step {checkpoint['step']} of "
                       f"{checkpoint['stage']}", file=sys.stderr)
             return checkpoint
-        if problem:
-            raise UserError(f"{problem}: {TRAIN_AGAIN}")
+        refuse(problem, f"{problem}: {TRAIN_AGAIN}")
         return None
 
     def save(self, **state):
@@ -190,6 +189,6 @@ def reading(results):
 def device_of(name):
     """auto, cpu or cuda -> torch.device.  Raises UserError if there is no GPU."""
     has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    refuse(name == "cuda" and not has_gpu,
+           "--device cuda: torch finds no CUDA device; use --device cpu or auto")
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")

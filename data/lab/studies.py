@@ -18,8 +18,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
-from data.files import UserError
-from data.lab.options import parse_args, read_tsv, resolve
+from data.lab.options import parse_args, read_tsv, refuse, resolve
 
 Claim = namedtuple("Claim", "study claim words system against number direction margin headline exploratory")
 CLAIMS = [Claim(*texts, float(margin), headline, exploratory)
@@ -48,10 +47,10 @@ def systems_of(study, seeds, cfg, given):
     be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    if cfg.data and study not in ("real", "amount", "pretrained"):
-        raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
-    if bool(cfg.pretrained) != (study == "pretrained"):
-        raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
+    refuse(cfg.data and study not in ("real", "amount", "pretrained"),
+           f"study {study} runs in the built-in world: it takes no prepared folder")
+    refuse(bool(cfg.pretrained) != (study == "pretrained"),
+           "--reproduce pretrained and --pretrained DIR --data FOLDER go together")
     data = cfg.data or DATA
     known = dict(data=data, pretrained=cfg.pretrained, middle=cfg.n_layer // 2)
     named = f"-{Path(data).resolve().name}" if data != DATA else ""

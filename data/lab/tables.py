@@ -5,8 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from data.files import UserError
-from data.lab.options import UNTRIED, read_tsv
+from data.lab.options import UNTRIED, read_tsv, refuse
 from data.lab.plots import curves
 from data.lab.runs import RunFolder
 
@@ -273,9 +272,8 @@ def compare(folders, out):
         names = [str(folder) for folder in folders]
     runs = [RunFolder(folder) for folder in folders]
     summaries = [run.read("summary.json") for run in runs]
-    if None in summaries:
-        missing = folders[summaries.index(None)]
-        raise UserError(f"{missing}/summary.json is missing: give the folder of a finished run")
+    for folder, summary in zip(folders, summaries):
+        refuse(summary is None, f"{folder}/summary.json is missing: give the folder of a finished run")
     best = "; *: the best run, which may be chance if each is one seed" if len(folders) > 1 else ""
     text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}{best}"
     files = {out / "report.md": text + "\n",
