@@ -335,7 +335,7 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     """
     if tau < 0.005:
         raise ValueError(f"contrastive_loss: tau {tau} is below 0.005")
-    N, one_set = states.shape[1], anchors is None
+    N, device, one_set = states.shape[1], states.device, anchors is None
     concept = concept.cpu().unique(return_inverse=True)[1]                       # (N,) ids 0, 1, ...
     if one_set:                                                # positives: the other words of the concept
         group = partner = concept                                                # (N,)
@@ -350,9 +350,8 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     if n_pairs == 0:
         raise ValueError("contrastive_loss: no two entries of this batch share a concept")
     tiles = [(I, J, bool((group[I, None] == partner[J]).any()))                  # does it hold positives?
-             for I, J in pairs_of_tiles(N, anchors, 256 if states.device.type == "cpu" else 4096)]
-    group, partner, n_positives = (
-        t.to(states.device, non_blocking=True) for t in (group, partner, n_positives))
+             for I, J in pairs_of_tiles(N, anchors, 256 if device.type == "cpu" else 4096)]
+    group, partner, n_positives = (t.to(device, non_blocking=True) for t in (group, partner, n_positives))
     total = FusedContrastiveLoss.apply(states, group, partner, n_positives, one_set, ways, tau, tiles)
     return total / (n_pairs * len(states))
 

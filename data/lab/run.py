@@ -90,13 +90,12 @@ class Run(RunFolder):
 
     def _first_model(self):
         """A model with random weights, or the public checkpoint: -> GPT on the CPU."""
-        cfg = self.cfg
+        cfg, corpus = self.cfg, self.corpus
         if not cfg.pretrained:
-            config = ModelConfig(
-                self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
+            config = ModelConfig(corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
             return GPT(config).initialise(cfg.seed)
         tokenizer = Path(cfg.pretrained) / "tokenizer.json"
-        refuse(not tokenizer.is_file() or checksum(tokenizer) != self.corpus.meta.get("checkpoint"),
+        refuse(not tokenizer.is_file() or checksum(tokenizer) != corpus.meta.get("checkpoint"),
                f"{cfg.data} was not prepared with the tokenizer of {cfg.pretrained}: prepare it with "
                f"--tokenizer {cfg.pretrained}")
         return load_pretrained(cfg.pretrained, cfg.context_len)[0]
@@ -248,10 +247,10 @@ class Run(RunFolder):
 
     def training_samples(self):
         """The samples that AFP learns from."""
-        languages = [self.corpus.languages[i] for i in self.aligned_languages()]
-        left_out = self.cfg.afp_leave_out.split(",")           # of these, languages are no tasks
-        return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages,
-                                            left_out)
+        cfg, corpus = self.cfg, self.corpus
+        languages = [corpus.languages[i] for i in self.aligned_languages()]
+        left_out = cfg.afp_leave_out.split(",")                # of these, languages are no tasks
+        return corpus.training_samples(cfg.afp_samples, cfg.afp_translations, languages, left_out)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
