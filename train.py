@@ -28,9 +28,8 @@ from tqdm import tqdm
 from align import draw_languages, instruction_rows, multilingual_contrast, sentence_states
 from data import tasks
 from data.corpus import languages_of_rows
-from data.files import UserError
 from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
-from data.lab.options import data_name, default_out, load_config, parse_args
+from data.lab.options import data_name, default_out, load_config, parse_args, refuse
 from data.lab.processes import Processes, init_distributed, keep_freed_memory, peak_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
@@ -272,9 +271,8 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             continue
         means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
-        if not all(map(math.isfinite, means.values())):
-            raise UserError(f"{stage}: {means} is not finite by step {step + 1}: "
-                            f"lower --{RATES.get(stage, 'lr')} and use another --out")
+        refuse(not all(map(math.isfinite, means.values())), f"{stage}: {means} is not finite by step "
+               f"{step + 1}: lower --{RATES.get(stage, 'lr')} and use another --out")
         if temporary:
             continue
         run.seconds += seconds
@@ -341,8 +339,8 @@ def draw_sentences(run, before=False):
 
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, resume it, or show it if it is finished: -> its summary."""
-    if cfg.from_run and not cfg.stages:
-        raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
+    refuse(cfg.from_run and not cfg.stages,
+           "--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
     run.check(fresh)
     with run.lock():
@@ -437,8 +435,8 @@ def command(argv):
     elif modes.overfit:
         return 0 if overfit(Run(cfg, out, modes.cache)) else 1
     elif modes.sample is not None or modes.export is not None:
-        if modes.export is not None and not cfg.pretrained:
-            raise UserError(f"--export: {out} did not begin as a public checkpoint (--pretrained)")
+        refuse(modes.export is not None and not cfg.pretrained,
+               f"--export: {out} did not begin as a public checkpoint (--pretrained)")
         run = Run(cfg, out, modes.cache)
         run.enter(load_only=True)
         recipe(run)

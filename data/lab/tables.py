@@ -43,14 +43,10 @@ def value(summary, path):
     for key in path.split("."):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
-        if isinstance(found, list):
-            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)     # embedding, blocks, head
-            index = places[key] if key in places else int(key)
-            found = found[index] if 0 <= index < len(found) else None
-        elif isinstance(found, dict):
-            found = found.get(key)
-        else:
-            return None
+        if isinstance(found, list):                            # over levels: embedding, blocks, head
+            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)
+            key, found = str(places.get(key, key)), {str(i): level for i, level in enumerate(found)}
+        found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
