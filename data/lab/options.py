@@ -37,12 +37,9 @@ def read_tsv(name):
 [_, *names], *rows = read_tsv("presets.tsv")                   # a column per preset
 PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
            for i, preset in enumerate(names)}
-# The values that a public checkpoint sets: rates of fine-tuning, AFP without other text, as published.
-PRETRAINED = dict(lr=2e-4, embed_lr=1.0, weight_decay=0.01, prealign_lr=2e-4, prealign_steps=100,
-                  afp_lr=2e-4, afp_rows=0, afp_steps=60, afp_batch=16, adapt_lr=1e-3, transfer_steps=0,
-                  eval_items=100, log_every=20)
-# The values that a prepared folder sets.
-REAL = dict(eval_items=1000, adapt_steps=300)
+# The values that a public checkpoint sets (rates of fine-tuning, AFP without other text, as published), and
+# those that a prepared folder sets.
+PRETRAINED, REAL = PRESETS.pop("checkpoint"), PRESETS.pop("folder")
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
 UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
