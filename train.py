@@ -281,9 +281,9 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
                        tok_s=round(tokens / max(seconds, 1e-6)), **means)  # a coarse clock may show no time
             if run.writer:
                 tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
-                n_items = cfg.log_items if tenth else 0
                 with run.eager():
-                    row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps, n_items)
+                    row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps,
+                                          cfg.log_items if tenth else 0)
             run.log(row)
             bar.set_postfix({k: f"{v:.3f}" for k, v in means.items() if k != "grad_norm"}, tok_s=row["tok_s"])
             sums = {}

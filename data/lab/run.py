@@ -119,8 +119,8 @@ class Run(RunFolder):
         refuse(different, f"{where}: its last.pt is of another run ({different}): train it again")
         how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
         refuse(state["stage"] != stage or state["step"] != cfg.stages.get(stage),
-               f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; give a finished "
-               f"run {how[flag]}")
+               f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
+               f"give a finished run {how[flag]}")
         refuse(data_used != self.digest,
                f"{where}: it was trained on other data than there is now; train it again")
         names = ("body.", "final_norm.") if flag == "body_from" else ""          # all names begin with ""
@@ -138,8 +138,8 @@ class Run(RunFolder):
             refuse(source and Path(source).resolve() == self.out.resolve(),
                    f"--{flag} {source} is the folder of this run: give another --out")
         most = corpus.most_test_items()
-        refuse(cfg.eval_items > most > 0, f"--eval_items {cfg.eval_items}: {corpus.folder} has at most {most} "
-               "test items of a task and difficulty")
+        refuse(cfg.eval_items > most > 0, f"--eval_items {cfg.eval_items}: {corpus.folder} has at most "
+               f"{most} test items of a task and difficulty")
         if not fresh and self.read("summary.json") is not None:
             return                                             # there is nothing to train
         new, tokens = cfg.new_language, corpus.meta["tokens"]
@@ -200,7 +200,7 @@ class Run(RunFolder):
             refuse(found["stage"] not in self.cfg.stages, f"the checkpoint in {self.out} is of the stage "
                    f"{found['stage']:.60}, which this run does not have: {TRAIN_AGAIN}")
             self.seconds = found["seconds"]
-        if not load_only and self.writer:                      # newer rows of the log: their steps are repeated
+        if not load_only and self.writer:                      # the steps of newer rows will be repeated
             with open(self.log_path, "ab") as log:
                 log.truncate(found["log_size"] if found else 0)
 
