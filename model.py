@@ -7,8 +7,6 @@ Letters for shapes, used with these meanings in the whole repository:
   K  levels whose states are compared.  Level 0 is the input embedding, levels 1 ... L are the block outputs
      (level L after the final norm), level L + 1 holds the rows of the output embedding: K = L + 2 in PreAlign
   M  tokens in a word          W  columns of a padded table        S  places in a cache of keys and values
-
-GPT is the decoder, lm_loss and contrastive_loss are the losses, and generate samples from the model.
 """
 import math
 from dataclasses import dataclass
@@ -223,10 +221,8 @@ class GPT(nn.Module):
     def param_groups(self, lr, embed_lr, weight_decay, embed_decay=0.0):
         """Parameter groups for AdamW, each with its name and peak rate; every parameter is in exactly one.
 
-        Matrices of the body use lr and weight_decay, norms (and biases) use lr without decay, and embedding
-        and head use embed_lr and embed_decay.  The latter is 0 by default: a row has (nearly) no gradient in
-        most steps, and decay would shrink the rows of rare words towards zero.  A tied head is in the group
-        of the embedding.
+        embed_decay is 0 by default: a row has (nearly) no gradient in most steps, and decay would shrink the
+        rows of rare words towards zero.  Biases are in "norms", and a tied head is in "embed".
         """
         body = [p for name, p in self.named_parameters() if not name.startswith(("embed.", "head."))]
         groups = [
@@ -339,7 +335,7 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     """
     if tau < 0.005:
         raise ValueError(f"contrastive_loss: tau {tau} is below 0.005")
-    N, one_set = states.shape[1], anchors is None
+    N, device, one_set = states.shape[1], states.device, anchors is None
     concept = concept.cpu().unique(return_inverse=True)[1]                       # (N,) ids 0, 1, ...
     if one_set:                                                # positives: the other words of the concept
         group = partner = concept                                                # (N,)
@@ -354,9 +350,8 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     if n_pairs == 0:
         raise ValueError("contrastive_loss: no two entries of this batch share a concept")
     tiles = [(I, J, bool((group[I, None] == partner[J]).any()))                  # does it hold positives?
-             for I, J in pairs_of_tiles(N, anchors, 256 if states.device.type == "cpu" else 4096)]
-    group, partner, n_positives = (
-        t.to(states.device, non_blocking=True) for t in (group, partner, n_positives))
+             for I, J in pairs_of_tiles(N, anchors, 256 if device.type == "cpu" else 4096)]
+    group, partner, n_positives = (t.to(device, non_blocking=True) for t in (group, partner, n_positives))
     total = FusedContrastiveLoss.apply(states, group, partner, n_positives, one_set, ways, tau, tiles)
     return total / (n_pairs * len(states))
 
@@ -483,10 +478,9 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
             drawn = torch.multinomial(
                 (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
         drawn = drawn.tolist()
-        for i, token in zip(active, drawn):
-            if token not in stop:
-                texts[i].append(token)
         going = [n for n, token in enumerate(drawn) if token not in stop]
+        for n in going:
+            texts[active[n]].append(drawn[n])
         if past and len(going) < len(active):                  # finished texts are not computed any further
             past = [[t[going] for t in read] for read in past]
         active = [active[n] for n in going]

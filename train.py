@@ -28,7 +28,7 @@ from tqdm import tqdm
 from align import draw_languages, instruction_rows, multilingual_contrast, sentence_states
 from data import tasks
 from data.corpus import languages_of_rows
-from data.files import UserError
+from data.files import refuse
 from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
 from data.lab.options import data_name, default_out, load_config, parse_args
 from data.lab.processes import Processes, init_distributed, keep_freed_memory, peak_memory
@@ -233,15 +233,16 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
     temporary: the model is a copy for evaluation: nothing is logged or saved
     """
     cfg, sums, start = run.cfg, {}, 0
-    steps = cfg.stages[stage] if steps is None else steps
     if not temporary and run.is_done(stage):
         return
+    steps = cfg.stages[stage] if steps is None else steps
+    resets = resets or Forgetting(steps, every=0)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
     if not temporary:
         start, sums = run.restore(stage, model, optimizer)
         if run.load_only:
             return
-    clip = cfg.reset_clip if resets and resets.at else cfg.clip
+    clip = cfg.reset_clip if resets.at else cfg.clip
     log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every
     in_groups = {id(p) for group in groups for p in group["params"]}
     parameters = [p for p in model.parameters() if id(p) in in_groups]
@@ -249,11 +250,9 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
     tokens, clock = 0, time.perf_counter()
     for step in bar:
         for group in optimizer.param_groups:
-            own_clock = resets and group["name"] in resets.clocked_groups
-            multiplier = resets.rate if own_clock else lr_multiplier
+            multiplier = resets.rate if group["name"] in resets.clocked_groups else lr_multiplier
             group["lr"] = group["peak_lr"] * multiplier(step, steps, WARMUP)
-        if resets:
-            resets.before(step, model, optimizer)
+        resets.before(step, model, optimizer)
         model.zero_grad(set_to_none=True)                      # also the gradients of frozen parameters
         values = {}
         for loss, parts, n_tokens in losses(step):
@@ -273,20 +272,17 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             continue
         means = {name: total.item() / n for name, (total, n) in sums.items()}
         seconds = time.perf_counter() - clock
-        if not all(map(math.isfinite, means.values())):
-            rate = RATES.get(stage, "lr")
-            raise UserError(f"{stage}: {means} is not finite by step {step + 1}: lower --{rate} and use "
-                            "another --out")
+        refuse(not all(map(math.isfinite, means.values())), f"{stage}: {means} is not finite by step "
+               f"{step + 1}: lower --{RATES.get(stage, 'lr')} and use another --out")
         if temporary:
             continue
         run.seconds += seconds
         if due:
             row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
-                       tok_s=round(tokens / max(seconds, 1e-6)))     # a coarse clock may show no time at all
-            with run.eager():
-                row |= means
-                if run.writer:
-                    tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
+                       tok_s=round(tokens / max(seconds, 1e-6)), **means)  # a coarse clock may show no time
+            if run.writer:
+                tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
+                with run.eager():
                     row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps,
                                           cfg.log_items if tenth else 0)
             run.log(row)
@@ -344,8 +340,8 @@ def draw_sentences(run, before=False):
 
 def train(cfg, out, cache="data/cache", quiet=False, eval_only=False, fresh=False):
     """Run one configuration, resume it, or show it if it is finished: -> its summary."""
-    if cfg.from_run and not cfg.stages:
-        raise UserError("--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
+    refuse(cfg.from_run and not cfg.stages,
+           "--from_run leaves nothing to do: add --method align, --adapt_to or --instruct_steps")
     run = Run(cfg, out, cache, quiet, fresh)
     run.check(fresh)
     with run.lock():
@@ -441,8 +437,8 @@ def command(argv):
     elif modes.overfit:
         return 0 if overfit(Run(cfg, out, modes.cache)) else 1
     elif modes.sample is not None or modes.export is not None:
-        if modes.export is not None and not cfg.pretrained:
-            raise UserError(f"--export: {out} did not begin as a public checkpoint (--pretrained)")
+        refuse(modes.export is not None and not cfg.pretrained,
+               f"--export: {out} did not begin as a public checkpoint (--pretrained)")
         run = Run(cfg, out, modes.cache)
         run.enter(load_only=True)
         recipe(run)

@@ -15,6 +15,12 @@ class UserError(Exception):
     """A user's mistake, raised where input is read.  The message is one line: the place and the fix."""
 
 
+def refuse(wrong, message):
+    """Raise UserError with a message if something is wrong."""
+    if wrong:
+        raise UserError(message)
+
+
 def read_json(path, fix):
     """The object in a JSON file, None without a file.  Raises UserError, ending in `fix`, if it is broken."""
     try:

@@ -78,12 +78,9 @@ def rare_tokens(corpus, language, share=0.1):
 def language_model(model, corpus):
     """Measures of held-out text: -> {measure: {language: number}}.
 
-    perplexity is per token; perplexity_per_word, exp(nats / words), can be compared between vocabularies.
-    Document separators are predicted, too: they add nats, but no words.  perplexity_n counts tokens.
-    perplexity_of_rare is that of the tokens that are rare in the training text, see rare_tokens.
-    foreign_mass_in_english, the mean probability of other languages' tokens in English text, needs languages
-    without common tokens.
-    perplexity_in_other_order is that of English words in an order that no text has, in a world of clones.
+    perplexity_per_word is exp(nats / words).  Document separators are predicted, too: they add nats, but no
+    words.  foreign_mass_in_english needs languages without common tokens, and perplexity_in_other_order a
+    world of clones.  data/glossary.md explains each measure.
     """
     split, result = corpus.test_split, {}
     for name in corpus.languages:
@@ -159,8 +156,7 @@ def in_context(model, corpus, n_items, ks, seed, level):
                 numbers = ks if difficulty == "lexical" else ks[:1]
                 found = {name: ask(model, corpus, task, difficulty, name, n, numbers, seed)
                          for name in corpus.languages}
-            if any(found.values()):
-                found = {name: by_k for name, by_k in found.items() if by_k}
+            if found := {name: by_k for name, by_k in found.items() if by_k}:
                 result.setdefault(task, {})[difficulty or "text"] = found
     found = dict(tasks=result, tasks_average={}, families_average={})
     if {*FAMILIES, *dict(WITHIN_REACH)} <= set(result):

@@ -57,8 +57,8 @@ def probe(model, corpus, dictionary, stage, last, n_items=0):
         found["word_cosine"] = [round(cosine, 4) for cosine in word_cosine(source, target)]
     if stage != "align words":
         n_rows = ROWS if last else 16
-        losses = {name: losses_per_token(model, corpus, name, n_rows).mean() for name in corpus.languages}
-        found["val"] = {name: round(float(loss), 4) for name, loss in losses.items()}
+        found["val"] = {name: round(float(losses_per_token(model, corpus, name, n_rows).mean()), 4)
+                        for name in corpus.languages}
     if n_items:
         found["knowledge"] = knowledge(model, corpus, n_items).get("knowledge", {})
         found["tasks"] = in_context(model, corpus, n_items, [0], 0, model.config.n_layer // 2)["tasks"]

@@ -1,6 +1,7 @@
 """The options of a run.  One dataclass is the command line, config.json and the table of data/README.md."""
 import argparse
 import difflib
+import json
 import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -8,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from shlex import quote
 
-from data.files import UserError, read_json
+from data.files import UserError, read_json, refuse
 from data.folder import language_order, read_meta
 from data.pretrained import read_config
 from data.tasks import MOST_SHOTS, WORLD_TASKS
@@ -19,28 +20,20 @@ STUDIES = tuple("prealign mini timing rates sizes forget align families real amo
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
-PAPER = dict(n_head=16, context_len=1024, vocab_size=32768, batch_size=256, accumulate=32, lr=3e-4,
-             embed_lr=1.0, prealign_steps=5000, prealign_words=256, prealign_rows=64, prealign_lr=5e-4,
-             afp_steps=5000, afp_lr=1e-5)
-# The last three have the shapes of the PreAlign configs.
-PRESETS = {
-    "tiny": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280),
-    # the shape of tiny with ten times the text
-    "mini": dict(n_layer=4, n_head=4, d_model=128, context_len=128, vocab_size=1280, words=15_000_000,
-                 steps=20_000, reset_every=2000, log_items=50),
-    "small": dict(n_layer=8, n_head=8, d_model=512, context_len=256, vocab_size=4096, words=20_000_000,
-                  steps=5000, batch_size=64, lr=1e-3, prealign_steps=600, prealign_words=512,
-                  prealign_rows=16, reset_every=500, afp_lr=7e-4),
-    "150m": PAPER | dict(n_layer=12, d_model=1024, words=200_000_000, steps=20_000, reset_every=1300),
-    "400m": PAPER | dict(n_layer=24, d_model=1024, words=400_000_000, steps=40_000, reset_every=2700),
-    "1.3b": PAPER | dict(n_layer=24, d_model=2048, words=800_000_000, steps=80_000, reset_every=5300),
-}
-# The values that a public checkpoint sets: rates of fine-tuning, AFP without other text, as published.
-PRETRAINED = dict(lr=2e-4, embed_lr=1.0, weight_decay=0.01, prealign_lr=2e-4, prealign_steps=100,
-                  afp_lr=2e-4, afp_rows=0, afp_steps=60, afp_batch=16, adapt_lr=1e-3, transfer_steps=0,
-                  eval_items=100, log_every=20)
-# The values that a prepared folder sets.
-REAL = dict(eval_items=1000, adapt_steps=300)
+
+
+def read_tsv(name):
+    """The lines of a table in this folder, as lists of texts; the first is its head."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines()]
+
+
+[_, *names], *rows = read_tsv("presets.tsv")                   # a column per preset
+PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
+           for i, preset in enumerate(names)}
+# The values that a public checkpoint sets (rates of fine-tuning, AFP without other text, as published), and
+# those that a prepared folder sets.
+PRETRAINED, REAL = PRESETS.pop("checkpoint"), PRESETS.pop("folder")
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
 UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
 # options that do not change what is learned: a run may resume, or be evaluated, with other values
@@ -161,35 +154,31 @@ class Config:
         families = () if self.data else WORLD_TASKS            # folders have no exercises of these
         left_out = set(self.afp_leave_out.split(",")) - {"", *families}
         shots_ok = re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", self.shots)
-        for wrong, message in (
-            (names[0] != "en" or len(names) < 2 or len(set(names)) < len(names),
-             f"--languages {self.languages}: en first, then at least one other"),
-            (new in names, f"--adapt_to {new}: a language of pretraining (--languages)"),
-            (self.adapt_init == "subwords" and not self.data, "--adapt_init subwords needs --data"),
-            (not shots_ok or max(map(int, self.shots.split(","))) > MOST_SHOTS,
-             f"--shots {self.shots}: numbers separated by commas, up to {MOST_SHOTS}, as in 0,5"),
-            (not left_out < others,
-             f"--afp_leave_out {self.afp_leave_out}: leave out some of {', '.join(sorted(others))}, not all"
-             + (f"; or tasks: {', '.join(families)}" if families else "")),
-            (self.afp_mcl_layer > self.n_layer,
-             f"--afp_mcl_layer {self.afp_mcl_layer}: the model has --n_layer {self.n_layer} blocks"),
-            (self.aligns_sentences and self.afp_lora and self.afp_mcl_weight and not self.afp_mcl_layer,
-             "--afp_mcl_layer 0: with --afp_lora the embedding does not learn; choose a block"),
-            (self.body_from and not new, "--body_from needs a new language: add --adapt_to"),
-            (self.body_from and self.adapt_body != "frozen", "--body_from does not go with --adapt_body"),
-            (self.prealign_every and self.prealign_from >= self.prealign_until,
-             f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}"),
-            (self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows"),
-            (self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}"),
-            (self.pretrain_steps < (not self.pretrained),
-             "--steps leaves nothing to pretrain on: lower --prealign_steps"),
-            (self.pretrained and not self.data, "--pretrained needs --data: a folder prepared with "
-             "python data/prepare.py --tokenizer DIR"),
-            (self.pretrained and "forget" in self.methods, f"--method {self.method}: forgetting resets the "
-             "embeddings in pretraining, which is over in --pretrained"),
-        ):
-            if wrong:
-                raise UserError(message)
+        refuse(names[0] != "en" or len(names) < 2 or len(set(names)) < len(names),
+               f"--languages {self.languages}: en first, then at least one other")
+        refuse(new in names, f"--adapt_to {new}: a language of pretraining (--languages)")
+        refuse(self.adapt_init == "subwords" and not self.data, "--adapt_init subwords needs --data")
+        refuse(not shots_ok or max(map(int, self.shots.split(","))) > MOST_SHOTS,
+               f"--shots {self.shots}: numbers separated by commas, up to {MOST_SHOTS}, as in 0,5")
+        refuse(not left_out < others,
+               f"--afp_leave_out {self.afp_leave_out}: leave out some of {', '.join(sorted(others))}, not all"
+               + (f"; or tasks: {', '.join(families)}" if families else ""))
+        refuse(self.afp_mcl_layer > self.n_layer,
+               f"--afp_mcl_layer {self.afp_mcl_layer}: the model has --n_layer {self.n_layer} blocks")
+        refuse(self.aligns_sentences and self.afp_lora and self.afp_mcl_weight and not self.afp_mcl_layer,
+               "--afp_mcl_layer 0: with --afp_lora the embedding does not learn; choose a block")
+        refuse(self.body_from and not new, "--body_from needs a new language: add --adapt_to")
+        refuse(self.body_from and self.adapt_body != "frozen", "--body_from does not go with --adapt_body")
+        refuse(self.prealign_every and self.prealign_from >= self.prealign_until,
+               f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}")
+        refuse(self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows")
+        refuse(self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}")
+        refuse(self.pretrain_steps < (not self.pretrained),
+               "--steps leaves nothing to pretrain on: lower --prealign_steps")
+        refuse(self.pretrained and not self.data,
+               "--pretrained needs --data: a folder prepared with python data/prepare.py --tokenizer DIR")
+        refuse(self.pretrained and "forget" in self.methods, f"--method {self.method}: forgetting resets the "
+               "embeddings in pretraining, which is over in --pretrained")
         if not self.data:
             for name in [*names[1:], new] if new else names[1:]:
                 language_order(name)                           # raises UserError for an unknown name
@@ -250,13 +239,13 @@ class Config:
 def check_value(f, value):
     """Raise UserError if a value does not suit a field of Config."""
     low, high, choices = (f.metadata[key] for key in ("low", "high", "choices"))
-    if type(value) not in ((int, float) if f.type is float else (f.type,)):      # JSON may hold 1 for 1.0
-        raise UserError(f"--{f.name} {value!r:.60} is not of type {f.type.__name__}")
+    refuse(type(value) not in ((int, float) if f.type is float else (f.type,)),  # JSON may hold 1 for 1.0
+           f"--{f.name} {value!r:.60} is not of type {f.type.__name__}")
     if choices and value not in choices:
         hint = f"; did you mean {value.lower()}?" if value.lower() in choices else ""
         raise UserError(f"--{f.name}: invalid choice: {value!r:.60} (choose from {', '.join(choices)}){hint}")
-    if low is not None and not low <= value <= high:
-        raise UserError(f"--{f.name} {value} is out of range: {low} to {high}")
+    refuse(low is not None and not low <= value <= high,
+           f"--{f.name} {value} is out of range: {low} to {high}")
 
 
 # --- the command line ---------------------------------------------------------------------------------------
@@ -311,8 +300,7 @@ def parse_args(argv, description=""):
     --sample, --export and --eval_only take the options of the run in --out, or in the default folder.
     """
     for word in argv:
-        if re.search("[\0\ud800-\udfff]", word):
-            raise UserError(f"{word!r:.60} is not UTF-8 text")
+        refuse(re.search("[\0\ud800-\udfff]", word), f"{word!r:.60} is not UTF-8 text")
     parser = make_parser(description)
     modes, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -346,14 +334,12 @@ def check_commands(modes):
     """Raise UserError for commands that do not go together.  Makes --seeds a list of seeds."""
     commands = ["fresh", "eval_only", "sample", "export", "overfit", "report", "reproduce"]
     some = [f"--{name}" for name in commands if getattr(modes, name) not in (None, False)]
-    if len(some) > 1:
-        raise UserError(f"{' and '.join(some)} do not go together: give one of them")
-    if modes.seeds is not None and not modes.reproduce:
-        raise UserError("--seeds goes with --reproduce; a single run has --seed")
-    if modes.reproduce and (modes.out or "seed" in modes and modes.seeds is not None):
-        raise UserError("--reproduce trains into runs/: give --seeds N or --seed S, and no --out")
-    if modes.seeds is not None and modes.seeds < 1:
-        raise UserError(f"--seeds {modes.seeds} is out of range: at least 1")
+    refuse(len(some) > 1, f"{' and '.join(some)} do not go together: give one of them")
+    seeds_given = modes.seeds is not None
+    refuse(seeds_given and not modes.reproduce, "--seeds goes with --reproduce; a single run has --seed")
+    refuse(modes.reproduce and (modes.out or "seed" in modes and seeds_given),
+           "--reproduce trains into runs/: give --seeds N or --seed S, and no --out")
+    refuse(seeds_given and modes.seeds < 1, f"--seeds {modes.seeds} is out of range: at least 1")
     modes.seeds = [modes.seed] if "seed" in modes else range(modes.seeds or SEEDS)
 
 
@@ -386,13 +372,12 @@ def options_of_checkpoint(options, given):
 
     Only PreAlign reads text; other methods begin after pretraining.  For them, --steps continues it.
     """
-    folder, path = options["pretrained"], "config.json"
+    folder = options["pretrained"]
     for name in ("preset", "n_layer", "n_head", "d_model"):
-        if name in given:
-            raise UserError(f"--{name} does not go with --pretrained: {folder}/{path} sets the model")
+        refuse(name in given, f"--{name} does not go with --pretrained: {folder}/config.json sets the model")
     sizes, _ = read_config(folder, options["context_len"])
-    if sizes.context_len < given.get("context_len", 0):
-        raise UserError(f"--context_len {options['context_len']}: {folder} reads {sizes.context_len} tokens")
+    refuse(sizes.context_len < given.get("context_len", 0),
+           f"--context_len {options['context_len']}: {folder} reads {sizes.context_len} tokens")
     return PRETRAINED | dict(n_layer=sizes.n_layer, n_head=sizes.n_head, d_model=sizes.d_model,
                              context_len=sizes.context_len,
                              eval_items=min(PRETRAINED["eval_items"], options["eval_items"]),
@@ -406,12 +391,12 @@ def options_of_folder(options, given):
     """
     folder = options["data"]
     for name in ("text", "words", "vocab_size"):
-        if name in given:
-            raise UserError(f"--{name} does not go with --data: the text and tokenizer of {folder} are fixed")
+        refuse(name in given,
+               f"--{name} does not go with --data: the text and tokenizer of {folder} are fixed")
     meta = read_meta(folder)
     languages = given.get("languages", ",".join(meta["languages"])).split(",")
-    if not set(languages) <= set(meta["languages"]):
-        raise UserError(f"--languages {','.join(languages)}: {folder} has {','.join(meta['languages'])}")
+    refuse(not set(languages) <= set(meta["languages"]),
+           f"--languages {','.join(languages)}: {folder} has {','.join(meta['languages'])}")
     tokens = [meta["tokens"][f"{name}.train"] for name in languages]
     steps = round(EPOCHS * sum(tokens) / (options["batch_size"] * options["context_len"]))
     most = MOST_STEPS.get(options["preset"], options["steps"])
@@ -435,8 +420,7 @@ def load_config(folder):
     """The Config of the run in a folder; options that are newer than the run have their defaults."""
     path = Path(folder) / "config.json"
     content = read_json(path, TRAIN_AGAIN)
-    if content is None:
-        raise UserError(f"{path} is missing: give the folder of a run")
+    refuse(content is None, f"{path} is missing: give the folder of a run")
     options = {name: value for name, value in content.items() if name not in ("data_used", "dtype_used")}
     try:
         return Config(**options)

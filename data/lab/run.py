@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from data.corpus import Corpus
-from data.files import UserError
+from data.files import UserError, refuse
 from data.folder import checksum
-from data.lab.options import EVALUATION, NEUTRAL, Config, flags_of, load_config
+from data.lab.options import EVALUATION, NEUTRAL, TRAIN_AGAIN, Config, flags_of, load_config
 from data.lab.processes import choose_dtype, init_distributed
 from data.lab.runs import RunFolder, device_of, load_checkpoint
 from data.pretrained import load_pretrained
@@ -60,9 +60,8 @@ class Run(RunFolder):
         if whole := self.corpus.dictionary():
             self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
             longest = max(len(word) for entry in whole.entries for word in (entry[0], *entry[1]))
-            if longest > cfg.context_len:
-                raise UserError(f"--context_len {cfg.context_len}: the dictionary has a word of {longest} "
-                                "tokens")
+            refuse(longest > cfg.context_len,
+                   f"--context_len {cfg.context_len}: the dictionary has a word of {longest} tokens")
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
             values = set() if cfg.code_switch_values else self.corpus.values()
@@ -91,15 +90,14 @@ class Run(RunFolder):
 
     def _first_model(self):
         """A model with random weights, or the public checkpoint: -> GPT on the CPU."""
-        cfg = self.cfg
+        cfg, corpus = self.cfg, self.corpus
         if not cfg.pretrained:
-            config = ModelConfig(
-                self.corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
+            config = ModelConfig(corpus.vocab_size, cfg.n_layer, cfg.n_head, cfg.d_model, cfg.context_len)
             return GPT(config).initialise(cfg.seed)
         tokenizer = Path(cfg.pretrained) / "tokenizer.json"
-        if not tokenizer.is_file() or checksum(tokenizer) != self.corpus.meta.get("checkpoint"):
-            raise UserError(f"{cfg.data} was not prepared with the tokenizer of {cfg.pretrained}: prepare it "
-                            f"with --tokenizer {cfg.pretrained}")
+        refuse(not tokenizer.is_file() or checksum(tokenizer) != corpus.meta.get("checkpoint"),
+               f"{cfg.data} was not prepared with the tokenizer of {cfg.pretrained}: prepare it with "
+               f"--tokenizer {cfg.pretrained}")
         return load_pretrained(cfg.pretrained, cfg.context_len)[0]
 
     def _dtype(self, fresh):
@@ -116,21 +114,20 @@ class Run(RunFolder):
         """The weights of the finished run that a flag names."""
         run = RunFolder(getattr(self.cfg, flag))
         where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
-        cfg, data_used = load_config(run.out), (run.read("config.json") or {}).get("data_used", self.digest)
-        if different := differences(state["run"], identity(cfg, data_used)):
-            raise UserError(f"{where}: its last.pt is of another run ({different}): train it again")
-        if state["stage"] != stage or state["step"] != cfg.stages.get(stage):
-            how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
-            raise UserError(f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
-                            f"give a finished run {how[flag]}")
-        if data_used != self.digest:
-            raise UserError(f"{where}: it was trained on other data than there is now; train it again")
+        cfg, data_used = load_config(run.out), run.read("config.json").get("data_used", self.digest)
+        different = differences(state["run"], identity(cfg, data_used))
+        refuse(different, f"{where}: its last.pt is of another run ({different}): train it again")
+        how = dict(from_run="without align and with --adapt_to none", body_from="with --instruct_steps")
+        refuse(state["stage"] != stage or state["step"] != cfg.stages.get(stage),
+               f"{where}: its last checkpoint is step {state['step']} of {state['stage']:.60}; "
+               f"give a finished run {how[flag]}")
+        refuse(data_used != self.digest,
+               f"{where}: it was trained on other data than there is now; train it again")
         names = ("body.", "final_norm.") if flag == "body_from" else ""          # all names begin with ""
         shapes, needed = ({name: p.shape for name, p in weights.items() if name.startswith(names)}
                           for weights in (state["model"], self.model.state_dict()))
-        if shapes != needed:
-            raise UserError(f"{where}: its model has another shape; give this run the same data, --n_layer, "
-                            "--d_model and so on")
+        refuse(shapes != needed, f"{where}: its model has another shape; give this run the same data, "
+               "--n_layer, --d_model and so on")
         return state["model"]
 
     def check(self, fresh=False):
@@ -138,23 +135,21 @@ class Run(RunFolder):
         cfg, corpus = self.cfg, self.corpus
         for flag in ("from_run", "body_from"):
             source = getattr(cfg, flag)
-            if source and Path(source).resolve() == self.out.resolve():
-                raise UserError(f"--{flag} {source} is the folder of this run: give another --out")
+            refuse(source and Path(source).resolve() == self.out.resolve(),
+                   f"--{flag} {source} is the folder of this run: give another --out")
         most = corpus.most_test_items()
-        if cfg.eval_items > most > 0:
-            raise UserError(f"--eval_items {cfg.eval_items}: {corpus.folder} has at most {most} test items "
-                            "of a task and difficulty")
+        refuse(cfg.eval_items > most > 0, f"--eval_items {cfg.eval_items}: {corpus.folder} has at most "
+               f"{most} test items of a task and difficulty")
         if not fresh and self.read("summary.json") is not None:
             return                                             # there is nothing to train
         new, tokens = cfg.new_language, corpus.meta["tokens"]
-        if "adapt" in cfg.stages and new not in corpus.meta["new"]:
-            raise UserError(f"--adapt_to {new}: {corpus.folder} has the new languages "
-                            f"{', '.join(corpus.meta['new']) or '(none)'}: prepare it with --new")
         if "adapt" in cfg.stages:
+            known = corpus.meta["new"]
+            refuse(new not in known, f"--adapt_to {new}: {corpus.folder} has the new languages "
+                   f"{', '.join(known) or '(none)'}: prepare it with --new")
             least = min(cfg.adapt_tokens, *(n for name, n in tokens.items() if name.split(".")[0] == new))
-            if least <= cfg.context_len + 1:
-                raise UserError(f"--context_len {cfg.context_len}: {new} has {least} tokens of text, fewer "
-                                "than one row; lower it, or prepare more text")
+            refuse(least <= cfg.context_len + 1, f"--context_len {cfg.context_len}: {new} has {least} tokens "
+                   "of text, fewer than one row; lower it, or prepare more text")
         if "align sentences" in cfg.stages and not cfg.new_language:
             self.training_samples()
         if "instruct" in cfg.stages:
@@ -168,9 +163,9 @@ class Run(RunFolder):
         if found is None:
             return
         there = identity(load_config(self.out), found.get("data_used"))
-        if different := differences(there, identity(self.cfg, self.digest)):
-            raise UserError(f"{self.out} holds a run of another configuration ({different}): "
-                            "choose another --out, or train again with --fresh")
+        different = differences(there, identity(self.cfg, self.digest))
+        refuse(different, f"{self.out} holds a run of another configuration ({different}): choose another "
+               f"--out, or {TRAIN_AGAIN}")
 
     def hint(self):
         """A line for results that were measured with other options than these: -> text, perhaps empty."""
@@ -199,15 +194,15 @@ class Run(RunFolder):
         self.processes.barrier()
         self.checkpoint = found = self.last()
         if found:
-            if different := differences(found["run"], identity(self.cfg, self.digest)):
-                raise UserError(f"the checkpoint in {self.out} is of another run ({different}): put back its "
-                                "own, or train again with --fresh")
-            if found["stage"] not in self.cfg.stages:
-                raise UserError(f"the checkpoint in {self.out} is of the stage {found['stage']:.60}, which "
-                                "this run does not have: train again with --fresh")
+            different = differences(found["run"], identity(self.cfg, self.digest))
+            refuse(different, f"the checkpoint in {self.out} is of another run ({different}): put back its "
+                   f"own, or {TRAIN_AGAIN}")
+            refuse(found["stage"] not in self.cfg.stages, f"the checkpoint in {self.out} is of the stage "
+                   f"{found['stage']:.60}, which this run does not have: {TRAIN_AGAIN}")
             self.seconds = found["seconds"]
-        if not load_only:
-            self.cut_log(found)
+        if not load_only and self.writer:                      # the steps of newer rows will be repeated
+            with open(self.log_path, "ab") as log:
+                log.truncate(found["log_size"] if found else 0)
 
     # --- resuming -------------------------------------------------------------------------------------------
 
@@ -233,9 +228,8 @@ class Run(RunFolder):
                        for p, state in optimizer.state.items() for value in state.values())
         except Exception:                                      # of many kinds, most with many lines
             fits = False
-        if not fits:
-            raise UserError(f"the checkpoint in {self.out} is of another model than its config.json: train "
-                            "again with --fresh")
+        refuse(not fits, f"the checkpoint in {self.out} is of another model than its config.json: "
+               f"{TRAIN_AGAIN}")
         return checkpoint["step"], {name: (total.to(self.device), n)
                                     for name, (total, n) in checkpoint["sums"].items()}
 
@@ -253,10 +247,10 @@ class Run(RunFolder):
 
     def training_samples(self):
         """The samples that AFP learns from."""
-        languages = [self.corpus.languages[i] for i in self.aligned_languages()]
-        left_out = self.cfg.afp_leave_out.split(",")           # of these, languages are no tasks
-        return self.corpus.training_samples(self.cfg.afp_samples, self.cfg.afp_translations, languages,
-                                            left_out)
+        cfg, corpus = self.cfg, self.corpus
+        languages = [corpus.languages[i] for i in self.aligned_languages()]
+        left_out = cfg.afp_leave_out.split(",")                # of these, languages are no tasks
+        return corpus.training_samples(cfg.afp_samples, cfg.afp_translations, languages, left_out)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from data.files import UserError, locked, named, read_json, replaced
+from data.files import UserError, locked, named, read_json, refuse, replaced
 from data.lab.options import TRAIN_AGAIN
 
 CHECKPOINT_VERSION = 4
@@ -61,8 +61,8 @@ class RunFolder:
         for path in (self.out / name for name in CHECKPOINTS if (self.out / name).exists()):
             try:
                 checkpoint = load_checkpoint(path)
-                if checkpoint["log_size"] > self.log_size():
-                    raise UserError(f"{self.log_path} is shorter than when {path.name} was written")
+                refuse(checkpoint["log_size"] > self.log_size(),
+                       f"{self.log_path} is shorter than when {path.name} was written")
             except UserError as error:
                 problem = problem or error
                 continue
@@ -70,8 +70,7 @@ class RunFolder:
                 print(f"{problem}: resuming from {path.name}, step {checkpoint['step']} of "
                       f"{checkpoint['stage']}", file=sys.stderr)
             return checkpoint
-        if problem:
-            raise UserError(f"{problem}: {TRAIN_AGAIN}")
+        refuse(problem, f"{problem}: {TRAIN_AGAIN}")
         return None
 
     def save(self, **state):
@@ -83,12 +82,6 @@ class RunFolder:
 
     def log_size(self):
         return self.log_path.stat().st_size if self.log_path.exists() else 0
-
-    def cut_log(self, checkpoint):
-        """Remove the rows that are newer than the checkpoint: their steps will be repeated."""
-        if self.writer:
-            with open(self.log_path, "ab") as log:
-                log.truncate(checkpoint["log_size"] if checkpoint else 0)
 
     def log(self, row):
         """Append a row to the log."""
@@ -196,6 +189,6 @@ def reading(results):
 def device_of(name):
     """auto, cpu or cuda -> torch.device.  Raises UserError if there is no GPU."""
     has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    refuse(name == "cuda" and not has_gpu,
+           "--device cuda: torch finds no CUDA device; use --device cpu or auto")
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")

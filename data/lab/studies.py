@@ -4,48 +4,31 @@
                 earlier system, {data} the prepared folder, {pretrained} the checkpoint, {middle} its middle
   columns.tsv   study, table, its systems, path of a number, digits.  A table shows the systems whose names
                 begin so; the table "pairs" compares two systems under many conditions
-  claims.tsv    see Claim
-"""
-import shlex
-from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
-
-from data.files import UserError
-from data.lab.options import parse_args, resolve
-from data.lab.tables import read_tsv
-
-
-class Claim(NamedTuple):
-    """A line of claims.tsv: system and against differ in a number, in a direction, at least by a margin.
-
+  claims.tsv    a line is a Claim: system and against differ in a number, in a direction, at least by a margin
     claim:           the number that we gave the paper's claim; "ours" and "tasks" are of no paper
     system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
     number:          path for tables.value, or a sum of paths such as "A - B"
     direction:       higher or lower, by at least the margin; not higher, not lower or no difference: the
-                     difference is smaller than the margin
+                     difference is smaller than the margin (a float)
     headline:        digits in the README's table, empty if it is not there
     exploratory:     "exploratory" if the line was written after the numbers that it names had been seen
-    """
-    study: str
-    claim: str
-    words: str
-    system: str
-    against: str
-    number: str
-    direction: str
-    margin: float
-    headline: str
-    exploratory: str
+"""
+import shlex
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
 
+from data.files import refuse
+from data.lab.options import parse_args, read_tsv, resolve
 
+Claim = namedtuple("Claim", "study claim words system against number direction margin headline exploratory")
 CLAIMS = [Claim(*texts, float(margin), headline, exploratory)
-          for *texts, margin, headline, exploratory in read_tsv("claims.tsv")]
+          for *texts, margin, headline, exploratory in read_tsv("claims.tsv")[1:]]
 SYSTEMS = {}                                                   # {study: {system: options}}
-for study, name, options, note in read_tsv("systems.tsv"):
+for study, name, options, note in read_tsv("systems.tsv")[1:]:
     SYSTEMS.setdefault(study, {})[name] = options
 COLUMNS = {}                                                   # {study: {table: (systems, [(path, digits)])}}
-for study, name, systems, path, digits in read_tsv("columns.tsv"):
+for study, name, systems, path, digits in read_tsv("columns.tsv")[1:]:
     _, columns = COLUMNS.setdefault(study, {}).setdefault(name, (systems, []))
     columns.append((path, int(digits)))
 DATA = "data/multi30k"   # the prepared folder of the studies of real languages, unless another is given
@@ -65,10 +48,10 @@ def systems_of(study, seeds, cfg, given):
     be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    if cfg.data and not any("{data}" in options for options in SYSTEMS[study].values()):
-        raise UserError(f"study {study} runs in the built-in world: it takes no prepared folder")
-    if bool(cfg.pretrained) != (study == "pretrained"):
-        raise UserError("--reproduce pretrained and --pretrained DIR --data FOLDER go together")
+    refuse(cfg.data and not any("{data}" in options for options in SYSTEMS[study].values()),
+           f"study {study} runs in the built-in world: it takes no prepared folder")
+    refuse(bool(cfg.pretrained) != (study == "pretrained"),
+           "--reproduce pretrained and --pretrained DIR --data FOLDER go together")
     data = cfg.data or DATA
     known = dict(data=data, pretrained=cfg.pretrained, middle=cfg.n_layer // 2)
     named = f"-{Path(data).resolve().name}" if data != DATA else ""

@@ -1,47 +1,28 @@
 """Tables of a run, of several runs and of a study.  A line of tables.tsv shows a measure in all of them."""
 import re
+from collections import namedtuple
 from itertools import product
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from data.files import UserError
-from data.lab.options import UNTRIED
+from data.files import refuse
+from data.lab.options import UNTRIED, read_tsv
 from data.lab.plots import curves
 from data.lab.runs import RunFolder
 
 CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
            "(of an average: per task)")
 
-
-def read_tsv(name):
-    """The lines of a table in this folder below its head, as lists of texts."""
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-    return [line.split("\t") for line in text.splitlines()[1:]]
-
-
-class Measure(NamedTuple):
-    """A row of tables.tsv.
-
-    group:  table of `show`, see groups.tsv;  digits: how many there;  better: ↑ or ↓
-    words:  name in plain English; {task} and {k} are wildcards
-    path:   place in summary.json; {} is a language, "new" the language attached last
-    n:      paths of the number of test items, alternatives separated by spaces; may be empty
-    chance: path of the result of a random choice; may be empty
-    """
-    group: str
-    digits: int
-    better: str
-    words: str
-    path: str
-    n: str
-    chance: str
-
-
-HOW_TO_READ = dict(read_tsv("groups.tsv"))                     # {group: the line above its table}
+# A row of tables.tsv.
+# group:  table of `show`, see groups.tsv;  digits: how many there, an int;  better: ↑ or ↓
+# words:  name in plain English; {task} and {k} are wildcards
+# path:   place in summary.json; {} is a language, "new" the language attached last
+# n:      paths of the number of test items, alternatives separated by spaces; may be empty
+# chance: path, or number, of the result of a random choice; may be empty
+Measure = namedtuple("Measure", "group digits better words path n chance")
+HOW_TO_READ = dict(read_tsv("groups.tsv")[1:])                 # {group: the line above its table}
 IN_REACH = 0.8      # accuracy in English below which tasks say nothing about transfer, see data/tasks.py
-MEASURES = [Measure(group, int(digits), *texts) for group, digits, *texts in read_tsv("tables.tsv")]
+MEASURES = [Measure(group, int(digits), *texts) for group, digits, *texts in read_tsv("tables.tsv")[1:]]
 # Baselines that need no model: name, and its lines in baselines.json.
 MODEL_FREE = {
     "majority": ("majority",),
@@ -63,14 +44,10 @@ def value(summary, path):
     for key in path.split("."):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
-        if isinstance(found, list):
-            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)     # embedding, blocks, head
-            index = places[key] if key in places else int(key)
-            found = found[index] if 0 <= index < len(found) else None
-        elif isinstance(found, dict):
-            found = found.get(key)
-        else:
-            return None
+        if isinstance(found, list):                            # over levels: embedding, blocks, head
+            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)
+            key, found = str(places.get(key, key)), {str(i): level for i, level in enumerate(found)}
+        found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
@@ -292,9 +269,8 @@ def compare(folders, out):
         names = [str(folder) for folder in folders]
     runs = [RunFolder(folder) for folder in folders]
     summaries = [run.read("summary.json") for run in runs]
-    if None in summaries:
-        missing = folders[summaries.index(None)]
-        raise UserError(f"{missing}/summary.json is missing: give the folder of a finished run")
+    for folder, summary in zip(folders, summaries):
+        refuse(summary is None, f"{folder}/summary.json is missing: give the folder of a finished run")
     best = "; *: the best run, which may be chance if each is one seed" if len(folders) > 1 else ""
     text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}{best}"
     files = {out / "report.md": text + "\n",
