@@ -16,7 +16,6 @@ from data.tasks import MOST_SHOTS, WORLD_TASKS
 
 ORDER = ("prealign", "forget", "align")              # the methods, in the order in which a run applies them
 METHODS = ("baseline", *("+".join(some) for n in (1, 2, 3) for some in combinations(ORDER, n)))
-STUDIES = tuple("prealign mini timing rates sizes forget align families real amount languages pretrained".split())
 SEEDS = 5                                            # of a study, see data/results/plan.md
 MANY = 2**40                                         # steps: practically no limit
 TRAIN_AGAIN = "train again with --fresh"
@@ -28,6 +27,7 @@ def read_tsv(name):
     return [line.split("\t") for line in text.splitlines()]
 
 
+STUDIES = tuple(dict.fromkeys(study for study, *_ in read_tsv("systems.tsv")[1:]))   # in their order there
 [_, *names], *rows = read_tsv("presets.tsv")                   # a column per preset
 PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
            for i, preset in enumerate(names)}
