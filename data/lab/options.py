@@ -28,7 +28,8 @@ def read_tsv(name):
 
 
 STUDIES = tuple(dict.fromkeys(study for study, *_ in read_tsv("systems.tsv")[1:]))   # in their order there
-[_, *names], *rows = read_tsv("presets.tsv")                   # a column per preset
+# A column per preset.  mini has ten times the text of tiny; the last three are as large as PreAlign's models.
+[_, *names], *rows = read_tsv("presets.tsv")
 PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
            for i, preset in enumerate(names)}
 # The values that a public checkpoint sets (rates of fine-tuning, AFP without other text, as published), and
