@@ -33,8 +33,8 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
     tokens are padded on the right.
     level: 0 is the input embedding, 1, as published, the first block
     pool:  "last", as published: the state of the last token; "mean" over the tokens.  A token whose state is
-           ten times as long as the sentence's median is left out: such an attention sink says nothing about
-           the sentence, but would swamp the mean [Sun et al. 2024, "Massive Activations"]
+           more than ten times as long as the median of its sentence is left out: such an attention sink says
+           nothing about the sentence, but would swamp the mean [Sun et al. 2024, "Massive Activations"]
     Raises ValueError for another pool.
     """
     states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
@@ -44,8 +44,8 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
         return states[every, last]                                               # (N, D) [AFP: pooling]
     if pool == "mean":
         length = states.norm(dim=-1).masked_fill(~mask, float("nan"))            # (N, W)
-        mask = mask & (length <= 10 * length.nanmedian(dim=1, keepdim=True).values)
-        mask = mask[..., None]                                                   # (N, W, 1)
+        sink = length > 10 * length.nanmedian(dim=1, keepdim=True).values        # (N, W) false for NaN
+        mask = (mask & ~sink)[..., None]                                         # (N, W, 1)
         # filled and not multiplied: an infinite state of the padding times 0 would be NaN
         return states.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)         # (N, D)
     raise ValueError(f"pool {pool} is unknown: take one of {', '.join(POOLS)}")

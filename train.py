@@ -229,7 +229,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             backpropagated as it comes.  A pure function: the step number is the whole state of the loader
     groups: parameter groups with peak_lr and name
     steps:  by default those of the stage
-    resets: schedule of embedding resets
+    resets: schedule of embedding resets, by default without any
     temporary: the model is a copy for evaluation: nothing is logged or saved
     """
     cfg, sums, start = run.cfg, {}, 0

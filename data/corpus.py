@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from data.files import UserError
+from data.files import refuse
 from data.folder import SPLITS, permute_words, read_meta, text_lines, token_classes
 from data.tasks import CONTINUATION, Item, pad
 
@@ -85,9 +85,9 @@ class Corpus:
         self.folder, self.meta = Path(folder), read_meta(folder)
         known = self.meta["languages"]
         self.languages = list(languages or known)
-        if not set(self.languages) <= set(known) or self.languages[0] != "en" or len(self.languages) < 2:
-            raise UserError(f"languages {','.join(self.languages)}: {folder} has {','.join(known)}; take en "
-                            "and at least one other")
+        refuse(not set(self.languages) <= set(known) or self.languages[0] != "en" or len(self.languages) < 2,
+               f"languages {','.join(self.languages)}: {folder} has {','.join(known)}; take en and at least "
+               "one other")
         self.base_vocab, self.disjoint = self.meta["base_vocab"], self.meta["disjoint"]
         self.word_order, self.subwords = self.meta["word_order"], None
         self.opening = self.meta.get("separator", 0)           # the token that opens a document
@@ -116,9 +116,9 @@ class Corpus:
     def add_language(self, name, n_tokens):
         """Add a language that pretraining has not met, with n_tokens of text: -> the number of new rows."""
         self.meta = read_meta(self.folder)          # the world writes a new language when it is needed
-        if name not in self.meta["new"]:
-            raise UserError(f"{self.folder} has no new language {name} (it has "
-                            f"{', '.join(self.meta['new']) or 'none'}): prepare the folder with it")
+        known = ", ".join(self.meta["new"]) or "none"
+        refuse(name not in self.meta["new"],
+               f"{self.folder} has no new language {name} (it has {known}): prepare the folder with it")
         before, self.languages = self.vocab_size, [*self.languages, name]
         self.word_order = self.meta["word_order"]
         if self.disjoint:
@@ -159,9 +159,9 @@ class Corpus:
     def check(self, width):
         """Raise UserError if a stream holds no row of that width."""
         for (name, split), stream in self.streams.items():
-            if len(stream) <= width:
-                raise UserError(f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than "
-                                f"one row of {width}: use more text or a smaller context_len")
+            refuse(len(stream) <= width,
+                   f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one row of "
+                   f"{width}: use more text or a smaller context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first rows of a validation stream, end to end and always the same: -> (<= n, width)."""
@@ -307,8 +307,7 @@ class Corpus:
         """English training items of all tasks."""
         found = self.items("exercise", "train", 6000) or [
             item for task in self.transfer for item in self.items(task, "train", 6000)]
-        if not found:
-            raise UserError(f"{self.folder} has no English items for instruction tuning (scene or who)")
+        refuse(not found, f"{self.folder} has no English items for instruction tuning (scene or who)")
         return found
 
     def training_samples(self, n, translations, languages, without=()):
@@ -323,13 +322,11 @@ class Corpus:
             exercises = [item for item in exercises if item.prompt not in known]
             n_translations = round(n * translations)
             found = exercises[:n - n_translations] + self.items("translate", "train", n_translations)
-            if len(found) < n:
-                raise UserError(f"{self.folder} has only {len(found)} of {n} training samples: use fewer")
+            refuse(len(found) < n, f"{self.folder} has only {len(found)} of {n} training samples: use fewer")
             return found
         texts = self.parallel(languages, "train", n)
-        if len(texts) < 2:
-            raise UserError(f"{self.folder} has no sentence pairs of {', '.join(languages)}: prepare the "
-                            "folder with pairs")
+        refuse(len(texts) < 2, f"{self.folder} has no sentence pairs of {', '.join(languages)}: prepare the "
+               "folder with pairs")
         # spread the sentences to translate evenly over the list
         translate = np.diff(np.floor(np.arange(len(texts) + 1) * translations)) > 0          # (n,)
         return [translation(text) if t else self._continuation(text) for text, t in zip(texts, translate)]

@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def refuse(wrong, message):
-    """Raise UserError with a message if something is wrong."""
+    """Raise UserError with a message if something is wrong.  The message is made in any case."""
     if wrong:
         raise UserError(message)
 

@@ -173,7 +173,7 @@ def pack(documents, tokenizer, separator=0):
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def write_stream(folder, stream, documents, tokenizer, meta, index=0, limit=math.inf):
+def write_stream(folder, stream, documents, tokenizer, meta, index, limit=math.inf):
     """Write at most `limit` tokens of "<language>.<split>": -> dict(documents, words, bytes, tokens).
 
     meta:  word order, spaces and so on of the language; the counts are entered in it
@@ -182,7 +182,8 @@ def write_stream(folder, stream, documents, tokenizer, meta, index=0, limit=math
     language, dtype = stream.split(".")[0], np.dtype(meta["dtype"])
     order, spaces = meta["word_order"].get(language), meta["spaces"][language]
     shift = index * meta["base_vocab"] if meta["disjoint"] else 0    # [PreAlign: synthetic English-Clone]
-    counts, classes = dict(documents=0, words=0, bytes=0, tokens=0), token_classes(tokenizer)
+    classes = () if order is None else token_classes(tokenizer)
+    counts = dict(documents=0, words=0, bytes=0, tokens=0)
     # another process may be reading the old file
     with replaced(folder / f"{stream}.bin") as path, open(path, "wb") as file:
         for batch in chunks(documents, ENCODED):

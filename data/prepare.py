@@ -24,7 +24,7 @@ from pathlib import Path
 if not __package__:                  # python data/prepare.py: the repository in place of the folder data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.files import UserError  # noqa: E402
+from data.files import UserError, refuse  # noqa: E402
 from data.real import build, dictionaries, download, multi30k, parallel, public_tasks  # noqa: E402
 from data.text import documents_of, pairs_of, part_of  # noqa: E402
 
@@ -44,8 +44,7 @@ def assignments(flag, values, n_files=1):
         if len(files) != n_files or not all(files) or not NAME.fullmatch(name):
             form = "de=german.txt" if n_files == 1 else "de=text.en,text.de (two files, English first)"
             raise UserError(f"{flag} {text}: write NAME=FILE, as in {form}")
-        if name in found:
-            raise UserError(f"{flag} {text}: {name} is given twice")
+        refuse(name in found, f"{flag} {text}: {name} is given twice")
         for file in files:
             if not Path(file).exists() and (flag, file) != ("--dictionary", FROM_PAIRS):
                 raise UserError(f"{flag} {text}: {file} does not exist")
@@ -55,8 +54,7 @@ def assignments(flag, values, n_files=1):
 
 def check_names(flag, names, known):
     for name in names:
-        if name not in known:
-            raise UserError(f"{flag} {name}: not one of {', '.join(known)}")
+        refuse(name not in known, f"{flag} {name}: not one of {', '.join(known)}")
 
 
 def source_of(args):
@@ -70,9 +68,8 @@ def source_of(args):
         check_names("--languages", languages, download.LANGUAGES)
     check_names("--new", args.new, languages)
     old = sorted((name for name in languages if name not in args.new), key=lambda name: name != "en")
-    if old[:1] != ["en"] or len(old) < 2:
-        raise UserError(f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other "
-                        "are needed")
+    refuse(old[:1] != ["en"] or len(old) < 2,
+           f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other are needed")
     others = [*old[1:], *args.new]
     for flag, names in (("--dictionary", dictionary), ("--pairs", pairs), ("--parallel", corpora)):
         check_names(flag, names, others)
@@ -86,11 +83,12 @@ def source_of(args):
     for name in learned:
         if not args.download and name not in pairs | corpora:
             raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
-    rest = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
-                items=[], skipped={})
+    items, skipped = [], {}
     for task, folder in folders.items():
-        found, rest["skipped"][task] = public_tasks.read(task, folder, [*old, *args.new])
-        rest["items"] += found
+        found, skipped[task] = public_tasks.read(task, folder, [*old, *args.new])
+        items += found
+    rest = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
+                items=items, skipped=skipped)
     if args.download:
         return multi30k.source(old, args.new, files, args.seed, rest)
     if corpora:

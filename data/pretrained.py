@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from data.files import UserError, named, read_json, whole_folder
+from data.files import UserError, named, read_json, refuse, whole_folder
 from model import GPT, ModelConfig, rotary_table
 
 DTYPES = dict(F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16)
@@ -44,8 +44,7 @@ def read_config(folder, context_len=None):
     """
     path = Path(folder) / "config.json"
     config = content = read_json(path, "download it again")
-    if config is None:
-        raise UserError(f"{folder} holds no pretrained model (it has no config.json)")
+    refuse(config is None, f"{folder} holds no pretrained model (it has no config.json)")
 
     def check(fits, key, wanted):
         if not fits:
@@ -116,8 +115,7 @@ def named_tensors(model):
 
 def open_safetensors(path):
     """Map a file into memory: -> {tensor: (path, entry in the header, mapped file, begin of the data)}."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: download the checkpoint again")
+    refuse(not path.is_file(), f"{path} is missing: download the checkpoint again")
     with open(path, "rb") as file:
         n = int.from_bytes(file.read(8), "little")
         try:
@@ -194,8 +192,7 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     keys (such as the ids of special tokens) are kept
     """
     folder, sizes, config = Path(folder), model.config, config or {}
-    if folder.exists():
-        raise UserError(f"{folder} exists already: choose another folder")
+    refuse(folder.exists(), f"{folder} exists already: choose another folder")
     assert sizes.gated, "only models that began as a public checkpoint have a gated feed-forward network"
     kind, longest = "qwen2" if sizes.attention_bias else "llama", config.get("max_position_embeddings", 0)
     config = config | {key: getattr(sizes, name) for name, key in SIZES.items()} | dict(

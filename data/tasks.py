@@ -21,8 +21,8 @@ MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonst
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
 # The languages that a form names; others are named by their code.
-ROWS = Path(__file__).with_name("language_names.tsv").read_text(encoding="utf-8").splitlines()
-NAMES = dict(row.split("\t") for row in ROWS)
+NAMES = dict(line.split("\t") for line in Path(__file__).with_name(
+    "language_names.tsv").read_text(encoding="utf-8").splitlines())
 CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence
 
 
@@ -84,11 +84,11 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     """
     candidates = item.candidates_in(language)
     before = "".join(d.solved(language) + "\n" for d in demonstrations)
-    if instruction:
-        start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
-    elif answer_language:
-        start = corpus.encode(before + item.prompt_in(language), language)
     if instruction or answer_language:                         # encode prompt and candidates separately
+        if instruction:
+            start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
+        else:
+            start = corpus.encode(before + item.prompt_in(language), language)
         rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:

@@ -156,11 +156,12 @@ def amount():
 
 
 def sizes():
-    """Facts known in the clone, by the part of the dictionary, the width and the number of times they were told."""
+    """Facts known in the clone, by the part of the dictionary and by the number of times they were told."""
     found, lines = committed()["sizes"], []
-    parts = {0.1: "dictionary 10 %", 0.25: "dictionary 25 %", 0.5: "dictionary 50 %", 1: "published"}
+    some = {0.25: "dictionary 25 %", 0.5: "dictionary 50 %", 0.75: "dictionary 75 %", 1: "published"}
+    of_parts = found | {some[0.75]: committed()["prealign"][some[0.75]]}
     coverage = by_seed("PreAlign (dashed: seeds)", YELLOW, {
-        part: measured(found, name, "knowledge.clone") for part, name in parts.items()})
+        part: measured(of_parts, name, "knowledge.clone") for part, name in some.items()})
     coverage.append(("chance", GREY, False, [(0, 0.125), (1, 0.125)]))
     parts = chart("facts told in English, asked in the clone: accuracy ↑", "part of the dictionary", coverage)
     for language, words, colour in (("en", "asked in English", BLUE), ("clone", "asked in the clone", YELLOW)):

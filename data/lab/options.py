@@ -27,11 +27,11 @@ def read_tsv(name):
     return [line.split("\t") for line in text.splitlines()]
 
 
-STUDIES = tuple(dict.fromkeys(study for study, *_ in read_tsv("systems.tsv")[1:]))   # in their order there
-# A column per preset.  mini has ten times the text of tiny; the last three are as large as PreAlign's models.
-[_, *names], *rows = read_tsv("presets.tsv")
-PRESETS = {preset: {option: json.loads(values[i]) for option, *values in rows if values[i]}
-           for i, preset in enumerate(names)}
+STUDIES = tuple(dict.fromkeys(study for study, *_ in read_tsv("systems.tsv")[1:]))   # in its order
+# mini has ten times the text of tiny; 150m, 400m and 1.3b are as large as PreAlign's models
+[_, *names], *columns = zip(*read_tsv("presets.tsv"))          # a column per preset
+PRESETS = {preset: {name: json.loads(text) for name, text in zip(names, values) if text}
+           for preset, *values in columns}
 # The values that a public checkpoint sets (rates of fine-tuning, AFP without other text, as published), and
 # those that a prepared folder sets.
 PRETRAINED, REAL = PRESETS.pop("checkpoint"), PRESETS.pop("folder")

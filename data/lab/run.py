@@ -200,7 +200,7 @@ class Run(RunFolder):
             refuse(found["stage"] not in self.cfg.stages, f"the checkpoint in {self.out} is of the stage "
                    f"{found['stage']:.60}, which this run does not have: {TRAIN_AGAIN}")
             self.seconds = found["seconds"]
-        if not load_only and self.writer:                      # the steps of newer rows will be repeated
+        if not load_only and self.writer:                      # cut newer rows off: their steps follow again
             with open(self.log_path, "ab") as log:
                 log.truncate(found["log_size"] if found else 0)
 

@@ -80,8 +80,9 @@ def lexicon(model, corpus, middle):
         if not entries:
             continue
         candidates = sorted({other for _, other in corpus.word_pairs(name)}.union(*entries.values()))
-        right = torch.tensor([[word in translations for word in candidates]
-                              for translations in entries.values()])                         # (E, C) bool
+        right = torch.zeros(len(entries), len(candidates), dtype=torch.bool)                 # (E, C)
+        for row, translations in zip(right, entries.values()):
+            row[[candidates.index(t) for t in translations]] = True
         english, other = states(entries, "en"), states(candidates, name)         # (2, E, D), (2, C, D)
         for key, source, target in zip(("bli", "bli_middle"), english, other):
             five = cosines(source, target).topk(min(5, len(candidates)), dim=1).indices          # (E, 5)
@@ -125,7 +126,7 @@ def contextuality(model, corpus, middle):
 
 @torch.no_grad()
 def mean_states(model, corpus, language, texts, level):
-    """Mean over the tokens of each text of the states of one level: -> (N, D) on the CPU."""
+    """Mean over the tokens of each text of the states of one level, see sentence_states: -> (N, D), CPU."""
     parts, limit = [], model.config.context_len
     if corpus.prefix is not None:
         limit -= 1

@@ -9,7 +9,7 @@
     system, against: names of systems, or "A - B", the difference of two;  against may be empty, zero
     number:          path for tables.value, or a sum of paths such as "A - B"
     direction:       higher or lower, by at least the margin; not higher, not lower or no difference: the
-                     difference is smaller than the margin (a float)
+                     difference is smaller than the margin
     headline:        digits in the README's table, empty if it is not there
     exploratory:     "exploratory" if the line was written after the numbers that it names had been seen
 """

@@ -14,7 +14,7 @@ CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence p
            "(of an average: per task)")
 
 # A row of tables.tsv.
-# group:  table of `show`, see groups.tsv;  digits: how many there, an int;  better: ↑ or ↓
+# group:  table of `show`, see groups.tsv;  digits: how many there;  better: ↑ or ↓
 # words:  name in plain English; {task} and {k} are wildcards
 # path:   place in summary.json; {} is a language, "new" the language attached last
 # n:      paths of the number of test items, alternatives separated by spaces; may be empty
@@ -44,9 +44,9 @@ def value(summary, path):
     for key in path.split("."):
         if key == "new":
             key = next(iter(summary.get("adapt", {})), key)
-        if isinstance(found, list):                            # over levels: embedding, blocks, head
-            places = dict(middle=len(found) // 2 - 1, output=len(found) - 1)
-            key, found = str(places.get(key, key)), {str(i): level for i, level in enumerate(found)}
+        if isinstance(found, list) and found:                  # over levels: embedding, blocks, head
+            levels = {str(i): level for i, level in enumerate(found)}
+            found = levels | dict(middle=found[len(found) // 2 - 1], output=found[-1])
         found = found.get(key) if isinstance(found, dict) else None
     return found
 

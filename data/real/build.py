@@ -7,7 +7,7 @@ from typing import Callable
 
 import numpy as np
 
-from data.files import UserError, whole_folder
+from data.files import UserError, refuse, whole_folder
 from data.folder import (ENCODED, FORMAT, SPLITS, checksum, pack, read_meta, train_tokenizer, write_items,
                          write_json, write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries, fit
@@ -31,7 +31,7 @@ class Source:
     pairs: Callable                                     # (language, split) -> iterable of (English, other)
     paired: list = field(default_factory=list)          # languages with sentence pairs
     given: dict = field(default_factory=dict)           # {language: {English: [translation, ...]}}
-    learned: list = field(default_factory=list)         # languages with a dictionary learned from pairs
+    learned: list = field(default_factory=list)         # dictionary learned from pairs even if one is given
     items: list = field(default_factory=list)           # of (split, item)
     skipped: dict = field(default_factory=dict)         # {task: number of rows without a sentence}
     apart: bool = False       # whether sentences of validation and test pairs are removed from training text
@@ -87,10 +87,10 @@ class Writer:
     def check(self, name):
         """Check pairs and dictionary of one language against the texts before anything is written."""
         english, other = self.words[self.languages[0]], self.words[name]
-        if self.samples[name] == self.samples[self.languages[0]]:
-            raise UserError(f"{self.label[name]}: the same text as that of {self.languages[0]}")
-        if name in self.source.learned and not other.spaces:
-            raise UserError(f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
+        refuse(self.samples[name] == self.samples[self.languages[0]],
+               f"{self.label[name]}: the same text as that of {self.languages[0]}")
+        refuse(name in self.source.learned and not other.spaces,
+               f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:
             pairs = itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
             fit.of_pairs(name, list(pairs), english, other)
@@ -210,8 +210,7 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
     checkpoint: folder of a public checkpoint whose tokenizer is taken instead of training one
     """
     folder = Path(folder)
-    if folder.exists():
-        raise UserError(f"{folder} exists: delete it, or choose another folder")
+    refuse(folder.exists(), f"{folder} exists: delete it, or choose another folder")
     with whole_folder(folder, mark=f"{os.getpid()}.") as temporary:
         writer = Writer(temporary, source, seed, disjoint, max_documents, max_pairs, max_words)
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)

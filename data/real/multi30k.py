@@ -26,10 +26,10 @@ for line in Path(__file__).with_name("multi30k_classes.tsv").read_text(encoding=
 
 
 def source(languages, new, files, seed, rest):
-    """Make a Source of the files of download.obtain; rest: the rest of the Source."""
+    """Make a Source of the files of download.obtain; rest: the other fields, a dict."""
     names = [*languages, *new]
     captions = Multi30k(files, names, seed)
-    rest["items"] = [*captions.items(), *rest["items"]]
+    rest = rest | dict(items=[*captions.items(), *rest["items"]])
     about = dict(source="multi30k", licence=download.LICENCES)
     return Source(languages, new, captions.text, captions.pairs, paired=names[1:], about=about, **rest)
 
@@ -67,7 +67,7 @@ class Multi30k:
         self.part_a, self.part_b = np.split(order, [round(n * SHARE_A)])
 
     def text(self, language, split):
-        """The documents of one language; those of val and test describe the same pictures in all: -> list."""
+        """The documents of one language: -> list.  In val and test, all describe the same pictures."""
         if split != "train":
             found = self.translated[language, split]
         elif language == "en":

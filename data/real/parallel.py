@@ -25,7 +25,7 @@ def groups(pairs):
 
 
 def source(languages, new, files, share, rest):
-    """Make a Source of parallel files, {language: (English, other)}; rest: the rest of the Source.
+    """Make a Source of parallel files, {language: (English, other)}; rest: the other fields, a dict.
 
     Of the groups, a twentieth is for validation and a twentieth for test, of all languages.  Of the others, a
     share gives the English text; the rest gives the text of the other languages and the pairs.

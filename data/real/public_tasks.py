@@ -6,7 +6,7 @@ languages with the same id become one item.
 import json
 from pathlib import Path
 
-from data.files import UserError
+from data.files import UserError, refuse
 from data.text import lines_of
 
 STOP = " .。．｡।۔။።"                # full stops of several scripts, and the space before one
@@ -25,8 +25,8 @@ class Row(dict):
 
     def index(self, name, answers):
         """The position of a field's value among the possible answers: -> int."""
-        if self[name] not in answers:
-            raise UserError(f"{self.place}: {name} is {self[name]!r}, expected one of {', '.join(answers)}")
+        refuse(self[name] not in answers,
+               f"{self.place}: {name} is {self[name]!r}, expected one of {', '.join(answers)}")
         return answers.index(self[name])
 
 
@@ -78,7 +78,8 @@ def xstorycloze(row):
     return row["InputStoryid"], prompt, candidates, row.index("AnswerRightEnding", ("1", "2"))
 
 
-# the reader of a row and the files of val and test, {0} the language; a file without {0} holds all languages
+# the reader of a row, and the files of val and test below the folder of --tasks; {0} is the language.  A file
+# without {0} holds all languages: its column "language" names that of each row
 TASKS = dict(
     pawsx=(pawsx, "{0}/dev_2k.tsv", "{0}/test_2k.tsv"),
     xnli=(xnli, "xnli.dev.tsv", "xnli.test.tsv"),

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from data.corpus import languages_of_rows
-from data.files import UserError, locked, whole_folder
+from data.files import UserError, locked, refuse, whole_folder
 from data.folder import (FORMAT, language_order, read_meta, token_classes, train_tokenizer, write_items,
                          write_lines, write_meta, write_stream, write_text)
 from data.tasks import MOST_SHOTS
@@ -25,7 +25,7 @@ from data.world.world import World
 
 # the files that decide what the folder holds
 SOURCES = [Path(__file__).parent / name
-           for name in ("lexicon.txt", "lexicon.py", "world.py", "build.py", "../folder.py")]
+           for name in ("lexicon.txt", "lexicon.py", "world.py", "build.py", "../folder.py", "../text.py")]
 VAL_WORDS = LEAST_WORDS = 20_000   # words of each validation text, and of the smallest training text
 DICTIONARY_TOKENS = 2_000_000      # the dictionary has the words of so much English text ...
 DICTIONARY_COUNT = 5               # ... that occur so often
@@ -69,9 +69,8 @@ def frequent_words(tokens, tokenizer):
 def read_text(path):
     """Read the different documents of a user's English, one per line of the file: -> [str]."""
     documents = list(dict.fromkeys(documents_of(path)))     # a copy in the validation text would be known
-    if len(documents) < LEAST:
-        raise UserError(f"{path} has {len(documents)} different non-empty lines: at least {LEAST} are "
-                        "needed, one document per line")
+    refuse(len(documents) < LEAST, f"{path} has {len(documents)} different non-empty lines: at least {LEAST} "
+           "are needed, one document per line")
     return documents
 
 
@@ -157,8 +156,8 @@ def add_language(folder, name, n_tokens):
     folder, order = Path(folder), language_order(name)
     with locked(f"{folder}.lock", wait=True):
         meta = read_meta(folder)
-        if name in meta["languages"]:
-            raise UserError(f"{name} is a pretraining language of {folder}: choose another new language")
+        refuse(name in meta["languages"],
+               f"{name} is a pretraining language of {folder}: choose another new language")
         if meta["tokens"].get(f"{name}.train", 0) >= n_tokens:
             return
         meta["spaces"][name], meta["word_order"][name] = True, order
