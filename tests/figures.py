@@ -165,9 +165,10 @@ def sizes():
     coverage.append(("chance", GREY, False, [(0, 0.125), (1, 0.125)]))
     parts = chart("facts told in English, asked in the clone: accuracy ↑", "part of the dictionary", coverage)
     for language, words, colour in (("en", "asked in English", BLUE), ("clone", "asked in the clone", YELLOW)):
-        runs = [run["progress"] for run in found["published"]]
-        # a step has 1,024 tokens, and a million tokens state a fact 130 times
-        lines += by_seed(words, colour, {int(step) * 1024 * 130e-6: np.array([
+        runs = [run["progress"] for run in found["published, again"]]
+        # a step has 1,024 tokens, word alignment had as much text as 150 steps, and a million tokens state a
+        # fact 130 times
+        lines += by_seed(words, colour, {(150 + int(step)) * 1024 * 130e-6: np.array([
             run[step]["knowledge"][language] for run in runs]) for step in runs[0]})
     lines.append(("chance", GREY, False, [(0, 0.125), (270, 0.125)]))
     parts += chart("PreAlign, in pretraining (50 facts): accuracy ↑", "times that a fact was told", lines,
