@@ -317,7 +317,7 @@ def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
     summary = dict(parameters=1400000, device="cpu", dtype="float32", languages=["en", "clone"],
                    tokens=2048000)
     assert tables.plan(cfg, summary, "runs/x", corpus, None, 2) == (
-        "prealign, preset tiny: 1,400,000 parameters; cpu, 2 threads, float32\n"
+        "prealign, preset tiny: 1,400,000 parameters; cpu, threads: 2, float32\n"
         "tokens of text: en 2,000, clone 300; vocabulary: 1,280 tokens per language; dictionary: 0 words\n"
         "steps: align words 300, pretrain 1,850; 2,048,000 tokens of text in rows of 8 x 128; writes runs/x/")
     assert "preset small (its settings were tried nowhere): " in tables.plan(

@@ -255,7 +255,7 @@ def plan(cfg, summary, out, corpus, dictionary, threads):
     stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items()) or "none"
     faster = " (faster on this device)" if cfg.dtype == "auto" and summary["dtype"] == "bfloat16" else ""
     return (f"{cfg.method}, {model}{untried}: {summary['parameters']:,} parameters; "
-            f"{summary['device']}, {threads} threads, {summary['dtype']}{faster}\n"
+            f"{summary['device']}, threads: {threads}, {summary['dtype']}{faster}\n"
             f"tokens of text: {counts}; vocabulary: {corpus.base_vocab:,} tokens per language; "
             f"dictionary: {len(dictionary or ()):,} words\n"
             f"steps: {stages}; {summary['tokens']:,} tokens of text in rows of "
