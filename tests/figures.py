@@ -123,10 +123,11 @@ def timeline():
     return boxes("When each method acts (resets: the first half of pretraining)", when, 76)
 
 
-def by_seed(name, colour, points):
-    """A dashed line for each seed, and a named one for their mean: {x: (seeds,)} -> lines of chart."""
-    seeds = [("", colour, True, list(zip(points, ys))) for ys in zip(*points.values())]
-    return [*seeds, (name, colour, False, [(x, ys.mean()) for x, ys in points.items()])]
+def over_seeds(name, colour, points):
+    """A named line of means, with a bar of ± one standard deviation: {x: (seeds,)} -> lines of chart."""
+    ends = {x: (ys.mean() - ys.std(ddof=1), ys.mean() + ys.std(ddof=1)) for x, ys in points.items()}
+    bars_of_x = [("", colour, False, [(x, low), (x, high)]) for x, (low, high) in ends.items()]
+    return [*bars_of_x, (name, colour, False, [(x, ys.mean()) for x, ys in points.items()])]
 
 
 def gain():
@@ -135,7 +136,7 @@ def gain():
     for tokens in (3_000, 10_000, 100_000, 1_000_000):
         condition = "" if tokens == 10_000 else f", {tokens:,} tokens"           # 10,000 is the default
         points[tokens] = measured(found, f"BA{condition} - AFA{condition}", "log perplexity.new")
-    lines = by_seed("mean (dashed: seeds)", YELLOW, points)
+    lines = over_seeds("mean (bars: ± sd)", YELLOW, points)
     lines.append(("no difference", GREY, False, [(3_000, 0), (1_000_000, 0)]))
     parts = chart("loss after standard pretraining (BA) minus loss after forgetting (AFA), nats per token ↑",
                   "tokens of the new language", lines, log_x=True)
@@ -146,13 +147,13 @@ def amount():
     """How much PreAlign lowers the loss on real text, against the number of German captions."""
     found, lines = committed()["amount"], []
     for language, words, colour in (("de", "German", YELLOW), ("en", "English", BLUE)):
-        lines += by_seed(words, colour, {n: measured(found, f"joint, {n:,} captions - published, {n:,} captions",
+        lines += over_seeds(words, colour, {n: measured(found, f"joint, {n:,} captions - published, {n:,} captions",
                                                      f"log perplexity_per_word.{language}")
                                          for n in (500, 2_000, 12_000)})
     lines.append(("no difference", GREY, False, [(500, 0), (12_000, 0)]))
     parts = chart("loss of joint training less loss of PreAlign as published, nats per word ↑",
                   "German captions (English: 85,000)", lines, log_x=True)
-    return picture("Gain from PreAlign on captions, by the amount of German text (dashed: seeds)", 640, 370, parts)
+    return picture("Gain from PreAlign on captions, by the amount of German text (bars: ± sd)", 640, 370, parts)
 
 
 def sizes():
@@ -160,7 +161,7 @@ def sizes():
     found, lines = committed()["sizes"], []
     some = {0.25: "dictionary 25 %", 0.5: "dictionary 50 %", 0.75: "dictionary 75 %", 1: "published"}
     of_parts = found | {some[0.75]: committed()["prealign"][some[0.75]]}
-    coverage = by_seed("PreAlign (dashed: seeds)", YELLOW, {
+    coverage = over_seeds("PreAlign (bars: ± sd)", YELLOW, {
         part: measured(of_parts, name, "knowledge.clone") for part, name in some.items()})
     coverage.append(("chance", GREY, False, [(0, 0.125), (1, 0.125)]))
     parts = chart("facts told in English, asked in the clone: accuracy ↑", "part of the dictionary", coverage)
@@ -168,7 +169,7 @@ def sizes():
         runs = [run["progress"] for run in found["published, again"]]
         # a step has 1,024 tokens, word alignment had as much text as 150 steps, and a million tokens state a
         # fact 130 times
-        lines += by_seed(words, colour, {(150 + int(step)) * 1024 * 130e-6: np.array([
+        lines += over_seeds(words, colour, {(150 + int(step)) * 1024 * 130e-6: np.array([
             run[step]["knowledge"][language] for run in runs]) for step in runs[0]})
     lines.append(("chance", GREY, False, [(0, 0.125), (270, 0.125)]))
     parts += chart("PreAlign, in pretraining (50 facts): accuracy ↑", "times that a fact was told", lines,
@@ -182,10 +183,10 @@ def answers():
     names[0.5] = "AFP"                                                           # the default
     lines = []
     for path, words, colour in (("answer_language", "in the clone", BLUE), ("answer_right", "right", YELLOW)):
-        lines += by_seed(words, colour, {x: measured(found, name, f"{path}.en-clone.0")
+        lines += over_seeds(words, colour, {x: measured(found, name, f"{path}.en-clone.0")
                                          for x, name in names.items()})
     parts = chart("share of the answers ↑", "share of AFP's samples that ask across languages", lines)
-    return picture("English questions, to be answered in the clone (dashed: seeds)", 640, 370, parts)
+    return picture("English questions, to be answered in the clone (bars: ± sd)", 640, 370, parts)
 
 
 def checkpoint():
