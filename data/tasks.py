@@ -119,7 +119,7 @@ def predict(corpus, items, language, log_probs, k=0, dev_items=(), seed=0, answe
     """
     rows, starts, first, n_cut = [], [], [0], 0                # first: of the rows of each item
     for i, item in enumerate(items):
-        examples = demonstrations(dev_items, k, i, seed)
+        examples = demonstrations(dev_items, k, i, seed) if k else ()
         candidates, start, cut = fit_rows(
             *candidate_rows(corpus, item, language, examples, answer_language, instruction), limit)
         if examples and cut:

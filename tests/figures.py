@@ -73,7 +73,8 @@ def boxes(title, rows, unit, notes=()):
 
 def facts_in_the_clone(labels):
     """Accuracy on facts that are told in English only, {label: (study, system)}: -> {label: mean and interval}."""
-    found = {label: measured(committed()[study], name, "knowledge.clone")
+    studies = committed()
+    found = {label: measured(studies[study], name, "knowledge.clone")
              for label, (study, name) in labels.items()}
     return {label: (numbers.mean(), *interval(numbers)) for label, numbers in found.items()}
 
@@ -147,9 +148,9 @@ def amount():
     """How much PreAlign lowers the loss on real text, against the number of German captions."""
     found, lines = committed()["amount"], []
     for language, words, colour in (("de", "German", YELLOW), ("en", "English", BLUE)):
-        lines += over_seeds(words, colour, {n: measured(found, f"joint, {n:,} captions - published, {n:,} captions",
-                                                     f"log perplexity_per_word.{language}")
-                                         for n in (500, 2_000, 12_000)})
+        lines += over_seeds(words, colour, {
+            n: measured(found, f"joint, {n:,} captions - published, {n:,} captions",
+                        f"log perplexity_per_word.{language}") for n in (500, 2_000, 12_000)})
     lines.append(("no difference", GREY, False, [(500, 0), (12_000, 0)]))
     parts = chart("loss of joint training less loss of PreAlign as published, nats per word ↑",
                   "German captions (English: 85,000)", lines, log_x=True)
@@ -158,9 +159,10 @@ def amount():
 
 def sizes():
     """Facts known in the clone, by the part of the dictionary and by the number of times they were told."""
-    found, lines = committed()["sizes"], []
+    studies, lines = committed(), []
+    found = studies["sizes"]
     some = {0.25: "dictionary 25 %", 0.5: "dictionary 50 %", 0.75: "dictionary 75 %", 1: "published"}
-    of_parts = found | {some[0.75]: committed()["prealign"][some[0.75]]}
+    of_parts = found | {some[0.75]: studies["prealign"][some[0.75]]}
     coverage = over_seeds("PreAlign (bars: ± sd)", YELLOW, {
         part: measured(of_parts, name, "knowledge.clone") for part, name in some.items()})
     coverage.append(("chance", GREY, False, [(0, 0.125), (1, 0.125)]))
@@ -183,8 +185,8 @@ def answers():
     names[0.5] = "AFP"                                                           # the default
     lines = []
     for path, words, colour in (("answer_language", "in the clone", BLUE), ("answer_right", "right", YELLOW)):
-        lines += over_seeds(words, colour, {x: measured(found, name, f"{path}.en-clone.0")
-                                         for x, name in names.items()})
+        lines += over_seeds(words, colour, {
+            x: measured(found, name, f"{path}.en-clone.0") for x, name in names.items()})
     parts = chart("share of the answers ↑", "share of AFP's samples that ask across languages", lines)
     return picture("English questions, to be answered in the clone (bars: ± sd)", 640, 370, parts)
 

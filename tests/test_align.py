@@ -70,6 +70,9 @@ def test_an_attention_sink_is_left_out_of_the_mean():
     rows = model.embed.weight
     assert torch.equal(found[0], (rows[6] + rows[7]) / 2)
     assert torch.equal(found[2], (rows[9] + rows[10]) / 2)
+    with torch.no_grad():
+        model.embed.weight[10] = float("nan")
+    assert sentence_states(model, TOKENS, MASK, 0, "mean")[2].isnan().all()            # NaN is no sink
     alone = sentence_states(model, torch.tensor([[5]]), torch.tensor([[True]]), 0, "mean")
     assert torch.equal(alone[0], rows[5])                                   # a single token is its own median
 

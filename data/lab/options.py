@@ -27,7 +27,7 @@ def read_tsv(name):
     return [line.split("\t") for line in text.splitlines()]
 
 
-STUDIES = tuple(dict.fromkeys(study for study, *_ in read_tsv("systems.tsv")[1:]))   # in its order
+STUDIES = tuple(dict.fromkeys(line[0] for line in read_tsv("systems.tsv")[1:]))      # in the file's order
 # mini has ten times the text of tiny; 150m, 400m and 1.3b are as large as PreAlign's models
 [_, *names], *columns = zip(*read_tsv("presets.tsv"))          # a column per preset
 PRESETS = {preset: {name: json.loads(text) for name, text in zip(names, values) if text}
