@@ -160,7 +160,7 @@ class Table(torch.nn.Module):
         """The head: the scores after the token that has these states at the last level."""
         if self.scores.ndim == 1:
             return self.scores.expand(*states.shape[:-1], -1)
-        tokens = (states[..., None, :] == self.weight).all(dim=-1).float().argmax(dim=-1)
+        tokens = torch.cdist(states, self.weight).argmin(dim=-1)
         return self.scores[tokens]
 
     def logits(self, tokens, where=None):
