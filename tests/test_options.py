@@ -31,6 +31,13 @@ def write_config(folder, **content):
 
 # --- values -------------------------------------------------------------------------------------------------
 
+def test_a_study_runs_on_so_many_seeds_from_the_first_one_on():
+    def seeds(flags):
+        return list(parse_args(f"--reproduce prealign {flags}".split())[1].seeds)
+    assert seeds("") == [0, 1, 2, 3, 4] and seeds("--seeds 2") == [0, 1]
+    assert seeds("--seed 3") == [3] and seeds("--seed 5 --seeds 3") == [5, 6, 7]
+
+
 def test_flags_override_the_preset_and_the_preset_overrides_defaults():
     small = parsed("--preset small --steps 7 --method forget")
     assert (small.steps, small.batch_size, small.lr, small.reset_every) == (7, 64, 1e-3, 500)
@@ -315,8 +322,8 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("--steps ten", "--steps: invalid int value: 'ten'"),
     ("--reproduce prealign --seeds 0", "--seeds 0 is out of range"),
     ("--seeds 4", "--seeds goes with --reproduce"),
-    ("--reproduce prealign --seed 4 --seeds 2", "give --seeds N or --seed S, and no --out"),
-    ("--reproduce prealign --out x", "give --seeds N or --seed S, and no --out"),
+    ("--reproduce prealign --out x", "--reproduce trains into runs/: give no --out"),
+    ("--reproduce prealign --seed -4 --seeds 2", "--seed -4 is out of range"),
     ("--eval_only --fresh --out x", "--fresh and --eval_only do not go together"),
     ("--report a --sample x", "--sample and --report do not go together"),
     ("--languages en,klingon", "language 'klingon' is unknown"),

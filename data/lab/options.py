@@ -280,7 +280,7 @@ def make_parser(description, every=True):
     add("--overfit", action="store_true", help="check: train on one batch until its loss is below 0.1")
     add("--report", nargs="+", metavar="RUN", help="compare finished runs: table and curves")
     add("--reproduce", choices=STUDIES, help="run the systems of a study over seeds and judge its claims")
-    add("--seeds", type=int, metavar="N", help=f"with --reproduce: number of seeds [{SEEDS}]; or --seed")
+    add("--seeds", type=int, metavar="N", help=f"with --reproduce: number of seeds, from --seed on [{SEEDS}]")
     for f in fields(Config):
         if f.metadata["group"]:
             add = p.add_argument_group(f.metadata["group"]).add_argument
@@ -332,16 +332,16 @@ def parse_args(argv, description=""):
 
 
 def check_commands(modes):
-    """Raise UserError for commands that do not go together.  Makes --seeds a list of seeds."""
+    """Raise UserError for commands that do not go together.  Makes --seeds the range of seeds of a study."""
     commands = ["fresh", "eval_only", "sample", "export", "overfit", "report", "reproduce"]
     some = [f"--{name}" for name in commands if getattr(modes, name) not in (None, False)]
     refuse(len(some) > 1, f"{' and '.join(some)} do not go together: give one of them")
     seeds_given = modes.seeds is not None
     refuse(seeds_given and not modes.reproduce, "--seeds goes with --reproduce; a single run has --seed")
-    refuse(modes.reproduce and (modes.out or "seed" in modes and seeds_given),
-           "--reproduce trains into runs/: give --seeds N or --seed S, and no --out")
+    refuse(modes.reproduce and modes.out, "--reproduce trains into runs/: give no --out")
     refuse(seeds_given and modes.seeds < 1, f"--seeds {modes.seeds} is out of range: at least 1")
-    modes.seeds = [modes.seed] if "seed" in modes else range(modes.seeds or SEEDS)
+    first, default = (modes.seed, 1) if "seed" in modes else (0, SEEDS)
+    modes.seeds = range(first, first + (modes.seeds or default))
 
 
 def resolve(given):
