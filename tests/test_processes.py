@@ -1,8 +1,10 @@
 """One process or several: the same training.  This file started by torchrun is one of the processes."""
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -79,6 +81,25 @@ def test_a_process_without_rows_adds_nothing(cache, tmp_path):
             assert all(p.grad is not None for p in run.model.parameters())         # as all processes expect
             losses.append((loss.item() > 0, n, moved))
         assert losses == [(True, 8, True), (False, 8, False), (False, 8, False)]
+
+
+def test_the_speed_in_the_log_counts_the_tokens_of_all_processes(cache, tmp_path, monkeypatch):
+    class Silent(Processes):                                   # one of several, without the others
+        def all_reduce_sum(self, tensors):
+            pass
+
+        def all_reduce_max(self, number):
+            return number
+
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    speeds = []
+    for world_size in (1, 2, 4):
+        run = Run(Config(**SMALL | dict(method="baseline")), tmp_path / str(world_size), cache, quiet=True)
+        run.enter()
+        run.processes = Silent(0, world_size)
+        train.recipe(run)
+        speeds.append([row["tok_s"] for row in run.rows()])
+    assert speeds[0] == speeds[1] == speeds[2] and speeds[0][0] == 4 * SMALL["batch_size"] * SMALL["context_len"]
 
 
 def test_one_process_gathers_and_reduces_nothing():

@@ -295,6 +295,16 @@ def test_losses_of_afp_have_their_weights(make):
     assert weights == pytest.approx(dict(afp_mcl=0.5, afp_cit=2.5, lm=1.0))
 
 
+def test_half_of_the_sentences_to_translate_have_the_format_that_only_hints(make, monkeypatch):
+    run = make(method="align", afp_samples=40, afp_batch=100, afp_mcl_weight=0.0, afp_rows=0, context_len=64)
+    examples, hints = train.tasks.instruction_examples, []
+    monkeypatch.setattr(train.tasks, "instruction_examples", lambda corpus, items, partner, asked, answered, equals: (
+        hints.extend(equals), examples(corpus, items, partner, asked, answered, equals))[1])
+    for step in range(4):
+        next(train.align_sentences(run, run.training_samples(), step))
+    assert len(hints) == 400 and 0.4 < np.mean(hints) < 0.6
+
+
 # --- no test data in training -------------------------------------------------------------------------------
 
 def test_no_stage_reads_items_of_the_test_or_validation_split(cache, tmp_path, monkeypatch):
