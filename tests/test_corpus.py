@@ -107,8 +107,8 @@ def test_a_split_is_disjoint_complete_of_the_asked_size_and_fixed_by_its_seed():
 
 
 def test_no_word_is_held_out_whose_translation_belongs_to_a_word_that_is_kept():
-    # every translation belongs to two words
-    whole = Dictionary([((i,), [(1000 + i // 2,)]) for i in range(100)])
+    # one translation of each word belongs to another word, too
+    whole = Dictionary([((i,), [(1000 + i // 2,), (2000 + i,)]) for i in range(100)])
     kept, held_out = whole.split(0.5, seed=0)
     known = {t for _, translations in kept.entries for t in translations}
     rest = [entry for entry in whole.entries if entry not in kept.entries]

@@ -929,6 +929,8 @@ def test_recovery_takes_no_mean_of_too_many_steps_or_of_two_cycles():
     assert measures.recovery(losses, range(50, 1000, 50)) == []             # every entry has two resets
     assert measures.recovery({190: 1.0, 210: 5.0, 220: 3.0}, [200]) == [
         dict(step=200, before=1.0, rise=2.0)]                               # the first entry begins before it
+    assert measures.recovery({10: 1.0, 40: 2.0, 70: 1.5}, [10]) == [
+        dict(step=10, before=1.0, excess=0.5)]                              # 30 steps are no rise
 
 
 def test_measures_of_the_training_itself(real):
