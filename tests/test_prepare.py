@@ -323,8 +323,10 @@ def test_a_parallel_corpus_is_divided_so_that_no_text_holds_a_translation_of_ano
     wanted = flags(tmp_path, text="", parallel="de=en,de he=en,he", new="he", divide=0.7, dictionary="de=pairs")
     assert main([*wanted, "--out", str(tmp_path / "out")]) == 0
     meta = folders.read_meta(tmp_path / "out")
-    found = {(name, split): set(decoded(tmp_path / "out", meta, name, split))
+    found = {(name, split): list(decoded(tmp_path / "out", meta, name, split))
              for name in ("en", "de", "he") for split in folders.SPLITS}
+    assert all(len(documents) == len(set(documents)) for documents in found.values())
+    found = {stream: set(documents) for stream, documents in found.items()}
     all_pairs = dict(de=set(zip(english, german)), he=set(zip(english, hebrew)))
     for name, some in all_pairs.items():
         for one, other in some:                                 # a pair is in one split, and never on both sides of train

@@ -227,6 +227,9 @@ def test_retrieval_tells_its_directions_apart():
     # "x a" shares one word with each English sentence; x is the rarer one
     sides = [["x", "p"], ["y", "a"]], [["x", "a"], ["y", "a"]]
     assert baselines.retrieval(*sides) == dict(to_english=1, from_english=1)
+    # c, three times, weighs (1 + log 3) log(4 / 3) = .60, and the rarer a weighs log 2 = .69
+    sides = [["a", "a"], ["c", "c"]], [["c", "c", "c", "a"], ["c", "c"]]
+    assert baselines.retrieval(*sides) == dict(to_english=1, from_english=1)
 
 
 def test_pairs_of_unlike_languages_are_found_by_their_dictionary_alone():
