@@ -192,15 +192,17 @@ def answers():
 
 
 def checkpoint():
-    """A public checkpoint before and after AFP, one seed."""
+    """A public checkpoint before and after AFP; nothing of the checkpoint itself depends on the seed."""
     found, shown = committed()["pretrained"], {}
     names = {"before": "base", "AFP": "AFP", "middle level": "AFP, middle level"}
     for words, path in (("in German", "answer_language.en-de.0"),
                         ("found", "sentences.de.centred_to_english")):
         for when, name in names.items():
-            share = measured(found, name, path).mean()
-            shown[f"{words}: {when}"] = share, share, share
-    return bars("SmolLM2-135M-Instruct: answers in German when asked for, translations found", shown, colours=[BLUE, YELLOW, RED] * 2)
+            shares = measured(found, name, path)
+            mean, sd = shares.mean(), shares.std(ddof=1)
+            shown[f"{words}: {when}"] = mean, mean - sd, mean + sd
+    return bars("SmolLM2-135M-Instruct: answers in German when asked for, translations found (bars: ± sd)", shown,
+                colours=[BLUE, YELLOW, RED] * 2)
 
 
 def progress():
