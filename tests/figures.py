@@ -201,7 +201,7 @@ def checkpoint():
             shares = measured(found, name, path)
             mean, sd = shares.mean(), shares.std(ddof=1)
             shown[f"{words}: {when}"] = mean, mean - sd, mean + sd
-    return bars("SmolLM2-135M-Instruct: answers in German when asked for, translations found (bars: ± sd)", shown,
+    return bars("SmolLM2-135M: answers in German when asked for, translations found (bars: ± sd)", shown,
                 colours=[BLUE, YELLOW, RED] * 2)
 
 
