@@ -680,7 +680,7 @@ def test_every_column_of_a_study_is_a_number_that_tables_know():
 
 def test_every_system_comes_after_the_runs_that_it_starts_from_and_is_a_configuration():
     for study, systems in studies.SYSTEMS.items():
-        seen = ["data"] * (study in ("real", "amount", "languages", "pretrained")) + ["pretrained", "middle"] * (study == "pretrained")
+        seen = ["data"] * (study in ("real", "amount", "languages", "share", "pretrained")) + ["pretrained", "middle"] * (study == "pretrained")
         for name, options in systems.items():
             needed = re.findall(r"{(.+?)}", options)
             assert set(needed) <= set(seen), name
