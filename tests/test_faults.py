@@ -364,7 +364,6 @@ def test_a_full_disk_leaves_what_was_saved_and_says_so(cache, run, whole, capsys
     assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
 def test_a_row_of_the_log_is_on_the_disk_before_the_checkpoint_that_counts_it(tmp_path, monkeypatch):
     folder, synced = RunFolder(tmp_path), []
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size))
@@ -372,6 +371,7 @@ def test_a_row_of_the_log_is_on_the_disk_before_the_checkpoint_that_counts_it(tm
     assert synced == [folder.log_size()] != [0]                # after the row has left the buffer
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
 def test_a_row_that_cannot_be_logged_names_the_log(tmp_path):
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device") as error:
