@@ -24,7 +24,6 @@ A folder may lack any of the files below the streams.  data/world and data/real 
 reads it.
 """
 import json
-import math
 import re
 import zlib
 from pathlib import Path
@@ -173,8 +172,8 @@ def pack(documents, tokenizer, separator=0):
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def write_stream(folder, stream, documents, tokenizer, meta, index, limit=math.inf):
-    """Write at most `limit` tokens of "<language>.<split>": -> dict(documents, words, bytes, tokens).
+def write_stream(folder, stream, documents, tokenizer, meta, index):
+    """Write the tokens of "<language>.<split>": -> dict(documents, words, bytes, tokens).
 
     meta:  word order, spaces and so on of the language; the counts are entered in it
     index: number of the language, by which its ids are shifted if no two languages share a token
@@ -195,10 +194,6 @@ def write_stream(folder, stream, documents, tokenizer, meta, index, limit=math.i
             counts["words"] += sum(count_words(document, spaces) for document in batch)
             counts["bytes"] += sum(len(document.encode("utf-8")) for document in batch)
             counts["tokens"] += len(tokens)
-        kept = min(1, limit / max(counts["tokens"], 1))
-        counts = dict(documents=round(counts["documents"] * kept), words=round(counts["words"] * kept),
-                      bytes=counts["bytes"] * kept, tokens=min(limit, counts["tokens"]))
-        file.truncate(counts["tokens"] * dtype.itemsize)
     for key, n in counts.items():
         meta[key][stream] = n
     return counts

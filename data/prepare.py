@@ -9,8 +9,8 @@
 
 Text has one document per line, plain or .gz.  A twentieth of the first 200,000 documents (and pairs) is for
 validation and a twentieth for test.  Sentences of these pairs are removed from the training text.
-A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hund"}.  Without one, or with
---dictionary de=pairs, it is learned from the pairs.  data/folder.py describes the files of the folder.
+A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hund"}.  Without one, it is
+learned from the pairs.  data/folder.py describes the files of the folder.
 """
 import argparse
 import difflib
@@ -32,7 +32,6 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 RANGES = dict(vocab_size=(300, 2**20), new_subwords=(1, 2**20), captions=(1, 2**40), pairs_n=(0, 2**40),
               dictionary_words=(0, 2**40), seed=(0, 2**31), divide=(0.05, 0.95))
 CACHE = "data/cache/download"
-FROM_PAIRS = "pairs"                 # stands in place of a dictionary file
 
 
 def assignments(flag, values, n_files=1):
@@ -46,8 +45,7 @@ def assignments(flag, values, n_files=1):
             raise UserError(f"{flag} {text}: write NAME=FILE, as in {form}")
         refuse(name in found, f"{flag} {text}: {name} is given twice")
         for file in files:
-            if not Path(file).exists() and (flag, file) != ("--dictionary", FROM_PAIRS):
-                raise UserError(f"{flag} {text}: {file} does not exist")
+            refuse(not Path(file).exists(), f"{flag} {text}: {file} does not exist")
         found[name] = files if n_files > 1 else value
     return found
 
@@ -59,7 +57,7 @@ def check_names(flag, names, known):
 
 def source_of(args):
     """Check the command line and read what it names: -> build.Source."""
-    texts, dictionary = assignments("--text", args.text), assignments("--dictionary", args.dictionary)
+    texts, given = assignments("--text", args.text), assignments("--dictionary", args.dictionary)
     pairs, folders = assignments("--pairs", args.pairs, 2), assignments("--tasks", args.tasks)
     corpora = assignments("--parallel", args.parallel, 2)
     languages = list(texts) or list(dict.fromkeys(["en", *corpora]))
@@ -71,24 +69,19 @@ def source_of(args):
     refuse(old[:1] != ["en"] or len(old) < 2,
            f"languages of pretraining: {', '.join(old) or 'none'}; en and at least one other are needed")
     others = [*old[1:], *args.new]
-    for flag, names in (("--dictionary", dictionary), ("--pairs", pairs), ("--parallel", corpora)):
+    for flag, names in (("--dictionary", given), ("--pairs", pairs), ("--parallel", corpora)):
         check_names(flag, names, others)
     check_names("--tasks", folders, public_tasks.TASKS)
-    given = {name: file for name, file in dictionary.items() if file != FROM_PAIRS}
-    learned = [name for name in dictionary if name not in given]
     if args.download:
         files = download.obtain(download.files_of([*old, *args.new]), args.cache or CACHE, args.from_dir)
         given = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in others} | given
         folders = dict(pawsx=files["pawsx/en/test_2k.tsv"].parent.parent) | folders
-    for name in learned:
-        if not args.download and name not in pairs | corpora:
-            raise UserError(f"--dictionary {name}={FROM_PAIRS} needs --pairs {name}=ENGLISH,OTHER")
     items, skipped = [], {}
     for task, folder in folders.items():
         found, skipped[task] = public_tasks.read(task, folder, [*old, *args.new])
         items += found
-    rest = dict(given={name: dictionaries.read(path) for name, path in given.items()}, learned=learned,
-                items=items, skipped=skipped)
+    rest = dict(given={name: dictionaries.read(path) for name, path in given.items()}, items=items,
+                skipped=skipped)
     if args.download:
         return multi30k.source(old, args.new, files, args.seed, rest)
     if corpora:
@@ -127,7 +120,7 @@ def parse_args(argv):
     p.add_argument("--languages", help="of multi30k, English first [en,de,fr]")
     several("--text", metavar="LANG=FILE", help="your own text")
     several("--dictionary", metavar="LANG=FILE",
-            help="from English to each language; LANG=pairs learns it from the sentence pairs")
+            help="from English to each language; without one it is learned from the sentence pairs")
     several("--pairs", metavar="LANG=EN,OTHER", help="two aligned files")
     several("--parallel", metavar="LANG=EN,OTHER", help="two aligned files in place of texts and pairs")
     p.add_argument("--divide", type=float, metavar="X", help="share of it that gives the English text [0.75]")

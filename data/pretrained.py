@@ -144,18 +144,15 @@ def open_weights(folder):
 
 def stored_tensor(name, shape, path, entry, data, start):
     """One tensor of a mapped file, not yet read: -> a tensor of this shape and of the file's dtype."""
-    entry = entry if isinstance(entry, dict) else {}
-    found, dtype, offsets = (entry.get(key) for key in ("shape", "dtype", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{path}: {name} has dtype {json.dumps(dtype):.60}; this program reads "
-                        f"{', '.join(DTYPES)}")
-    if found != [*shape]:
-        raise UserError(f"{path}: {name} has shape {json.dumps(found):.60}, config.json asks for {[*shape]}")
-    n, size = math.prod(shape), DTYPES[dtype].itemsize
-    good = isinstance(offsets, list) and [type(x) for x in offsets] == [int, int]
-    if not good or offsets[0] < 0 or offsets[1] - offsets[0] != n * size or start + offsets[1] > len(data):
-        raise UserError(f"{path} is damaged ({name} does not lie within the file): download it again")
-    return torch.frombuffer(data, dtype=DTYPES[dtype], count=n, offset=start + offsets[0]).view(shape)
+    try:
+        (begin, end), n = entry["data_offsets"], math.prod(shape)
+        dtype = DTYPES[entry["dtype"]]
+        if entry["shape"] != [*shape] or begin < 0 or end - begin != n * dtype.itemsize:
+            raise ValueError
+        return torch.frombuffer(data, dtype=dtype, count=n, offset=start + begin).view(shape)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{path} is damaged or does not fit config.json: {name} is {json.dumps(entry):.120}, "
+                        f"expected shape {[*shape]} of {', '.join(DTYPES)} within the file") from None
 
 
 def load_pretrained(folder, context_len=None):

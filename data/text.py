@@ -50,14 +50,14 @@ def lines_of(path):
 
 
 def clean(text):
-    """Compose characters (NFC), remove our separator, turn all white space but tabs into single spaces."""
+    """Compose characters (NFC), remove our separator, turn white space into single spaces; tabs stay."""
     text = unicodedata.normalize("NFC", text.replace(SEPARATOR, " "))
-    return "\t".join(" ".join(part.split()) for part in text.split("\t")).strip()
+    return "\t".join(" ".join(part.split()) for part in text.split("\t"))
 
 
 def documents_of(path):
-    """Yield the documents of a file: every line that is not empty."""
-    return (text.replace("\t", " ") for _, text in lines_of(path) if text)
+    """Yield the documents of a file: every line that is not empty, tabs as spaces."""
+    return filter(None, (text.replace("\t", " ").strip() for _, text in lines_of(path)))
 
 
 def pairs_of(first, second):
@@ -67,8 +67,9 @@ def pairs_of(first, second):
         if not one or not other:
             raise UserError(f"{first} and {second} differ in length, {second if one else first} ends after "
                             f"line {number}: line i of both must be translations of each other")
-        if one[1] and other[1]:
-            yield one[1].replace("\t", " "), other[1].replace("\t", " ")
+        pair = tuple(text.replace("\t", " ").strip() for _, text in (one, other))
+        if all(pair):
+            yield pair
 
 
 def split_of(text, i):

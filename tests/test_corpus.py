@@ -256,6 +256,12 @@ def test_validation_rows_are_always_the_first_ones_end_to_end(corpus, tmp_path):
     assert np.array_equal(corpus.validation_rows("clone", 9, 33), corpus.validation_rows("clone", 9, 33))
 
 
+def test_an_empty_stream_is_refused_in_one_line(corpus, tmp_path):
+    """A user's text of few lines leaves no validation text for the last of many languages."""
+    with pytest.raises(UserError, match=r"en\.val\.bin holds 0 tokens, fewer than one row of 12"):
+        by_hand(corpus, tmp_path / "c", "uint16", np.arange(300), []).check(12)
+
+
 def test_streams_of_four_bytes_keep_ids_beyond_65535(corpus, tmp_path):
     wide = by_hand(corpus, tmp_path / "c", "uint32", 70_000 + np.arange(300), 70_000 + np.arange(50))
     rows = wide.rows(np.random.default_rng(0), 4, 12, np.zeros(4, np.int64))

@@ -24,7 +24,8 @@ def test_the_example_in_the_docstring_is_true():
 
 @pytest.mark.parametrize("lines", [
     ("dog hund", "dog Dogge", "two zwei"),
-    ("dog\thund\t0.9", "dog\tdogge\t0.1", "", "two\tzwei\t1"),
+    ("dog\thund\t0.9", "dog\tdogge\t0.1", "\t\t", "two\tzwei\t1"),
+    ("dog hund\t", "dog Dogge", "two zwei\t\t"),
     ('{"words": "dog $ Hund $ Dogge"}', '{"words": "two $ zwei"}'),
 ])
 def test_three_formats_say_the_same(tmp_path, lines):
@@ -41,7 +42,7 @@ def test_phrases_are_read_from_tabs(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["dog", "dog hund katze", "dog\t", '{"word": "dog $ hund"}', "{dog hund}",
-                                  '{"words": "dog"}'])
+                                  '{"words": "dog"}', '{"a":' * 1900, "\tkatze\t0.8"])
 def test_a_line_without_two_sides_is_named(tmp_path, line):
     path = write(tmp_path / "d.txt", "cat katze", line)
     with pytest.raises(UserError, match=r"d\.txt line 2: .* is not a pair of words: write"):

@@ -74,7 +74,7 @@ def flags(files, text="en=en.txt de=de.txt", vocab_size=400, **others):
         found.append(f"--{key}")
         for part in str(value).split():
             name, equals, paths = part.partition("=")
-            paths = [p if p == "pairs" else f"{files}/{p}" for p in paths.split(",")]
+            paths = [f"{files}/{p}" for p in paths.split(",")]
             found.append(name + equals + ",".join(paths) if equals else part)
     return found
 
@@ -147,8 +147,6 @@ def test_the_numbers_in_meta_are_those_of_the_text(prepared):
         # a language without spaces counts characters: two a word and the full stop
         assert meta["words"][f"{name}.val"] == len(documents) * (15 if name == "zh" else 7)
         assert meta["tokens"][f"{name}.val"] * 2 == (folder / f"{name}.val.bin").stat().st_size
-        per_word = (meta["tokens"][f"{name}.val"] - len(documents)) / meta["words"][f"{name}.val"]
-        assert meta["tokens_per_word"][name] == per_word
 
 
 def test_a_learned_dictionary_is_that_of_the_pairs_and_holds_out_words(prepared):
@@ -192,9 +190,12 @@ def test_a_new_language_keeps_the_old_subwords_and_takes_fewer_tokens(prepared):
     assert all(new.get_vocab()[subword] == i for subword, i in old.get_vocab().items())
     merges, more = (json.loads(tokenizer.to_str())["model"]["merges"] for tokenizer in (old, new))
     assert more[:len(merges)] == merges and len(more) > len(merges)
-    before = sum(len(old.encode(f" {d}")) for d in decoded(folder, meta, "cs", "val"))
-    assert meta["tokens_per_word_before"] == dict(cs=before / meta["words"]["cs.val"])
-    assert meta["tokens_per_word"]["cs"] < 0.7 * meta["tokens_per_word_before"]["cs"]
+    documents = decoded(folder, meta, "cs", "val")
+    before = sum(len(old.encode(f" {d}")) for d in documents)
+    assert meta["tokens"]["cs.val"] - len(documents) < 0.7 * before
+    per_word = meta["tokens"]["cs.train"] / meta["words"]["cs.train"]
+    assert (f"\n    {per_word:.2f} tokens per word with {meta['new_vocab']['cs'] - 400} new subwords\n"
+            in build.summary(folder, meta))
     for name in WORDS:
         for document in sentences(name, 20):
             assert new.decode(new.encode(document).ids) == document
@@ -247,20 +248,32 @@ def test_a_new_language_leaves_the_tokenizer_as_it_is_without_it(files, tmp_path
     assert first == second
 
 
-def test_a_given_dictionary_tests_what_is_learned_from_pairs(tmp_path):
+def test_what_is_learned_from_pairs_is_only_a_baseline_next_to_a_given_dictionary(tmp_path):
     """The given one is wrong, so that its words can be told from those of the pairs."""
     wrong = dict(zip(WORDS["en"], WORDS["de"][1:] + WORDS["de"][:1]))
     source = build.Source(
         ["en", "de"], [], lambda name, split: sentences(name, seed=len(split)),
         lambda name, split: zip(*(sentences(side, seed=9 + len(split)) for side in ("en", name))),
-        paired=["de"], learned=["de"],
-        given=dict(de={word: [t.lower()] for word, t in wrong.items()}), about=dict(licence=[]))
+        paired=["de"], given=dict(de={word: [t.lower()] for word, t in wrong.items()}),
+        about=dict(licence=[]))
     build.write(tmp_path / "out", source, vocab_size=400)
     train, held_out = (dict(line.split("\t") for line in lines(tmp_path / f"out/{kind}.de.tsv"))
                        for kind in ("dictionary", "lexicon"))
-    gold = dict(zip(WORDS["en"], WORDS["de"]))
-    assert len(train) > 30 and all(gold[word] == t for word, t in train.items())
-    assert len(held_out) > 3 and all(wrong[word] == t for word, t in held_out.items())
+    assert len(train) > 30 and len(held_out) > 3
+    assert all(wrong[word] == t for word, t in (train | held_out).items())
+    baseline = json.loads((tmp_path / "out/baselines.json").read_text(encoding="utf-8"))["retrieval"]["de"]
+    assert baseline["learned"]["to_english"] > 0.9 > 0.1 > baseline["dictionary"]["to_english"]
+    assert not folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]["learned"]
+
+
+def test_few_pairs_teach_no_word_and_the_next_command_needs_none(files, tmp_path, capsys):
+    for name in ("en", "de"):
+        put(tmp_path / f"few.{name}", sentences(name, 3, seed=9))
+    pairs = f"de={tmp_path}/few.en,{tmp_path}/few.de"
+    assert main([*flags(files), "--pairs", pairs, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "learned dictionary: 0 pairs of 0 words, 0% of English text" in shown
+    assert "next: python train.py --method baseline" in shown
 
 
 def test_disjoint_languages_share_no_token_and_read_the_same(files, tmp_path):
@@ -320,7 +333,7 @@ def test_a_parallel_corpus_is_divided_so_that_no_text_holds_a_translation_of_ano
         hebrew[i - 2] = hebrew[i]                               # and one Hebrew sentence, two English ones
     for name, lines_ in dict(en=english, de=german, he=hebrew).items():
         put(tmp_path / name, lines_)
-    wanted = flags(tmp_path, text="", parallel="de=en,de he=en,he", new="he", divide=0.7, dictionary="de=pairs")
+    wanted = flags(tmp_path, text="", parallel="de=en,de he=en,he", new="he", divide=0.7)
     assert main([*wanted, "--out", str(tmp_path / "out")]) == 0
     meta = folders.read_meta(tmp_path / "out")
     found = {(name, split): list(decoded(tmp_path / "out", meta, name, split))
@@ -441,7 +454,6 @@ def complaint(wanted, capsys, out):
     (dict(dictionary="he=muse.txt"), "--dictionary he: not one of de"),
     (dict(dictionary="en=muse.txt"), "--dictionary en: not one of de"),
     (dict(dictionary="de=gone.txt"), "gone.txt does not exist"),
-    (dict(dictionary="de=pairs"), "--dictionary de=pairs needs --pairs"),
     (dict(pairs="de=pairs.en,short.de"), "short.de differ in length"),
     (dict(pairs="de=pairs.en"), "two files, English first"),
     (dict(pairs="de=pairs.de,pairs.en"), "--pairs de: 0% of the words of the English side occur in the English text, 100%"),
@@ -451,10 +463,8 @@ def complaint(wanted, capsys, out):
     (dict(pairs="de=shifted.en,shifted.de"), "the lengths of sentences fit those some lines away better (correlation"),
     (dict(pairs="de=shifted.en,back.de"), "is a file shifted?"),
     (dict(text="en=en.txt de=en.txt"), "en.txt: the same text as that of en"),
-    (dict(pairs="de=one.txt,one.txt", dictionary="de=pairs"), "sentence pairs for training, at least two"),
+    (dict(pairs="de=one.txt,one.txt"), "sentence pairs for training, at least two"),
     (dict(pairs="de=empty.txt,empty.txt"), "--pairs de: 0 sentence pairs for training, at least two"),
-    (dict(pairs="de=few.en,few.de", dictionary="de=pairs"), "de=pairs: 0 words could be learned from"),
-    (dict(text="en=en.txt zh=zh.txt", pairs="zh=en.txt,zh.txt", dictionary="zh=pairs"), "zh=pairs: no spaces between words"),
     (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it looks turned"),
     (dict(dictionary="de=foreign.txt"), "it has 60 translations of words of the English text, and none of them occurs"),
     (dict(dictionary="de=numbers.txt"), "it has 0 translations of words of the English text, and none of them occurs"),
@@ -615,12 +625,12 @@ def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
 # --- text ---------------------------------------------------------------------------------------------------
 
 def test_text_is_composed_spaced_by_plain_spaces_and_free_of_our_separator(tmp_path):
-    put(tmp_path / "a.txt", ["\ufeffcafe\u0301\u00a0 noir", "", " <|doc|> x\u3000y\tz "])
-    assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z"]
+    put(tmp_path / "a.txt", ["\ufeffcafe\u0301\u00a0 noir", "", " <|doc|> x\u3000y\tz ", "\t \t", "\ta\t\tb\t"])
+    assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z", "a  b"]
 
 
 def test_pairs_stay_aligned_over_empty_lines(tmp_path):
-    first, second = put(tmp_path / "a", ["1", "", "3"]), put(tmp_path / "b", ["eins", "zwei", "drei"])
+    first, second = put(tmp_path / "a", ["1", "\t", "\t3"]), put(tmp_path / "b", ["eins", "zwei", "drei\t"])
     assert list(text.pairs_of(first, second)) == [("1", "eins"), ("3", "drei")]
     with pytest.raises(UserError, match=r"a and .*b differ in length, .*b ends after line 3"):
         list(text.pairs_of(put(first, ["1", "2", "3", "4"]), second))

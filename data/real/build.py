@@ -7,9 +7,9 @@ from typing import Callable
 
 import numpy as np
 
-from data.files import UserError, refuse, whole_folder
-from data.folder import (ENCODED, FORMAT, SPLITS, checksum, pack, read_meta, train_tokenizer, write_items,
-                         write_json, write_lines, write_meta, write_stream, write_text)
+from data.files import refuse, whole_folder
+from data.folder import (FORMAT, SPLITS, checksum, read_meta, train_tokenizer, write_items, write_json,
+                         write_lines, write_meta, write_stream, write_text)
 from data.real import baselines, dictionaries, fit
 from data.real.vocabulary import extend, of_checkpoint
 from data.text import chunks, has_spaces, sample
@@ -31,7 +31,6 @@ class Source:
     pairs: Callable                                     # (language, split) -> iterable of (English, other)
     paired: list = field(default_factory=list)          # languages with sentence pairs
     given: dict = field(default_factory=dict)           # {language: {English: [translation, ...]}}
-    learned: list = field(default_factory=list)         # dictionary learned from pairs even if one is given
     items: list = field(default_factory=list)           # of (split, item)
     skipped: dict = field(default_factory=dict)         # {task: number of rows without a sentence}
     apart: bool = False       # whether sentences of validation and test pairs are removed from training text
@@ -76,8 +75,7 @@ class Writer:
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
         self.words = {}
         for name, documents in self.samples.items():
-            if not documents:
-                raise UserError(f"{self.label[name]}: no training text, it needs one document per line")
+            refuse(not documents, f"{self.label[name]}: no training text, it needs one document per line")
             known = set(itertools.chain.from_iterable(source.given.get(name, {}).values()))
             self.words[name] = dictionaries.WordCounts(documents, None if has_spaces(documents) else known)
         self.counts = dict(languages={name: {} for name in self.languages}, tasks={}, skipped=source.skipped)
@@ -89,8 +87,6 @@ class Writer:
         english, other = self.words[self.languages[0]], self.words[name]
         refuse(self.samples[name] == self.samples[self.languages[0]],
                f"{self.label[name]}: the same text as that of {self.languages[0]}")
-        refuse(name in self.source.learned and not other.spaces,
-               f"--dictionary {name}=pairs: no spaces between words; give a dictionary")
         if name in self.source.paired:
             pairs = itertools.islice(self.source.pairs(name, "train"), fit.PAIRS)
             fit.of_pairs(name, list(pairs), english, other)
@@ -132,24 +128,16 @@ class Writer:
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
                     new_vocab=new_vocab, spaces={name: counts.spaces for name, counts in self.words.items()},
-                    word_order={}, documents={}, words={}, bytes={}, tokens={}, tokens_per_word={},
-                    tokens_per_word_before={}, separator=separator)
+                    word_order={}, documents={}, words={}, bytes={}, tokens={}, separator=separator)
         if checkpoint:
             meta["checkpoint"] = checksum(Path(checkpoint) / "tokenizer.json")
         for (i, name), split in itertools.product(enumerate(self.languages), SPLITS):
             rng = np.random.default_rng((self.seed, 404, i, SPLITS.index(split)))
             counts = write_stream(self.folder, f"{name}.{split}", shuffled(self.text(name, split), rng),
                                   tokenizers.get(name, tokenizer), meta, i)
-            if counts["tokens"] < CONTEXT_LEN + MARGIN:
-                raise UserError(f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, "
-                                f"context length {CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and "
-                                "different documents")
-            self.counts["languages"][name][split] = counts["documents"]
-            if split == "val":
-                meta["tokens_per_word"][name] = (counts["tokens"] - counts["documents"]) / counts["words"]
-            if split == "val" and name in self.source.new:
-                before = sum(len(pack(batch, tokenizer)) for batch in chunks(self.text(name, "val"), ENCODED))
-                meta["tokens_per_word_before"][name] = (before - counts["documents"]) / counts["words"]
+            refuse(counts["tokens"] < CONTEXT_LEN + MARGIN,
+                   f"{self.label[name]}: its {split} part has {counts['tokens']} tokens, context length "
+                   f"{CONTEXT_LEN} needs {CONTEXT_LEN + MARGIN}: use more and different documents")
         return meta
 
     def write_dictionary(self, name):
@@ -167,23 +155,18 @@ class Writer:
                 found["learned"] = dictionaries.learn(self.pairs(name, "train"))
         if name in self.source.given:
             found["dictionary"] = self.source.given[name]
-        dropped, splits, inverses = {}, {}, {}
+        inverses = {}
+        # training reads the last one: the given dictionary, or else the learned one
         for kind, entries in found.items():
-            selected, dropped[kind] = dictionaries.select(entries, english, other)
-            splits[kind] = dictionaries.split(selected, english, other, self.seed, self.max_words)
+            selected, dropped = dictionaries.select(entries, english, other)
             inverses[kind] = baselines.invert(selected, english, ranked=kind == "learned")
-        kind = "learned" if name in self.source.learned or "dictionary" not in found else "dictionary"
-        if kind in found:
-            # a given dictionary is the better test, even of a learned one
-            train, held_out = splits[kind][0], splits.get("dictionary", splits[kind])[1]
-            if name in self.source.learned and len(train) < 2 and self.max_words is None:
-                raise UserError(f"--dictionary {name}=pairs: {len(train)} words could be learned from "
-                                f"{counts['pairs_train']} sentence pairs: use more pairs, or a dictionary")
+        if found:
+            train, held_out = dictionaries.split(selected, english, other, self.seed, self.max_words)
             for file, entries in (("dictionary", train), ("lexicon", held_out)):
                 rows = (f"{word}\t{t}" for word, translations in entries.items() for t in translations)
                 counts[file] = write_lines(self.folder / f"{file}.{name}.tsv", rows)
                 counts[f"{file}_words"] = len(entries)
-            counts.update(learned=kind == "learned", never_occur=dropped[kind],
+            counts.update(learned=kind == "learned", never_occur=dropped,
                           coverage=dictionaries.coverage(train, english))
         return inverses
 
@@ -226,13 +209,12 @@ def summary(folder, meta):
     rows = [f"{folder}: {meta['base_vocab']} subwords, {shared}"]
     for name in [*meta["languages"], *meta["new"]]:
         counts, unit = meta["counts"]["languages"][name], "word" if meta["spaces"][name] else "character"
-        documents = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
-        rows.append(f"{name}: {meta['words'][f'{name}.train']:,} {unit}s of training text, "
-                    f"{meta['tokens'][f'{name}.train']:,} tokens; documents: {documents}")
-        rows.append(f"    {meta['tokens_per_word'][name]:.2f} tokens per {unit}")
+        documents = ", ".join(f"{meta['documents'][f'{name}.{split}']:,} {split}" for split in SPLITS)
+        n_words, n_tokens = (meta[key][f"{name}.train"] for key in ("words", "tokens"))
+        rows += [f"{name}: {n_words:,} {unit}s of training text, {n_tokens:,} tokens; documents: {documents}",
+                 f"    {n_tokens / n_words:.2f} tokens per {unit}"]
         if name in meta["new"]:
-            rows[-1] += (f", {meta['tokens_per_word_before'][name]:.2f} before "
-                         f"{meta['new_vocab'][name] - meta['base_vocab']} new subwords")
+            rows[-1] += f" with {meta['new_vocab'][name] - meta['base_vocab']} new subwords"
         if "dictionary" in counts:
             kind = "learned dictionary" if counts["learned"] else "dictionary"
             rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "

@@ -40,9 +40,9 @@ def read(path):
     """
     entries = {}
     for number, line in lines_of(path):
-        if not line:
+        if not line.strip():
             continue
-        sides = _sides(line)
+        sides = _sides(line.rstrip())                          # a leading tab is an empty first field
         if len(sides) < 2 or not all(sides):
             raise UserError(f"{path} line {number}: {line[:40]!r} is not a pair of words: write "
                             "'word translation', 'word<TAB>translation' or "
@@ -61,7 +61,7 @@ def _sides(line):
     if line.startswith("{"):
         try:
             found = json.loads(line)["words"].split("$")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, RecursionError):
             return []
     elif "\t" in line:
         found = line.split("\t")[:2]                           # further columns name the origin of the pair

@@ -1,7 +1,7 @@
 """Do dictionary and sentence pairs fit the texts?  Swapped, foreign and identical files are refused."""
 import numpy as np
 
-from data.files import UserError
+from data.files import refuse
 from data.real.dictionaries import coverage, fold
 
 PAIRS = 1000                         # sentence pairs looked at
@@ -21,35 +21,34 @@ def of_dictionary(name, entries, english, other):
     """
     translations = {t for many in entries.values() for t in many}
     found, turned = dict(english=coverage(entries, english)), coverage(translations, english)
-    if turned > max(SOME, 2 * found["english"]):
-        raise UserError(f"--dictionary {name}: its first words are {found['english']:.0%} of the English "
-                        f"text, its second words {turned:.0%}: it looks turned around, write English first")
+    refuse(turned > max(SOME, 2 * found["english"]),
+           f"--dictionary {name}: its first words are {found['english']:.0%} of the English text, its second "
+           f"words {turned:.0%}: it looks turned around, write English first")
     asked = [t for word, many in entries.items() if english.spell(word) for t in many]
     n = sum(bool(other.spell(t)) for t in asked)
-    if not n:
-        raise UserError(f"--dictionary {name}: it has {len(asked)} translations of words of the English "
-                        f"text, and none of them occurs in the text of {name}")
+    refuse(not n, f"--dictionary {name}: it has {len(asked)} translations of words of the English text, and "
+           f"none of them occurs in the text of {name}")
     return found | dict(other=coverage(translations, other), occur=n / len(asked))
 
 
 def of_pairs(name, pairs, english, other):
     """Raise UserError for pairs, list of (English, other), that are swapped, foreign, shifted or too few."""
-    if len(pairs) < 2:
-        raise UserError(f"--pairs {name}: {len(pairs)} sentence pairs for training, at least two are needed")
+    refuse(len(pairs) < 2,
+           f"--pairs {name}: {len(pairs)} sentence pairs for training, at least two are needed")
     same = sum(one == two for one, two in pairs)
-    if 2 * same > len(pairs):
-        raise UserError(f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
+    refuse(2 * same > len(pairs),
+           f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
     (here, there), (swapped, mine) = ([known(side, counts) for side in zip(*pairs)]
                                       for counts in (english, other))
-    if there + swapped > here + mine:
-        raise UserError(f"--pairs {name}: {here:.0%} of the words of the English side occur in the English "
-                        f"text, {there:.0%} of the other side: the two files look swapped")
-    if min(here, mine) < SOME / 2:
-        raise UserError(f"--pairs {name}: {here:.0%} of the English words occur in the English text, "
-                        f"{mine:.0%} of the others in the text of {name}: are these other languages?")
+    refuse(there + swapped > here + mine,
+           f"--pairs {name}: {here:.0%} of the words of the English side occur in the English text, "
+           f"{there:.0%} of the other side: the two files look swapped")
+    refuse(min(here, mine) < SOME / 2,
+           f"--pairs {name}: {here:.0%} of the English words occur in the English text, {mine:.0%} of the "
+           f"others in the text of {name}: are these other languages?")
     lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
     if len(pairs) >= MANY and lengths.std(axis=1).all():
         here, *away = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, 1, 2, -1, -2))
-        if max(away) > here + SOME + 4 / len(pairs) ** 0.5:    # more than chance explains
-            raise UserError(f"--pairs {name}: the lengths of sentences fit those some lines away better "
-                            f"(correlation {max(away):.2f}, not {here:.2f}): is a file shifted?")
+        refuse(max(away) > here + SOME + 4 / len(pairs) ** 0.5,                  # more than chance explains
+               f"--pairs {name}: the lengths of sentences fit those some lines away better (correlation "
+               f"{max(away):.2f}, not {here:.2f}): is a file shifted?")

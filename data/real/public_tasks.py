@@ -35,14 +35,16 @@ def rows_of(path):
     header = None
     for number, line in lines_of(path):
         place = f"{path} line {number}"
-        if str(path).endswith(".jsonl") and line:
+        if not line.strip():
+            continue
+        if str(path).endswith(".jsonl"):
             try:
                 yield Row(place, json.loads(line))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 raise UserError(f"{place} is not a JSON object: write one item per line") from None
-        elif header and line:
+        elif header:
             yield Row(place, zip(header, line.split("\t")))
-        elif line:
+        else:
             header = line.split("\t")
 
 

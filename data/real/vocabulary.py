@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from data.files import UserError, read_json
+from data.files import UserError, read_json, refuse
 from data.folder import ENCODED, text_lines
 from data.text import chunks
 
@@ -24,30 +24,26 @@ def of_checkpoint(folder):
     """
     config, state = (read_json(Path(folder) / name, "download it again")
                      for name in ("config.json", "tokenizer.json"))
-    if config is None or state is None:
-        raise UserError(f"--tokenizer {folder}: the folder of a checkpoint holds config.json and "
-                        "tokenizer.json")
+    refuse(config is None or state is None,
+           f"--tokenizer {folder}: the folder of a checkpoint holds config.json and tokenizer.json")
     try:
-        if state["model"]["type"] != "BPE":
-            raise UserError(f"{folder}/tokenizer.json: only byte-pair encoding (BPE) is supported")
+        refuse(state["model"]["type"] != "BPE", "only byte-pair encoding (BPE) is supported")
         state |= dict(post_processor=None, truncation=None, padding=None)
         normalizers = state.get("normalizer") or {}
         normalizers = normalizers.get("normalizers", [normalizers] if normalizers else [])
         kept = [part for part in normalizers if part.get("type") != "Prepend"]
         state["normalizer"] = dict(type="Sequence", normalizers=kept) if kept else None
         tokenizer = Tokenizer.from_str(json.dumps(state))
-    except UserError:
-        raise
     except Exception as error:                                 # the library raises nothing more specific
-        raise UserError(f"{folder}/tokenizer.json cannot be read ({error}): download it again") from None
+        raise UserError(f"{folder}/tokenizer.json cannot be read ({error}): is it the right file?") from None
     tokenizer.encode_special_tokens = True                     # a text that spells one does not contain one
     ids = [config.get("bos_token_id"), config.get("eos_token_id")]
     ids = [found[0] if isinstance(found, list) and found else found for found in ids]
     separator, n = next((i for i in ids if i is not None), None), config.get("vocab_size")
     for key, number, low, high in (("vocab_size", n, tokenizer.get_vocab_size(), 2**20),
                                    ("bos_token_id", separator, 0, tokenizer.get_vocab_size() - 1)):
-        if type(number) is not int or not low <= number <= high:
-            raise UserError(f"{folder}/config.json: {key} is {number!r:.40}, not between {low} and {high}")
+        refuse(type(number) is not int or not low <= number <= high,
+               f"{folder}/config.json: {key} is {number!r:.40}, not between {low} and {high}")
     return tokenizer, n, separator
 
 

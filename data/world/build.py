@@ -29,7 +29,7 @@ SOURCES = [Path(__file__).parent / name
 VAL_WORDS = LEAST_WORDS = 20_000   # words of each validation text, and of the smallest training text
 DICTIONARY_TOKENS = 2_000_000      # the dictionary has the words of so much English text ...
 DICTIONARY_COUNT = 5               # ... that occur so often
-NEW_VAL_TOKENS = 25_000            # tokens of the validation text of a new language
+NEW_VAL_TOKENS = 25_000            # tokens that the validation text of a new language has at least
 
 
 def world_items(seed):
@@ -148,7 +148,7 @@ def load(cache, seed, languages, n_words, clone_share, vocab_size, text=None):
 
 
 def add_language(folder, name, n_tokens):
-    """Write n_tokens of training text, and validation text, of a language that pretraining does not meet.
+    """Write training text of at least n_tokens, and validation text, of a language held out of pretraining.
 
     Nothing is done if the folder has that many.  A longer text begins with the shorter one: the old meta.json
     stays true until it is replaced.  A user's text may have fewer tokens: those kept for new languages.
@@ -169,7 +169,7 @@ def add_language(folder, name, n_tokens):
         for i, (split, n) in enumerate({"train": n_tokens, "val": NEW_VAL_TOKENS}.items()):
             # n words have at least n tokens
             texts = world.documents("clone", n, 1000 + 2 * meta["seed"] + i, stories[split])
-            write_stream(folder, f"{name}.{split}", texts, tokenizer, meta, len(meta["languages"]), limit=n)
+            write_stream(folder, f"{name}.{split}", texts, tokenizer, meta, len(meta["languages"]))
         if name not in meta["new"]:
             meta["new"].append(name)
         write_meta(folder, meta)
