@@ -11,7 +11,7 @@ Cross-lingual Alignment", NAACL 2024, arXiv 2311.08089.  A pretrained model lear
        draw_languages    languages of each question and of its answer
        instruction_rows  questions and answers -> inputs and targets
 
-The total loss is 1 * L_MCL + 1.5 * L_CIT.  The systems that the paper compares with use the same functions:
+The total loss is 1 * L_MCL + 1.5 * L_CIT.  Ablations and baselines of the paper use the same functions:
 "MCL only" and "CIT only" set the other weight to 0.  MIT has no MCL and no translations, and sets cross to 0:
 every answer is in the language of its question.  Fine-tuning on translations (FT) has loss on every token.
 
@@ -37,11 +37,11 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
            nothing about the sentence, but would swamp the mean [Sun et al. 2024, "Massive Activations"]
     Raises ValueError for another pool.
     """
-    states = model.hidden(tokens, top=level)[level].float()                      # (N, W, D)
+    states = model.hidden(tokens, max_level=level)[level].float()                      # (N, W, D)
     if pool == "last":
-        every = torch.arange(len(states), device=states.device)                  # (N,)
-        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)        # (N,)
-        return states[every, last]                                               # (N, D) [AFP: pooling]
+        row, column = (torch.arange(n, device=mask.device) for n in mask.shape)  # (N,), (W,)
+        last = column.where(mask, -1).argmax(dim=1)                              # (N,) padding is never last
+        return states[row, last]                                                 # (N, D) [AFP: pooling]
     if pool == "mean":
         length = states.norm(dim=-1).masked_fill(~mask, float("nan"))            # (N, W)
         sink = length > 10 * length.nanmedian(dim=1, keepdim=True).values        # (N, W) false for NaN
@@ -57,9 +57,10 @@ def multilingual_contrast(states, concept, tau=0.05, symmetric=True):
         mean over i of  -log  exp(cos(h_i, h_i+) / tau) / sum_j exp(cos(h_i, h_j+) / tau)
 
     The first n rows are English, the others their translations into any languages.  Rows with the same
-    concept are translations of each other; concept is best kept on the CPU.
+    concept are translations of each other.  A sample that is drawn twice has two positives, and the mean is
+    over pairs.  Keep concept on the CPU.
     symmetric: the translations are anchors, too.  differs from the paper: in its released code only one side
-               has anchors.  The other direction uses the same similarities, so it is almost free
+               has anchors.  The other direction reuses the similarities at almost no cost
     The loss is log(n) if all sentences are alike, and near 0 if only translations are.
     """
     return contrastive_loss(

@@ -1,4 +1,4 @@
-"""The decoder and the two losses that all three methods share.
+"""The decoder, the language-model loss of every stage, and the contrastive loss of PreAlign and AFP.
 
 Letters for shapes, used with these meanings in the whole repository:
   B  sequences in a batch      T  tokens in a sequence      D  model width      H  attention heads
@@ -24,7 +24,7 @@ IGNORE = -100   # a target that carries no loss: the default ignore_index of F.c
 class ModelConfig:
     """The sizes of a GPT.  vocab_size counts the rows of all languages together.
 
-    The options of the second half are those of public checkpoints, see data/pretrained.py.
+    The fields from n_kv_head on exist for public checkpoints, see data/pretrained.py.
     Raises ValueError if d_model does not split into n_head heads of an even width, or n_head into n_kv_head.
     """
     vocab_size: int
@@ -55,7 +55,7 @@ def rotary_table(context_len, head_dim, base=10_000.0, scaling=()):
     Channels i and i + head_dim / 2 are a pair with one angle.  The sine of the first of them is negative.
     scaling: (factor, low, high, original) of Llama 3, which was trained on texts of `original` tokens first.
     Pairs that turn fewer than `low` times in such a text become slower by the factor, those that turn more
-    than `high` times stay as they are, and those between become slower by a part of it.
+    than `high` times stay as they are, and those in between are interpolated.
     """
     frequency = base ** (-torch.arange(0, head_dim, 2).float() / head_dim)       # (head_dim / 2,)
     if scaling:
@@ -98,10 +98,10 @@ def attend(q, k, v, mask=None):
         q, k, v, mask, is_causal=mask is None, enable_gqa=shared > 1)            # (B, H, T, D/H)
 
 
-def mask_between(owner, dtype):
-    """The mask of attend with which a token sees no other text: owner (B, T) -> (B, 1, T, T)."""
-    seen = (owner[:, :, None] == owner[:, None, :]).tril()                       # (B, T, T)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, float("-inf"))
+def mask_between(segment, dtype):
+    """The mask of attend with which a token sees its own segment only: segment (B, T) -> (B, 1, T, T)."""
+    seen = (segment[:, :, None] == segment[:, None, :]).tril()                   # (B, T, T)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=segment.device).masked_fill_(~seen, float("-inf"))
     return mask[:, None]                                                         # (B, 1, T, T)
 
 
@@ -128,18 +128,18 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(D, 2 * d_ff if config.gated else d_ff, bias=False)
         self.feed_out = nn.Linear(d_ff, D, bias=False)
 
-    def forward(self, x, cos, sin, mask=None, past=None, place=None):
-        """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D).  past, place: see GPT.hidden."""
+    def forward(self, x, cos, sin, mask=None, past=None, position=None):
+        """x (B, T, D), tables of rotary_table, mask of attend -> (B, T, D).  past, position: see GPT."""
         B, T, D = x.shape
         qkv = self.query_key_value(self.attention_norm(x)).view(B, T, sum(self.heads), -1)
         q, k, v = qkv.transpose(1, 2).split(self.heads, dim=1)                   # (B, H or G, T, D/H) each
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if place is not None:
-            for read, new in zip(past, (k, v)):
-                read[torch.arange(B, device=x.device), :, place] = new[:, :, 0]
+        if position is not None:
+            for cache, new in zip(past, (k, v)):
+                cache[torch.arange(B, device=x.device), :, position] = new[:, :, 0]
             k, v = past                                                          # (B, G, S, D/H) each
         elif past is not None:
-            past += k, v
+            past.extend((k, v))                                # fills the list of the caller
         x = x + self.attention_out(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, D))  # (B, T, D)
         wide = self.feed_in(self.feed_norm(x))                                   # (B, T, d_ff or 2 d_ff)
         if self.gated:
@@ -182,41 +182,45 @@ class GPT(nn.Module):
             p.copy_(torch.randn(p.shape, generator=generator) * std)
         return self
 
-    def hidden(self, tokens, top=None, alone=None, past=None, place=None):
+    def hidden(self, tokens, max_level=None, segment=None, past=None, position=None):
         """States of levels 0 ... L: tokens (B, T) -> list of L + 1 tensors (B, T, D).
 
-        top:   the highest level that is needed; later blocks are not computed
-        alone: (B, T) several texts share a row, and tokens with the same number belong together: a token sees
-               no other text.  Rotary positions act by differences, so they need not restart
-        past:  a cache of keys and values, one list per block.  Empty lists are filled with those of the
-               tokens, (B, G, T, D/H) each.  Full ones, of S places, continue each text by one token, T = 1
-        place: (B,) the places of these tokens in a full cache, below S
+        max_level: the highest level to compute
+        segment:   (B, T) for rows that hold several texts: a token sees only tokens of the same segment.
+                   Rotary positions act by differences, so they need not restart
+        past:      a cache of keys and values, one list per block.  Empty lists are filled with those of the
+                   tokens, (B, G, T, D/H) each.  Full ones, of S places, continue each text by a token, T = 1
+        position:  (B,) the places of these tokens in a full cache, below S
         """
         x = self.embed(tokens)                                                   # (B, T, D)
         if torch.is_autocast_enabled(x.device.type):
             # otherwise the residual stream would stay in float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        levels, mask = [x], None if alone is None else mask_between(alone, x.dtype)
-        cos, sin = self.cos, self.sin
-        if place is not None:
-            cos, sin = cos[place][:, None, None], sin[place][:, None, None]      # (B, 1, 1, D/H) each
-            later = torch.arange(past[0][0].shape[2], device=x.device) > place[:, None]    # (B, S)
+        cos, sin, mask, levels = self.cos, self.sin, None, [x]
+        if segment is not None:
+            mask = mask_between(segment, x.dtype)                                # (B, 1, T, T)
+        if position is not None:
+            cos, sin = cos[position, None, None], sin[position, None, None]      # (B, 1, 1, D/H) each
+            later = torch.arange(past[0][0].shape[2], device=x.device) > position[:, None]           # (B, S)
             mask = torch.zeros(later.shape, dtype=x.dtype, device=x.device).masked_fill_(later, float("-inf"))
             mask = mask[:, None, None]                                           # (B, 1, 1, S)
-        for i, block in enumerate(self.body[:top]):
-            x = block(x, cos, sin, mask, past[i] if past else None, place)       # (B, T, D)
+        for i, block in enumerate(self.body[:max_level]):
+            x = block(x, cos, sin, mask, past[i] if past else None, position)    # (B, T, D)
             levels.append(x)
         if len(levels) > len(self.body):
             levels[-1] = self.final_norm(x)
         return levels
 
-    def logits(self, tokens, where=None):
+    def logits(self, tokens, scored=None):
         """Scores of the next token: tokens (B, T) -> (B, T, V).
 
-        where: (n,) positions in the flattened batch (a mask would make a GPU wait); only these: -> (n, V)
+        scored: (n,) indices in the flattened batch, to compute the scores of these tokens only: -> (n, V).
+                A boolean mask would make a GPU wait for the number of them
         """
         states = self.hidden(tokens)[-1]                                         # (B, T, D)
-        return self.head(states if where is None else states.flatten(0, 1).index_select(0, where))
+        if scored is not None:
+            states = states.flatten(0, 1).index_select(0, scored)                # (n, D)
+        return self.head(states)
 
     def param_groups(self, lr, embed_lr, weight_decay, embed_decay=0.0):
         """Parameter groups for AdamW, each with its name and peak rate; every parameter is in exactly one.
@@ -234,6 +238,110 @@ class GPT(nn.Module):
         return [dict(name=name, params=params, lr=rate, peak_lr=rate, weight_decay=decay)
                 for name, params, rate, decay in groups]
 
+
+def lm_loss(logits, targets, count=None):
+    """Next-token cross-entropy in nats, in float32: logits (..., V), targets (...) -> ().
+
+    Targets equal to IGNORE carry no loss.  The sum over the others is divided once by their number, so that
+    rows with few targets do not weigh more.  Without any target the loss is 0, not NaN.
+    count: the divisor for a part of a batch, which is the number of targets in the whole batch
+    """
+    total = F.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")   # ()
+    return total / ((targets != IGNORE).sum().clamp(min=1) if count is None else count)
+
+
+def lr_multiplier(step, steps, warmup):
+    """Factor of the peak learning rate: a linear warm-up (a share of the steps), a cosine decay to 0.1."""
+    rise = max(round(warmup * steps), 1)                                         # steps of the warm-up
+    if step < rise:
+        return (step + 1) / rise
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+
+def plain_contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
+    """InfoNCE with several positives: the mean over levels k and pairs (w, v) of an anchor and a positive of
+
+        -log  exp(s_k(w,v)) / sum_u exp(s_k(w,u))    with s_k = cos / tau and u over the candidates of w
+
+    states:    (K, N, D) one vector per level and word
+    concept:   (N,)      words with the same id are translations.  A word without any is only a candidate
+    tau:       temperature
+    anchors:   None: one set, as in PreAlign.  Every word is an anchor, and its candidates are all others.
+               A number: two sides, as in AFP.  The first `anchors` rows are one side, the others the second.
+               Candidates and positives of a word are on the other side
+    symmetric: with two sides, words of the second side are anchors, too
+    returns:   () in nats: log(number of candidates) if all words look alike, near 0 if only positives do, and
+               NaN without any positive
+
+    This is the definition.  It needs O(K N²) memory, so training uses contrastive_loss, which is equal.
+    """
+    concept, row = concept.to(states.device), torch.arange(len(concept), device=states.device)
+    if anchors is None:
+        candidate = row[:, None] != row                                          # (N, N) not the word itself
+    else:
+        candidate = (row[:, None] >= anchors) != (row >= anchors)                # (N, N) on the other side
+    positive = candidate & (concept[:, None] == concept)                         # (N, N)
+    if anchors is not None and not symmetric:
+        positive[anchors:] = False
+    with torch.autocast(states.device.type, enabled=False):    # bfloat16 would be too coarse for cos / tau
+        z = F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)     # (K, N, D)
+        scores = z @ z.transpose(1, 2) / tau                                                     # (K, N, N)
+        # -inf and not 0: a score of 0 would still be part of the softmax
+        log_share = scores.masked_fill(~candidate, float("-inf")).log_softmax(dim=-1)            # (K, N, N)
+    return -log_share[:, positive].mean()                                        # [InfoNCE]
+
+
+@torch.no_grad()
+def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, generator=None, stop=()):
+    """Continue each prompt: list of lists of token ids -> list of lists with only the new ids.
+
+    temperature: divides the logits; 0 takes the most likely token
+    top_k:       sample among the k most likely tokens
+    stop:        tokens that end a continuation; they are not returned
+    Prompts of different lengths are padded on the right.  Attention is causal, so padding is never seen.
+    Each token is read once: `past` has the keys and values of the earlier ones.  Beyond context_len tokens
+    the model reads only the last ones; their positions slide, so all are read again for each new token.
+    """
+    device, context_len = model.embed.weight.device, model.config.context_len
+    texts, active, past = [list(prompt) for prompt in prompts], list(range(len(prompts))), None
+    for step in range(max_new_tokens):
+        windows = [texts[i][-context_len:] for i in active]
+        longest = max(len(texts[i]) for i in active)
+        last = torch.tensor([len(w) - 1 for w in windows], device=device)                            # (B,)
+        if past and longest <= context_len:
+            tokens = torch.tensor([w[-1:] for w in windows], device=device)                          # (B, 1)
+            states = model.hidden(tokens, past=past, position=last)[-1][:, 0]                        # (B, D)
+        else:
+            past = [[] for _ in model.body] if longest < context_len else None
+            width = min(longest, context_len)
+            tokens = torch.tensor([w + [0] * (width - len(w)) for w in windows], device=device)      # (B, T)
+            states = model.hidden(tokens, past=past)[-1][torch.arange(len(active), device=device), last]
+            room = min(max_new_tokens - step, context_len - width)                                   # S - T
+            if past:
+                past = [[F.pad(t, (0, 0, 0, room)) for t in cache] for cache in past]
+        scores = model.head(states).float()                                                          # (B, V)
+        if temperature == 0:
+            drawn = scores.argmax(dim=-1)                                                            # (B,)
+        else:
+            if top_k is not None:
+                weakest = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]                   # (B, 1)
+                scores = scores.masked_fill(scores < weakest, float("-inf"))
+            drawn = torch.multinomial(
+                (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
+        drawn = drawn.tolist()
+        going = [n for n, token in enumerate(drawn) if token not in stop]
+        for n in going:
+            texts[active[n]].append(drawn[n])
+        if past and len(going) < len(active):                  # finished texts are not computed any further
+            past = [[t[going] for t in cache] for cache in past]
+        active = [active[n] for n in going]
+        if not active:
+            break
+    return [text[len(prompt):] for text, prompt in zip(texts, prompts)]
+
+
+# --- adapters, and the contrastive loss in little memory: skip these on a first reading ---------------------
 
 class LowRank(nn.Module):
     """A linear map that is frozen, plus a product of two thin matrices that learn, LoRA [Hu et al. 2022]."""
@@ -274,64 +382,11 @@ def merge_adapters(model):
     return model.requires_grad_(True)
 
 
-def lr_multiplier(step, steps, warmup):
-    """Factor of the peak learning rate: a linear warm-up (a share of the steps), a cosine decay to 0.1."""
-    rise = max(round(warmup * steps), 1)                                         # steps of the warm-up
-    if step < rise:
-        return (step + 1) / rise
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
-
-
-def lm_loss(logits, targets, count=None):
-    """Next-token cross-entropy in nats, in float32: logits (..., V), targets (...) -> ().
-
-    Targets equal to IGNORE carry no loss.  The sum over the others is divided once by their number, so that
-    rows with few targets do not weigh more.  Without any target the loss is 0, not NaN.
-    count: the divisor for a part of a batch, which is the number of targets in the whole batch
-    """
-    total = F.cross_entropy(
-        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")   # ()
-    return total / ((targets != IGNORE).sum().clamp(min=1) if count is None else count)
-
-
-def plain_contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
-    """InfoNCE with several positives: the mean over levels k and pairs (w, v) of an anchor and a positive of
-
-        -log  exp(s_k(w,v)) / sum_u exp(s_k(w,u))    with s_k = cos / tau and u over the candidates of w
-
-    states:    (K, N, D) one vector per level and word
-    concept:   (N,)      words with the same id are translations; without one, a word is only a candidate
-    tau:       temperature
-    anchors:   None: one set, as in PreAlign.  Every word is an anchor, and its candidates are all others.
-               A number: two sides, as in AFP.  The first `anchors` rows are one side, the others the second.
-               Candidates and positives of a word are on the other side
-    symmetric: with two sides, words of the second side are anchors, too
-    returns:   () in nats: log(number of candidates) if all words look alike, near 0 if only positives do, and
-               NaN without any positive
-
-    This is the definition.  It needs O(K N²) memory, so training uses contrastive_loss, which is equal.
-    """
-    concept, row = concept.to(states.device), torch.arange(len(concept), device=states.device)
-    if anchors is None:
-        candidate = row[:, None] != row                                          # (N, N) not the word itself
-    else:
-        candidate = (row[:, None] >= anchors) != (row >= anchors)                # (N, N) on the other side
-    positive = candidate & (concept[:, None] == concept)                         # (N, N)
-    if anchors is not None and not symmetric:
-        positive[anchors:] = False
-    with torch.autocast(states.device.type, enabled=False):    # bfloat16 would be too coarse for cos / tau
-        z = F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)     # (K, N, D)
-        scores = z @ z.transpose(1, 2) / tau                                                     # (K, N, N)
-        # -inf and not 0: a score of 0 would still be part of the softmax
-        log_share = scores.masked_fill(~candidate, float("-inf")).log_softmax(dim=-1)            # (K, N, N)
-    return -log_share[:, positive].mean()                                        # [InfoNCE]
-
-
 def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     """The value of plain_contrastive_loss for the same arguments, in O(K N D) memory: -> ().
 
-    concept is best kept on the CPU: a GPU would have to be waited for.  Raises ValueError if no two words
-    share a concept, because nothing would be pulled together, or if tau is below 0.005.
+    Keep concept on the CPU: its values decide which tiles to compute, and a GPU would make the CPU wait.
+    Raises ValueError if no two words share a concept, or if tau is below 0.005.
     """
     if tau < 0.005:
         raise ValueError(f"contrastive_loss: tau {tau} is below 0.005")
@@ -345,7 +400,7 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
         group, partner = 2 * concept + second, 2 * concept + 1 - second          # (N,) each
         n_positives = group.bincount(minlength=2 * N)[partner]                   # (N,)
         if not symmetric:
-            n_positives[anchors:] = 0                                            # these are no anchors
+            n_positives[anchors:] = 0                          # the second side has no anchors
     n_pairs, ways = int(n_positives.sum()), 2 if one_set or symmetric else 1
     if n_pairs == 0:
         raise ValueError("contrastive_loss: no two entries of this batch share a concept")
@@ -395,7 +450,7 @@ class FusedContrastiveLoss(torch.autograd.Function):
             for I, J, _ in tiles:
                 E = exponentials(y, I, J)                                        # (|I|, |J|)
                 r[I] += E.sum(1)
-                if I is not J:
+                if I != J:
                     r[J] += E.sum(0)
             loss += (n_positives * r.log()).sum() - ways / 2 * LOG2 * (y * P).sum()
         ctx.save_for_backward(states, n_positives / R, group, partner)
@@ -416,9 +471,10 @@ class FusedContrastiveLoss(torch.autograd.Function):
                 if has_positives:
                     # subtracted here and not as P: near convergence the two terms nearly cancel
                     E -= ctx.ways * (group[I, None] == partner[J])
-                    E = E.fill_diagonal_(0) if I is J else E
+                    if I == J:
+                        E.fill_diagonal_(0)
                 g[I].addmm_(E, y[J])
-                if I is not J:
+                if I != J:
                     g[J].addmm_(E.T, y[I])
             # the derivative of the normalisation removes the component along z
             g.addcmul_(y, (y * g).sum(1, keepdim=True), value=-ctx.tau * LOG2)
@@ -436,54 +492,6 @@ def scaled_rows(x, tau, dtype):
 def exponentials(y, I, J):
     """2^(y_I y_J^T): (|I|, |J|), with zeros where a row meets itself, because it is not its own candidate."""
     rows, columns = y[I], y[J]
-    # an in-place product is left alone by autocast; bfloat16 would be too coarse for cos / tau
+    # autocast does not change an in-place product; bfloat16 would be too coarse for cos / tau
     E = y.new_empty(len(rows), len(columns)).addmm_(rows, columns.T, beta=0).exp2_()
-    return E.fill_diagonal_(0) if I is J else E
-
-
-@torch.no_grad()
-def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, generator=None, stop=()):
-    """Continue each prompt: list of lists of token ids -> list of lists with only the new ids.
-
-    temperature: divides the logits; 0 takes the most likely token
-    top_k:       sample among the k most likely tokens
-    stop:        tokens that end a continuation; they are not returned
-    Prompts of different lengths are padded on the right.  Attention is causal, so padding is never seen.
-    Each token is read once: `past` has the keys and values of the earlier ones.  Beyond context_len tokens
-    the model reads only the last ones; their positions slide, so all are read again for each new token.
-    """
-    device, context_len = model.embed.weight.device, model.config.context_len
-    texts, active, past = [list(prompt) for prompt in prompts], list(range(len(prompts))), None
-    for step in range(max_new_tokens):
-        windows = [texts[i][-context_len:] for i in active]
-        longest = max(len(texts[i]) for i in active)
-        last = torch.tensor([len(w) - 1 for w in windows], device=device)                            # (B,)
-        if past and longest <= context_len:
-            tokens = torch.tensor([w[-1:] for w in windows], device=device)                          # (B, 1)
-            states = model.hidden(tokens, past=past, place=last)[-1][:, 0]                           # (B, D)
-        else:
-            past = [[] for _ in model.body] if longest < context_len else None
-            width = min(longest, context_len)
-            tokens = torch.tensor([w + [0] * (width - len(w)) for w in windows], device=device)      # (B, T)
-            states = model.hidden(tokens, past=past)[-1][torch.arange(len(active), device=device), last]
-            room = min(max_new_tokens - step, context_len - width)                                   # S - T
-            past = past and [[F.pad(t, (0, 0, 0, room)) for t in read] for read in past]
-        scores = model.head(states).float()                                                          # (B, V)
-        if temperature == 0:
-            drawn = scores.argmax(dim=-1)                                                            # (B,)
-        else:
-            if top_k is not None:
-                weakest = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]                   # (B, 1)
-                scores = scores.masked_fill(scores < weakest, float("-inf"))
-            drawn = torch.multinomial(
-                (scores / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]                # (B,)
-        drawn = drawn.tolist()
-        going = [n for n, token in enumerate(drawn) if token not in stop]
-        for n in going:
-            texts[active[n]].append(drawn[n])
-        if past and len(going) < len(active):                  # finished texts are not computed any further
-            past = [[t[going] for t in read] for read in past]
-        active = [active[n] for n in going]
-        if not active:
-            break
-    return [text[len(prompt):] for text, prompt in zip(texts, prompts)]
+    return E.fill_diagonal_(0) if I == J else E

@@ -30,9 +30,9 @@ def word_states(model, words, mask, prefix=None):
     levels 1 ... L are the blocks, level L + 1 holds the rows of the output embedding.  If these are alike, a
     word and its translation are similarly likely as outputs.
     words holds token ids, padded on the right to the M tokens of the longest word; mask is true on real
-    tokens.  Keep both on the CPU, where they are laid out.
-    prefix: a token that every word is read after, and that is left out of the mean.  Public checkpoints put
-            huge states on the first token of a text
+    tokens.  Keep both on the CPU, where pack runs.
+    prefix: a token that is put before every word and left out of the mean.  In public checkpoints, the first
+            token of a text is an attention sink, whose huge state would dominate the mean
     differs from the paper: level 0 has no positions, because rotary positions act inside attention.
     """
     share = mask / mask.sum(dim=1, keepdim=True)                                 # (N, M) weights of the mean
@@ -40,10 +40,10 @@ def word_states(model, words, mask, prefix=None):
         words, mask = F.pad(words, (1, 0), value=prefix), F.pad(mask, (1, 0), value=True)
         share = F.pad(share, (1, 0))
     width = min(model.config.context_len, max(words.shape[1], ROW))
-    tokens, owner, place = pack(words, mask, width)                              # (R, T), (R, T), (N, M)
-    tokens, owner, place, share = (
-        t.to(model.embed.weight.device, non_blocking=True) for t in (tokens, owner, place, share))
-    levels = model.hidden(tokens, alone=owner)                                   # L + 1 tensors (R, T, D)
+    tokens, segment, place = pack(words, mask, width)                            # (R, T), (R, T), (N, M)
+    tokens, segment, place, share = (
+        t.to(model.embed.weight.device, non_blocking=True) for t in (tokens, segment, place, share))
+    levels = model.hidden(tokens, segment=segment)                               # L + 1 tensors (R, T, D)
     levels.append(F.embedding(tokens, model.head.weight))
     levels = torch.stack([level.float() for level in levels]).flatten(1, 2)      # (K, R T, D)
     return (levels[:, place] * share[..., None]).sum(dim=2)                      # [PreAlign: pooling]
@@ -53,7 +53,7 @@ def pack(words, mask, width):
     """Lay words end to end in rows of `width` tokens, so that little padding is computed.
 
     words (N, M), mask (N, M) -> tokens (R, width);
-    owner (R, width): the index of the word that a token belongs to, -1 for padding;
+    segment (R, width): the index of the word that a token belongs to, -1 for padding;
     place (N, M): where the tokens of a word are in the flattened rows, 0 for padding.
     Raises ValueError for a word that is longer than a row.
     """
@@ -67,10 +67,10 @@ def pack(words, mask, width):
         end += m
     place = torch.tensor(starts)[:, None] + torch.arange(words.shape[1])         # (N, M)
     tokens = torch.zeros(math.ceil(end / width), width, dtype=torch.long)
-    owner = torch.full_like(tokens, -1)
+    segment = torch.full_like(tokens, -1)
     tokens.view(-1)[place[mask]] = words[mask]
-    owner.view(-1)[place[mask]] = torch.arange(len(words)).repeat_interleave(lengths)
-    return tokens, owner, place * mask
+    segment.view(-1)[place[mask]] = torch.arange(len(words)).repeat_interleave(lengths)
+    return tokens, segment, place.masked_fill(~mask, 0)
 
 
 def word_alignment_loss(states, concept, tau=0.1):

@@ -1,4 +1,4 @@
-"""Train one model through all its stages.  `recipe` is the experiment; the rest serves it.
+"""Train one model through all its stages.  `recipe` is the experiment; steps, loop and commands follow it.
 
   python train.py --method prealign        train, evaluate and write runs/prealign-tiny-synthetic-s0/
   python train.py --method forget          reset embeddings in pretraining, then attach a new language
@@ -29,18 +29,20 @@ from align import draw_languages, instruction_rows, multilingual_contrast, sente
 from data import tasks
 from data.corpus import languages_of_rows
 from data.files import refuse
-from data.lab import claims, generation, likelihood, measures, plots, states, studies, tables
+from data.lab import claims, generation, likelihood, measures, studies, tables
 from data.lab.options import data_name, default_out, load_config, parse_args
+from data.lab.plots import draw_sentences
 from data.lab.processes import Processes, init_distributed, keep_freed_memory, peak_memory
 from data.lab.run import Run
 from data.lab.runs import FILES, Interrupted, device_of, exit_code, on_signals, reading
 from data.pretrained import export_pretrained, read_config
-from forget import BODY_RATES, Forgetting, assemble, expand_vocabulary, merge, new_row_groups
-from model import IGNORE, add_adapters, lr_multiplier, merge_adapters
+from forget import BODY_RATES, Forgetting, assemble, expand_vocabulary, merge_vocabulary, new_row_groups
+from model import IGNORE, add_adapters, merge_adapters
 from prealign import code_switch, word_alignment_loss, word_states
 
 WARMUP = 0.05   # share of a stage's steps with a rising learning rate
 RATES = {"align words": "prealign_lr", "adapt": "adapt_lr", "align sentences": "afp_lr"}   # others: lr
+TUNING_DIVISOR, TUNING_BATCH = 3, 32   # tuning on English tasks: lr is divided by 3; items per step
 
 # every stage draws from its own stream of random numbers: default_rng((seed, stream, step))
 (ALIGN_TEXT, ALIGN_WORDS, TEXT, SWITCH, TRANSFER, ADAPT, INSTRUCT, REPLAY, SENTENCES,
@@ -55,7 +57,8 @@ def recipe(run):
     if "align words" in stages:                                # before: PreAlign, Li et al. 2024
         fit(run, model, "align words", partial(align_words, run), param_groups(run, cfg.prealign_lr))
     if "pretrain" in stages:                                   # during: code-switching, active forgetting
-        fit(run, model, "pretrain", partial(pretrain, run), param_groups(run, cfg.lr), resets=forgetting(cfg))
+        fit(run, model, "pretrain", partial(pretrain, run), param_groups(run, cfg.lr),
+            resets=reset_schedule(cfg))
     if "adapt" in stages:                                      # later: a new language, Aggarwal et al. 2025
         n_rows = corpus.add_language(cfg.new_language, cfg.adapt_tokens)
         corpus.check(cfg.context_len + 1)
@@ -63,41 +66,46 @@ def recipe(run):
                           cfg.adapt_body)
         groups = new_row_groups(model, cfg.adapt_lr, cfg.adapt_lr * BODY_RATES[cfg.adapt_body])
         fit(run, model, "adapt", partial(adapt, run), groups)
-        merge_adapters(merge(model))
+        merge_adapters(merge_vocabulary(model))
         if run.tuned_body:
             assemble(run.tuned_body, model)
     if "align sentences" in stages:                            # after: AFP, Li et al. 2024
         samples = run.training_samples()
-        if not run.has_started("align sentences") and not run.load_only:
-            draw_sentences(run, before=True)
-        step = partial(align_sentences, run, samples)
+        draw_sentences(run, before=True)
         if cfg.afp_lora:
             add_adapters(model, cfg.afp_lora, cfg.seed)
-        fit(run, model, "align sentences", step, param_groups(run, cfg.afp_lr))
+        groups = param_groups(run, cfg.afp_lr)
+        fit(run, model, "align sentences", partial(align_sentences, run, samples), groups)
         merge_adapters(model)
     if "instruct" in stages:                                   # last: English instruction tuning of the body
-        body = [g for g in param_groups(run, cfg.lr / 3) if g["name"] in ("body", "norms")]
+        body = [g for g in param_groups(run, cfg.lr / TUNING_DIVISOR) if g["name"] in ("body", "norms")]
         fit(run, model, "instruct", partial(answer_items, run, model, corpus.exercises(), INSTRUCT), body)
 
 
-def forgetting(cfg):
-    """The schedule of embedding resets in pretraining, without resets for other methods."""
+def reset_schedule(cfg):
+    """Resets of the embedding in pretraining, none without active forgetting.
+
+    differs from the papers: by default the last reset comes at half of the steps (--reset_until).
+    """
     every = cfg.reset_every if "forget" in cfg.methods else 0
-    return Forgetting(cfg.pretrain_steps, every, cfg.reset_from, cfg.reset_until, cfg.reset_fraction,
-                      cfg.reset_blend, cfg.reset_optimizer, cfg.seed)
+    return Forgetting(cfg.pretrain_steps, every, cfg.reset_from, cfg.reset_until, cfg.reset_blend,
+                      cfg.reset_optimizer, cfg.seed)
 
 
 def param_groups(run, lr, model=None):
+    """GPT.param_groups with the options of the run; lr: peak learning rate of the matrices."""
     cfg = run.cfg
     decay = cfg.weight_decay if cfg.embed_decay else 0.0
     return (model or run.model).param_groups(lr, lr * cfg.embed_lr, cfg.weight_decay, decay)
 
 
-# --- one step of each stage: the parts of its loss, (loss, {name: value}, number of text tokens) ------------
+# --- one step of each stage ---------------------------------------------------------------------------------
+# Yields the parts of its loss, (loss, {name: value}, number of text tokens).  fit backpropagates each part
+# before the next one is computed, so only one part is in memory.
 
 def align_words(run, step):
     """PreAlign's first stage, L = L_LM + alpha * L_align."""
-    yield word_alignment(run, step, run.cfg.prealign_weight)
+    yield word_alignment(run, step, run.cfg.prealign_weight)                     # [PreAlign: total loss]
     if run.cfg.prealign_rows:
         rows, _ = text_rows(run, ALIGN_TEXT, step, run.cfg.prealign_rows)
         yield from lm_parts(run, run.model, rows[:, :-1], rows[:, 1:])
@@ -111,7 +119,7 @@ def word_alignment(run, step, weight):
     with run.autocast():
         states = run.processes.gather(word_states)(run.model, words, mask, run.corpus.prefix)    # (K, N, D)
         loss = word_alignment_loss(states, concept)
-    return weight * loss, {"prealign": loss / run.processes.world_size}, 0       # [PreAlign: total loss]
+    return weight * loss, {"prealign": loss / run.processes.world_size}, 0
 
 
 def pretrain(run, step):
@@ -120,16 +128,16 @@ def pretrain(run, step):
     Ours: every `prealign_every` steps the alignment loss is added, because the rows of the head drift apart
     within a hundred steps, and then the model cannot name a fact in the other language.
     """
-    cfg, uses_words = run.cfg, "prealign" in run.cfg.methods
+    cfg, prealign = run.cfg, "prealign" in run.cfg.methods
     rows, languages = text_rows(run, TEXT, step, cfg.batch_size)                 # (B, T + 1), (B,)
     inputs, targets = rows[:, :-1], rows[:, 1:]                                  # (B, T) each
-    if uses_words and cfg.code_switch:
+    if prealign and cfg.code_switch:
         rng = np.random.default_rng((cfg.seed, SWITCH, step))
         inputs, targets = code_switch(rows, run.corpus.starts[rows], languages == 0, run.switch_table,
                                       cfg.code_switch, rng, cfg.code_switch_vanilla)
     yield from lm_parts(run, run.model, inputs, targets)
     due = cfg.prealign_every and step % cfg.prealign_every == 0
-    if uses_words and due and cfg.prealign_from <= step / cfg.pretrain_steps < cfg.prealign_until:
+    if prealign and due and cfg.prealign_from <= step / cfg.pretrain_steps < cfg.prealign_until:
         yield word_alignment(run, cfg.prealign_steps + step, cfg.prealign_weight)
 
 
@@ -150,7 +158,7 @@ def align_sentences(run, samples, step):
     """AFP, L = L_MCL + 1.5 L_CIT of a batch of samples.
 
     differs from the paper: rows of plain text are added, because a model of this size otherwise forgets its
-    languages, first those with little text.
+    languages, starting with those with little text.
     """
     cfg, corpus = run.cfg, run.corpus
     rng = np.random.default_rng((cfg.seed, SENTENCES, step))
@@ -181,9 +189,9 @@ def align_sentences(run, samples, step):
 
 
 def answer_items(run, model, items, stream, step):
-    """32 of the English items, with loss on their answers: instruction tuning and zero-shot transfer."""
+    """English items, with loss on their answers: instruction tuning and zero-shot transfer."""
     rng, width = np.random.default_rng((run.cfg.seed, stream, step)), run.cfg.context_len + 1
-    chosen = [items[i] for i in rng.integers(0, len(items), 32)]
+    chosen = [items[i] for i in rng.integers(0, len(items), TUNING_BATCH)]
     questions, answers = tasks.question_and_answer(run.corpus, chosen, "en", width)
     return lm_parts(run, model, *instruction_rows(questions, answers, width), sparse=True)
 
@@ -193,8 +201,8 @@ def text_rows(run, stream, step, n, clone_share=None):
 
     clone_share: share of all languages but English, by default that of pretraining
     """
-    cfg = run.cfg
-    share, n_others = cfg.clone_share if clone_share is None else clone_share, len(run.languages) - 1
+    cfg, n_others = run.cfg, len(run.languages) - 1
+    share = cfg.clone_share if clone_share is None else clone_share
     languages = languages_of_rows(step * n, n, [1 - share] + [share / n_others] * n_others)
     rng = np.random.default_rng((cfg.seed, stream, step))
     return run.corpus.rows(rng, n, cfg.context_len + 1, languages), languages
@@ -223,7 +231,7 @@ def lm_parts(run, model, inputs, targets, sparse=False):
 # --- the training loop --------------------------------------------------------------------------------------
 
 def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=False):
-    """Train one stage, or what is left of it.
+    """Train one stage, or resume it.
 
     losses: step -> iterable of (loss, {name: value}, tokens), the parts of one step.  Each part is
             backpropagated as it comes.  A pure function: the step number is the whole state of the loader
@@ -242,17 +250,16 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
         start, sums = run.restore(stage, model, optimizer)
         if run.load_only:
             return
-    clip = cfg.reset_clip if resets.at else cfg.clip
-    log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every
+    clip = cfg.reset_clip if resets.at else cfg.clip           # so BA and AFA differ in the clip, too
+    log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every    # a new language is fast
     in_groups = {id(p) for group in groups for p in group["params"]}
     parameters = [p for p in model.parameters() if id(p) in in_groups]
     bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)
     tokens, clock = 0, time.perf_counter()
     for step in bar:
         for group in optimizer.param_groups:
-            multiplier = resets.rate if group["name"] in resets.clocked_groups else lr_multiplier
-            group["lr"] = group["peak_lr"] * multiplier(step, steps, WARMUP)
-        resets.before(step, model, optimizer)
+            group["lr"] = group["peak_lr"] * resets.lr_factor(group["name"], step, WARMUP)
+        resets.reset_if_due(step, model, optimizer)
         model.zero_grad(set_to_none=True)                      # also the gradients of frozen parameters
         values = {}
         for loss, parts, n_tokens in losses(step):
@@ -281,6 +288,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             row = dict(stage=stage, step=step + 1, lr=optimizer.param_groups[0]["lr"],
                        tok_s=round(tokens / max(seconds, 1e-6)), **means)  # a coarse clock may show no time
             if run.writer:
+                # the first row of each tenth of pretraining has the answers to cfg.log_items, too
                 tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
                 with run.eager():
                     row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps,
@@ -299,10 +307,10 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
 
 def evaluate(run):
     """All measures of a trained model: -> dict, see data/glossary.md.  One that is not taken is absent."""
-    cfg, model, corpus = run.cfg, run.model.eval(), run.corpus
+    cfg, model, corpus = run.cfg, run.model, run.corpus
     with run.evaluating():
         result = measures.evaluate_all(model, corpus, run.dictionary, run.held_out, cfg, run.quiet)
-    result |= measures.of_training(run, forgetting(cfg))
+    result |= measures.of_training(run, reset_schedule(cfg))
     if cfg.transfer_steps and corpus.transfer:
         result["transfer"] = {task: likelihood.classify(fine_tuned(run, task), corpus, task, cfg.eval_items)
                               for task in corpus.transfer}
@@ -313,27 +321,8 @@ def fine_tuned(run, task):
     """For zero-shot transfer: a copy of the model, fine-tuned on English items of a task."""
     model, cfg, items = copy.deepcopy(run.model), run.cfg, run.corpus.items(task, "train", 4000)
     fit(run, model, f"transfer {task}", partial(answer_items, run, model, items, TRANSFER),
-        param_groups(run, cfg.lr / 3, model), cfg.transfer_steps, temporary=True)
+        param_groups(run, cfg.lr / TUNING_DIVISOR, model), cfg.transfer_steps, temporary=True)
     return model
-
-
-def draw_sentences(run, before=False):
-    """Draw the states that MCL compares, of 100 test sentences in every language.
-
-    before: draw them before AFP.  The picture of the trained model shows this one, too, on the left
-    """
-    cfg, old = run.cfg, run.out / "sentences-before.svg"
-    with run.eager():
-        found = states.parallel_states(run.model, run.corpus, 100, cfg)
-    if not found:
-        return
-    draw = partial(plots.scatter, found, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
-    if before:
-        run.write(old.name, draw("before AFP"))
-    elif old.exists():
-        run.write("sentences.svg", plots.two_panels(old.read_text(encoding="utf-8"), draw("after AFP")))
-    else:
-        run.write("sentences.svg", draw("sentences"))
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -366,7 +355,8 @@ def train_and_evaluate(run):
     """Train (or only load the checkpoint), evaluate and write the results: -> the summary."""
     cfg = run.cfg
     summary = dict(method=cfg.method, preset=cfg.model_name, data=data_name(cfg), seed=cfg.seed,
-                   device=str(run.device), dtype=run.dtype, languages=run.languages, tokens=cfg.text_tokens,
+                   device=str(run.device), dtype=run.dtype, languages=run.languages,
+                   tokens=cfg.steps * cfg.batch_size * cfg.context_len,
                    parameters=sum(p.numel() for p in run.model.parameters()))
     if not run.quiet:
         print(tables.plan(cfg, summary, run.out, run.corpus, run.dictionary, torch.get_num_threads()))
@@ -376,7 +366,7 @@ def train_and_evaluate(run):
         run.check_finished()
     if not run.writer:
         return summary
-    run.processes, clock = Processes(), time.perf_counter()    # one process evaluates, the others are done
+    run.processes, clock = Processes(), time.perf_counter()    # one process evaluates, the others return
     with run.eager():
         summary |= evaluate(run)
         with run.evaluating():
@@ -426,7 +416,7 @@ def overfit(run):
 
 
 def command(argv):
-    """Carry out what the command line requests: -> the exit code."""
+    """Run the command of a command line: -> the exit code."""
     cfg, modes = parse_args(argv, __doc__)
     out = Path(modes.out or default_out(cfg))
     if modes.report:
@@ -446,14 +436,14 @@ def command(argv):
             export(run, modes.export)
         else:
             with run.eager():
-                print(generation.samples(run.model.eval(), run.corpus, modes.sample, cfg.seed))
+                print(generation.samples(run.model, run.corpus, modes.sample, cfg.seed))
     else:
         train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)
     return 0
 
 
 def main(argv=None):
-    """-> the exit code: that of the command, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a command: -> its exit code, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     keep_freed_memory()
     return exit_code(command, sys.argv[1:] if argv is None else argv)
 

@@ -6,7 +6,6 @@ A batch is a pure function of its random generator: the step number is the whole
 import itertools
 import json
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -291,12 +290,6 @@ class Corpus:
     def difficulties(self, task):
         """The difficulties of a task in the order of its test file; [""] where items have none."""
         return list(dict.fromkeys(item.difficulty for item in self._all_items(task, "test")))
-
-    def most_test_items(self):
-        """The largest number of test items of one difficulty that any task has: -> int."""
-        counts = Counter((task, item.difficulty)
-                         for task in self.task_names() for item in self._all_items(task, "test"))
-        return max(counts.values(), default=0)
 
     def values(self):
         """The words that answer knowledge questions: -> set of tuples of token ids."""

@@ -200,13 +200,7 @@ def test_an_aligned_run_is_evaluated_with_all_that_the_paper_measures(cache, tmp
     assert train.main(flags(cache, tmp_path / "a", **changes)) == 0
     assert "BLEU from English" in capsys.readouterr().out
     summary = json.loads((tmp_path / "a" / "summary.json").read_text(encoding="utf-8"))
-    assert summary["afp"]["samples"] == 40
-    assert 0 < summary["afp"]["share"] == summary["afp"]["tokens"] / summary["tokens"]
-    assert set(summary["instructed"]) == {"en", "own"}
-    assert set(summary["instructed"]["en"]) == set(tasks.FAMILIES)
-    assert set(summary["instructed"]["own"]["nli"]["clone"]) == {"0", "1"}
-    found = [scores["clone"]["1"] for scores in summary["instructed"]["own"].values()]
-    assert summary["instructed_average"]["own"]["clone"]["1"] == pytest.approx(sum(found) / 5)
+    assert set(summary["instructed_average"]["own"]["clone"]) == {"0", "1"}
     assert set(summary["families_average"]["clone"]) == {"0", "1"}
     assert "translation" in summary and "answer_right" in summary
     before, both = [(tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("sentences-before.svg", "sentences.svg")]

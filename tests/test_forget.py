@@ -8,7 +8,7 @@ from torch import nn
 
 import forget
 from forget import (ExpandedEmbedding, ExpandedHead, Forgetting, assemble, expand_vocabulary, init_new_rows,
-                    merge, new_row_groups)
+                    merge_vocabulary, new_row_groups)
 from model import GPT, ModelConfig, lm_loss, lr_multiplier
 
 V, N, D = 400, 100, 32                                             # old tokens, new tokens, width
@@ -60,7 +60,7 @@ def reset(**options):
     """Pictures of a trained model before and after one reset."""
     model, optimizer = trained()
     before = picture(model, optimizer)
-    assert Forgetting(100, 10, **options).before(20, model, optimizer) is True
+    assert Forgetting(100, 10, **options).reset_if_due(20, model, optimizer) is True
     return before, picture(model, optimizer)
 
 
@@ -87,8 +87,8 @@ def test_resets_come_every_k_steps_between_two_shares_and_leave_a_whole_cycle(st
     assert Forgetting(steps, every, start, until).at == at
 
 
-def test_resets_of_no_rows_or_by_nothing_are_no_resets():
-    assert Forgetting(100, 20, fraction=0.0).at == Forgetting(100, 20, blend=0.0).at == []
+def test_a_blend_of_zero_is_no_reset():
+    assert Forgetting(100, 20, blend=0.0).at == []
 
 
 def test_no_setting_resets_at_step_zero_or_too_late():
@@ -100,7 +100,7 @@ def test_no_setting_resets_at_step_zero_or_too_late():
 def test_between_resets_nothing_changes():
     model, optimizer = trained()
     before, forgetting = picture(model, optimizer), Forgetting(100, 10)
-    assert {forgetting.before(step, model, optimizer) for step in (0, 1, 9, 11, 19, 95, 99)} == {False}
+    assert {forgetting.reset_if_due(step, model, optimizer) for step in (0, 1, 9, 11, 19, 95, 99)} == {False}
     assert not changes(before, picture(model, optimizer))
 
 
@@ -120,21 +120,11 @@ def test_a_reset_replaces_the_embedding_clears_its_optimizer_state_and_touches_n
 def test_the_new_rows_are_the_noise_of_a_generator_of_seed_and_step():
     _, after = reset(seed=3)
     generator = torch.Generator().manual_seed(3 * 1_000_003 + 20)
-    torch.rand(V, generator=generator)                             # the draw of rows comes first
     assert torch.equal(after["embed.weight"]["weight"], 0.02 * torch.randn(V, D, generator=generator))
 
 
-def test_the_rows_of_a_fraction_are_drawn_before_the_noise():
-    before, after = reset(fraction=0.25, seed=2)
-    generator = torch.Generator().manual_seed(2 * 1_000_003 + 20)
-    rows = torch.rand(V, generator=generator) < 0.25
-    noise = 0.02 * torch.randn(V, D, generator=generator)
-    expected = torch.where(rows[:, None], noise, before["embed.weight"]["weight"])
-    assert torch.equal(after["embed.weight"]["weight"], expected)
-
-
 def test_the_optimizer_state_may_be_kept():
-    before, after = reset(optimizer=False)
+    before, after = reset(reset_optimizer=False)
     assert changes(before, after) == {"embed.weight": {"weight"}}
     assert after["embed.weight"]["step"] == 3
     assert torch.equal(after["embed.weight"]["weight"], reset()[1]["embed.weight"]["weight"])
@@ -142,7 +132,7 @@ def test_the_optimizer_state_may_be_kept():
 
 def test_the_first_step_after_a_reset_is_the_first_step_of_a_new_optimizer():
     model, optimizer = trained()
-    Forgetting(100, 10).before(20, model, optimizer)
+    Forgetting(100, 10).reset_if_due(20, model, optimizer)
     again = copy.deepcopy(model)
     tokens = (torch.arange(50 * 17) % V).view(50, 17)
     learn(model, optimizer, 1, tokens)
@@ -150,19 +140,6 @@ def test_the_first_step_after_a_reset_is_the_first_step_of_a_new_optimizer():
     learn(again, fresh, 1, tokens)
     assert torch.equal(model.embed.weight, again.embed.weight)
     assert not torch.equal(model.head.weight, again.head.weight)   # the head's optimizer state was kept
-
-
-def test_a_fraction_resets_only_some_rows_with_their_moments_and_keeps_the_step_counter():
-    before, after = reset(fraction=0.25)
-    assert changes(before, after) == {"embed.weight": EVERYTHING - {"step"}}
-    was, now = before["embed.weight"], after["embed.weight"]
-    rows = (was["weight"] != now["weight"]).any(dim=1)
-    assert rows.float().mean().item() == pytest.approx(0.25, abs=0.08)
-    assert (was["weight"] != now["weight"])[rows].all()            # a row is drawn as a whole
-    assert now["weight"][rows].std().item() == pytest.approx(0.02, rel=0.1)
-    for moment in ("exp_avg", "exp_avg_sq"):
-        assert was[moment].any(dim=1).all() and not now[moment][rows].any()
-        assert torch.equal(was[moment][~rows], now[moment][~rows])
 
 
 def test_blend_moves_rows_a_part_of_the_way_to_what_a_whole_reset_gives():
@@ -175,10 +152,10 @@ def test_blend_moves_rows_a_part_of_the_way_to_what_a_whole_reset_gives():
 def test_noise_depends_on_seed_and_step_alone():
     def rows(step, **options):
         model = small_model(seed=5)
-        Forgetting(100, 10, **options).before(step, model, torch.optim.AdamW(model.parameters()))
+        Forgetting(100, 10, **options).reset_if_due(step, model, torch.optim.AdamW(model.parameters()))
         return model.embed.weight.detach()
     assert torch.equal(rows(20, seed=1), rows(20, seed=1))
-    assert torch.equal(rows(20, seed=1), rows(20, seed=1, start=0.1, until=0.5, optimizer=False))
+    assert torch.equal(rows(20, seed=1), rows(20, seed=1, start=0.1, until=0.5, reset_optimizer=False))
     drawn = [small_model(seed=1).embed.weight.detach(), *(rows(20, seed=s) for s in (0, 1, 2)), rows(30)]
     assert all((a != b).float().mean() > 0.99 for i, a in enumerate(drawn) for b in drawn[:i])
 
@@ -186,7 +163,7 @@ def test_noise_depends_on_seed_and_step_alone():
 def test_a_reset_before_anything_was_learned_has_no_moments_to_forget():
     model = small_model()
     optimizer = torch.optim.AdamW(model.parameters())
-    assert Forgetting(100, 10).before(10, model, optimizer) and not optimizer.state
+    assert Forgetting(100, 10).reset_if_due(10, model, optimizer) and not optimizer.state
 
 
 # --- the clock ----------------------------------------------------------------------------------------------
@@ -195,22 +172,27 @@ def test_the_rate_starts_again_with_each_cycle_and_the_last_one_lasts_to_the_end
     forgetting = Forgetting(300, 80, until=0.6)
     assert forgetting.at == [80, 160]
     for begin, end in ((0, 80), (80, 160), (160, 300)):
-        rates = [forgetting.rate(step, 300, 0.1) for step in range(begin, end)]
+        rates = [forgetting.lr_factor("embed", step, 0.1) for step in range(begin, end)]
         assert rates == [lr_multiplier(i, end - begin, 0.1) for i in range(end - begin)]
         assert rates[0] <= 0.13 and max(rates) == 1.0 and rates[-1] == pytest.approx(0.1, abs=2e-3)
     # absolute values: 8 steps of warm-up, then a cosine over 72 steps
-    assert forgetting.rate(80, 300, 0.1) == pytest.approx(1 / 8) and forgetting.rate(87, 300, 0.1) == 1.0
-    assert forgetting.rate(80 + 8 + 36, 300, 0.1) == pytest.approx(0.55)
+    assert forgetting.lr_factor("embed", 80, 0.1) == pytest.approx(1 / 8)
+    assert forgetting.lr_factor("embed", 87, 0.1) == 1.0
+    assert forgetting.lr_factor("embed", 80 + 8 + 36, 0.1) == pytest.approx(0.55)
 
 
 def test_without_resets_the_rate_is_that_of_the_whole_training():
-    assert all(Forgetting(50, 0).rate(step, 50, 0.2) == lr_multiplier(step, 50, 0.2) for step in range(50))
+    for step in range(50):
+        assert Forgetting(50, 0).lr_factor("embed", step, 0.2) == lr_multiplier(step, 50, 0.2)
 
 
 def test_only_the_embedding_follows_the_cycles_and_only_if_the_optimizer_is_reset():
-    assert Forgetting(100, 10).clocked_groups == {"embed"}
-    assert Forgetting(100, 10, optimizer=False).clocked_groups == set()
-    assert "embed" in {group["name"] for group in small_model().param_groups(1, 1, 0)}
+    groups = [group["name"] for group in small_model().param_groups(1, 1, 0)]
+    for reset_optimizer, clocked in ((True, {"embed"}), (False, set())):
+        forgetting = Forgetting(100, 10, reset_optimizer=reset_optimizer)
+        whole, cycle = lr_multiplier(37, 100, 0.05), lr_multiplier(7, 10, 0.05)
+        factors = {name: forgetting.lr_factor(name, 37, 0.05) for name in groups}
+        assert factors == {name: cycle if name in clocked else whole for name in groups} and cycle != whole
 
 
 # --- expansion ----------------------------------------------------------------------------------------------
@@ -312,7 +294,7 @@ def test_a_expanded_head_is_the_product_with_its_weight():
 
 def test_new_rows_get_the_gradient_that_they_would_have_in_an_ordinary_model_of_more_tokens():
     model, tokens = expand_vocabulary(trained()[0], N), random_tokens(8, 17, below=V + N)
-    ordinary = merge(copy.deepcopy(model))
+    ordinary = merge_vocabulary(copy.deepcopy(model))
     for m in (model, ordinary):
         lm_loss(m.logits(tokens[:, :-1]), tokens[:, 1:]).backward()
     for part in ("embed", "head"):
@@ -331,7 +313,7 @@ def test_merging_gives_an_ordinary_model_with_the_same_scores():
     model, tokens = expand_vocabulary(trained()[0], N), random_tokens(3, 16, below=V + N)
     learn(model, torch.optim.AdamW(new_row_groups(model, 0.02)), 3, V + random_tokens(4, 17, below=N))
     before = model.logits(tokens)
-    assert merge(model) is model
+    assert merge_vocabulary(model) is model
     assert torch.allclose(model.logits(tokens), before, atol=1e-6)
     fresh = small_model(vocab_size=V + N)
     assert model.config == fresh.config
@@ -349,7 +331,7 @@ def test_merging_gives_an_ordinary_model_with_the_same_scores():
 def test_a_merged_model_can_be_expanded_again():
     model, tokens = trained()[0], random_tokens(3, 16)
     before = model.logits(tokens)
-    merge(expand_vocabulary(merge(expand_vocabulary(model, N)), N))
+    merge_vocabulary(expand_vocabulary(merge_vocabulary(expand_vocabulary(model, N)), N))
     assert model.config.vocab_size == V + 2 * N
     assert torch.allclose(model.logits(tokens)[..., :V], before, atol=1e-6)
 
@@ -413,7 +395,7 @@ def test_an_expanded_model_with_a_tied_head_has_two_matrices_from_there_on():
     assert torch.equal(model.logits(tokens)[..., :V], before)
     with torch.no_grad():
         model.head.old.add_(1.0)
-    assert torch.equal(model.embed.old, rows) and not merge(model).config.tied
+    assert torch.equal(model.embed.old, rows) and not merge_vocabulary(model).config.tied
 
 
 @pytest.mark.parametrize("expanded", [False, True])
@@ -422,7 +404,7 @@ def test_assembling_takes_the_body_of_one_model_and_the_rows_of_the_other(expand
     with torch.no_grad():
         english.final_norm.weight.add_(random_normal(D))
         english.body[1].feed_norm.weight.add_(random_normal(D))
-    other = other if expanded else merge(other)
+    other = other if expanded else merge_vocabulary(other)
     parts = {name: p.detach().clone() for name, p in other.named_parameters()}
     was = {name: p.detach().clone() for name, p in english.named_parameters()}
     assert assemble(english.state_dict(), other) is other

@@ -70,8 +70,8 @@ def test_a_finished_run_is_loaded_as_it_was(cache, tmp_path, whole):
     assert same_weights(whole, again) and log_without_speed(whole) == log_without_speed(again)
 
 
-def test_a_fraction_of_rows_is_resumed_exactly_too(cache, tmp_path):
-    odd = SHORT | dict(reset_fraction=0.5, reset_blend=0.5, adapt_to="none")
+def test_resets_half_of_the_way_are_resumed_exactly_too(cache, tmp_path):
+    odd = SHORT | dict(reset_blend=0.5, adapt_to="none")
     run_recipe(cache, tmp_path / "parts", stop_after=("pretrain", 6), **odd)
     parts = run_recipe(cache, tmp_path / "parts", **odd)
     assert same_weights(run_recipe(cache, tmp_path / "whole", **odd), parts)
@@ -163,7 +163,7 @@ def test_a_tuned_body_is_put_under_the_embeddings_of_a_new_language(cache, tmp_p
 # --- the saw-tooth ------------------------------------------------------------------------------------------
 
 def test_a_forgetting_run_reports_its_recovery(cache, tmp_path, whole):
-    resets = train.forgetting(whole.cfg)
+    resets = train.reset_schedule(whole.cfg)
     found = measures.of_training(whole, resets)
     assert [r["step"] for r in found["recovery"]] == resets.at == [4, 8]
     assert set(found["adapt"]["clone2"]["perplexity"]) == {"2", "4", "6", "8"}

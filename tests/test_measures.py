@@ -120,9 +120,7 @@ def real_items():
 def real(tmp_path_factory):
     path = build(tmp_path_factory.mktemp("measures") / "real", ["en", "de", "xx"], False, folders.SPLITS,
                  dict(en=str, de=german, xx=str.upper), {}, list(real_items()),
-                 dict(tokens_per_word=dict(en=1.5, de=2.0, xx=3.0),
-                      tokens_per_word_before=dict(de=2.5, xx=4.0)),
-                 vocab_size=290)
+                 {}, vocab_size=290)
     folders.write_lines(path / "lexicon.de.tsv",
                         ["Rome\tRom", "in\tim", "was\twar", "was\tist", "park\tPark"])
     folders.write_json(path / "baselines.json", dict(
@@ -152,9 +150,9 @@ class Table(torch.nn.Module):
     def head(self):
         return self
 
-    def hidden(self, tokens, top=None, alone=None):
+    def hidden(self, tokens, max_level=None, segment=None):
         self.seen += tokens.tolist()
-        return [level[tokens] for level in self.levels][:None if top is None else top + 1]
+        return [level[tokens] for level in self.levels][:None if max_level is None else max_level + 1]
 
     def forward(self, states):
         """The head: the scores after the token that has these states at the last level."""
@@ -163,9 +161,9 @@ class Table(torch.nn.Module):
         tokens = torch.cdist(states, self.weight).argmin(dim=-1)
         return self.scores[tokens]
 
-    def logits(self, tokens, where=None):
+    def logits(self, tokens, scored=None):
         states = self.hidden(tokens)[-1]
-        return self(states if where is None else states.flatten(0, 1)[where])
+        return self(states if scored is None else states.flatten(0, 1)[scored])
 
 
 def preferring(corpus, **texts):
@@ -433,46 +431,41 @@ def test_words_that_share_a_translation_are_found_by_it():
     assert states.words(Table([table]), dictionary, None, 0)["word_retrieval"] == 1.0
 
 
-def test_a_held_out_word_is_right_if_its_translation_is_nearest_or_among_five(real, monkeypatch):
+def test_a_held_out_word_is_right_if_one_of_its_translations_is_nearest(real, monkeypatch):
     # states by word, so that subwords that words have in common do not matter
     others = sorted({g for _, g in real.word_pairs("de")}.union(*real.lexicon("de").values()))
     assert "Rom" in others and "Hund" in others               # those of dictionary and lexicon are candidates
     near = torch.eye(len(others))
 
-    def state(word, rank):
-        """A vector for which the first translation of an English word has that rank."""
-        wrong = [w for w in others if w not in real.lexicon("de")[word]][:rank - 1]
-        order = [*wrong, real.lexicon("de")[word][-1]]
-        return sum((9 - i) * near[others.index(w)] for i, w in enumerate(order))
+    def state(word, is_right):
+        """A vector that is nearest to the last translation of an English word, or to a wrong one."""
+        right, wrong = real.lexicon("de")[word][-1], next(w for w in others if w not in real.lexicon("de")[word])
+        return (9 if is_right else 7) * near[others.index(right)] + 8 * near[others.index(wrong)]
 
-    def states_by(ranks):
-        english = {real.word(word, "en"): state(word, rank) for word, rank in zip(real.lexicon("de"), ranks)}
-        german = {real.word(word, "de"): (i + 1) * near[i] for i, word in enumerate(others)}
-        return english, german
-
-    at = [states_by([1, 5, 6, 1]), states_by([2, 2, 2, 7])]   # the input embedding, the middle level
+    english = {real.word(word, "en"): state(word, is_right)
+               for word, is_right in zip(real.lexicon("de"), [True, False, False, True], strict=True)}
+    german = {real.word(word, "de"): (i + 1) * near[i] for i, word in enumerate(others)}
     asked = []
 
     def word_states(model, tokens, mask, prefix):
         words = [tuple(row[m].tolist()) for row, m in zip(tokens, mask)]
-        side = int(all(w in at[0][1] for w in words) and len(words) == len(others))
+        side = german if len(words) == len(others) else english
         asked.append(side)
-        rows = [torch.stack([level[side][w] for w in words]) for level in at]
-        return torch.stack([rows[0], torch.zeros_like(rows[0]), rows[1]])
+        states = torch.stack([side[word] for word in words])
+        return torch.stack([states, -states])                  # the input embedding, another level
     monkeypatch.setattr(states, "word_states", word_states)
     read, word = [], real.word
     monkeypatch.setattr(real, "word",
                         lambda text, language: read.append((text, language)) or word(text, language))
-    found = states.lexicon(Table(vocab_size=9), real, 2)
+    found = states.lexicon(Table(vocab_size=9), real)
     chance = np.mean([1, 1, 2, 1]) / len(others)
-    assert found["bli"] == dict(de=dict(p1=0.5, p5=0.75, n=4, chance=pytest.approx(chance)))
-    assert found["bli_middle"]["de"]["p1"] == 0.0 and found["bli_middle"]["de"]["p5"] == 0.75
-    assert sorted(asked) == [0, 1]
+    assert found["bli"] == dict(de=dict(p1=0.5, n=4, chance=pytest.approx(chance)))
+    assert asked == [english, german]
     assert set(read) == {(text, "en") for text in real.lexicon("de")} | {(text, "de") for text in others}
 
 
 def test_a_folder_without_a_lexicon_has_no_such_measure(clones):
-    assert states.lexicon(Table(vocab_size=clones.vocab_size), clones, 0) == {}
+    assert states.lexicon(Table(vocab_size=clones.vocab_size), clones) == dict(bli={})
 
 
 # --- sentences ----------------------------------------------------------------------------------------------
@@ -738,17 +731,14 @@ def test_instructed_tells_the_two_phrases_apart_and_averages_the_families(clones
     asked = []
     monkeypatch.setattr(likelihood, "ask", ask)
     found = likelihood.instructed(None, clones, 7, [0, 1], 3)
-    assert len(asked) == len(set(asked)) == 5 * (1 + 2 * 2)
-    assert {(entry[1], *entry[4:]) for entry in asked} == {("lexical", 7, 3)}
-    # 2 + 10 + 100 + 0.5
-    assert found["instructed"]["own"]["cause"]["clone"]["1"] == pytest.approx(0.1125)
-    assert found["instructed"]["en"]["cause"]["clone"]["1"] == pytest.approx(0.0125)
-    assert found["instructed"]["en"]["nli"]["en"] == found["instructed"]["own"]["nli"]["en"] == {
-        "0": 0.0, "1": 0.0005}
+    assert set(asked) == {(task, "lexical", name, phrase, 7, 3) for task in FAMILIES
+                          for name in clones.languages for phrase in ("en", name)}
     # the mean of 0 ... 4 is 2
     assert found["instructed_average"]["own"]["reversed"] == {
         "0": pytest.approx(0.222), "1": pytest.approx(0.2225)}
     assert found["instructed_average"]["en"]["reversed"]["0"] == pytest.approx(0.022)
+    assert found["instructed_average"]["en"]["en"] == found["instructed_average"]["own"]["en"] == {
+        "0": pytest.approx(0.002), "1": pytest.approx(0.0025)}
 
 
 def test_instructed_needs_all_families(real):
@@ -917,34 +907,29 @@ def test_recovery_reads_the_rise_and_the_excess_of_each_reset_off_the_loss():
     assert first == dict(step=20, before=4.0, rise=2.0, excess=0.25)
     assert second == dict(step=60, before=3.0, rise=2.0)                    # ends before the delay is over
     assert measures.recovery(losses, []) == []
-    # entries every 10 steps, a reset before the first and a cycle without any
-    assert [r["step"] for r in measures.recovery(losses, [5, 22, 24, 60], delay=30)] == [24, 60]
     assert measures.recovery({10: 1.0, 30: 3.0, 59: 4.0, 60: 2.0, 61: 9.0}, [10]) == [
         dict(step=10, before=1.0, rise=2.0, excess=1.0)]                    # by default after 50 steps
 
 
-def test_recovery_takes_no_mean_of_too_many_steps_or_of_two_cycles():
+def test_recovery_leaves_out_resets_without_an_entry_and_means_of_too_many_steps():
+    losses = {step: float(step) for step in range(10, 90, 10)}
+    assert [r["step"] for r in measures.recovery(losses, [5, 22, 60], delay=30)] == [60]
     losses = {step: step / 100 for step in range(100, 1000, 100)}
     assert measures.recovery(losses, [200, 400]) == [dict(step=200, before=2.0), dict(step=400, before=4.0)]
-    assert measures.recovery(losses, range(50, 1000, 50)) == []             # every entry has two resets
-    assert measures.recovery({190: 1.0, 210: 5.0, 220: 3.0}, [200]) == [
-        dict(step=200, before=1.0, rise=2.0)]                               # the first entry begins before it
-    assert measures.recovery({10: 1.0, 40: 2.0, 70: 1.5}, [10]) == [
-        dict(step=10, before=1.0, excess=0.5)]                              # 30 steps are no rise
+    losses = {step: step / 50 for step in range(50, 1000, 50)}              # one mean for all 50 steps
+    assert measures.recovery(losses, [200]) == [dict(step=200, before=4.0)]
+    losses = {step: step / 20 for step in range(20, 1000, 20)}              # no entry after exactly 50 steps
+    assert measures.recovery(losses, [200]) == [dict(step=200, before=10.0, rise=1.0)]
 
 
 def test_measures_of_the_training_itself(real):
     curves = {("pretrain", "lm"): {10: 4.0, 20: 5.0, 50: 4.7, 60: 4.5},
               ("adapt", "val"): {10: dict(en=3.0, de=math.log(8)), 20: dict(en=3.0, de=math.log(4))}}
-    samples = real.items("scene", "test", 3)
     stages = dict.fromkeys(["pretrain", "adapt", "align sentences"], 60)
-    run = SimpleNamespace(corpus=real, curve=lambda *key: curves[key], training_samples=lambda: samples,
-                          aligned_languages=lambda: [1],
-                          cfg=SimpleNamespace(stages=stages, new_language="de", text_tokens=1000, log_items=0))
+    run = SimpleNamespace(corpus=real, curve=lambda *key: curves[key],
+                          cfg=SimpleNamespace(stages=stages, new_language="de", log_items=0))
     found = measures.of_training(run, SimpleNamespace(at=[10]))
     assert found["recovery"] == [dict(step=10, before=4.0, rise=1.0, excess=0.5)]
-    n = sum(len(real.encode(item.solved(name), name)) for item in samples for name in ("en", "de"))
-    assert found["afp"] == dict(samples=3, tokens=n, share=n / 1000)
     assert found["adapt"] == dict(de=dict(perplexity={"10": pytest.approx(8), "20": pytest.approx(4)}))
     run.cfg.stages = dict(pretrain=60)
     assert measures.of_training(run, SimpleNamespace(at=[])) == {}
@@ -1010,8 +995,7 @@ WORLD = {"perplexity", "perplexity_per_word", "perplexity_n", "bits_per_byte", "
          "tasks", "tasks_average", "families_average", "chance"}
 WORLD_ONLY = {"foreign_mass_in_english", "perplexity_in_other_order", "knowledge", "knowledge_told_in_clone",
               "knowledge_told_in_both", "knowledge_mixed", "knowledge_n", "tasks_average", "families_average"}
-REAL = WORLD - WORLD_ONLY | {"bli", "bli_middle", "probe", "transfer_n", "tokens_per_word",
-                             "tokens_per_word_before", "baselines"}
+REAL = WORLD - WORLD_ONLY | {"bli", "probe", "transfer_n", "baselines"}
 GENERATED = {"translation", "answer_language", "answer_right"}
 
 
@@ -1023,7 +1007,7 @@ def test_all_measures_of_a_world(clones):
     listed, held_out = clones.dictionary().split(0.6, 0)
     cfg = config(written_items=4, shots="2,0")
     found = measures.evaluate_all(tiny(clones), clones, listed, held_out, cfg)
-    assert set(found) == WORLD | GENERATED | {"summary_rouge1", "instructed", "instructed_average"}
+    assert set(found) == WORLD | GENERATED | {"summary_rouge1", "instructed_average"}
     assert "null" not in json.dumps(found) and "NaN" not in json.dumps(found)
     assert list(found["families_average"]["en"]) == ["0", "2"]
     assert list(found["instructed_average"]["own"]["en"]) == ["0", "2"]
@@ -1049,8 +1033,6 @@ def test_all_measures_of_real_languages(real):
     listed, held_out = real.dictionary().split(0.6, 0)
     found = measures.evaluate_all(tiny(real), real, listed, held_out, config(written_items=4))
     assert set(found) == REAL | GENERATED
-    assert found["tokens_per_word"] == dict(en=1.5, de=2.0)    # those of the languages of the run
-    assert found["tokens_per_word_before"] == dict(de=2.5)
     assert found["baselines"] == dict(tasks=dict(scene=dict(en=dict(n=16), de=dict(n=16))),
                                       retrieval=dict(de=dict(n=3)))
     bare = measures.evaluate_all(tiny(real), real, None, None, config())
@@ -1061,11 +1043,11 @@ def test_levels_are_the_middle_one_and_the_embedding(real, monkeypatch):
     asked = []
     monkeypatch.setattr(measures, "sentences",
                         lambda model, corpus, key, level: asked.append((key, level)) or {})
-    for name in ("words", "lexicon", "linear_probes", "in_context"):
+    for name in ("words", "linear_probes", "in_context"):
         monkeypatch.setattr(measures, name, lambda *args, name=name: asked.append((name, args[3 if name == "words" else -1])) or {})
     model = GPT(ModelConfig(real.vocab_size, 4, 2, 16, 64)).initialise(0)
     measures.evaluate_all(model, real, None, None, config(n_layer=4))
-    assert dict(asked) == dict(words=2, lexicon=2, linear_probes=2, in_context=2, sentences=2,
+    assert dict(asked) == dict(words=2, linear_probes=2, in_context=2, sentences=2,
                                sentences_embedding=0)
 
 

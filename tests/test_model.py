@@ -50,7 +50,7 @@ def test_lm_loss_of_three_targets_worked_by_hand():
     by_hand = [math.log(2.5), math.log(4), math.log(10)]
     assert lm_loss(logits, targets).item() == pytest.approx(sum(by_hand) / 3, abs=1e-6)
     assert lm_loss(logits, targets, 12).item() == pytest.approx(sum(by_hand) / 12, abs=1e-6)
-    # the scores of three positions alone, as GPT.logits gives them for `where`
+    # the scores of three positions alone, as GPT.logits gives them for `scored`
     few, wanted = logits.flatten(0, 1)[:3], torch.tensor([0, 3, 2])
     assert lm_loss(few, wanted).item() == pytest.approx(sum(by_hand) / 3, abs=1e-6)
 
@@ -300,7 +300,7 @@ def test_texts_that_share_a_row_do_not_see_each_other(dtype):
     one, other = torch.tensor([[3, 1, 4, 1]]), torch.tensor([[5, 9]])
     row, alone = torch.cat((one, other, other), dim=1), torch.tensor([[7, 7, 7, 7, 2, 2, -1, -1]])
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        together, apart = model.hidden(row, alone=alone)[-1], [model.hidden(one)[-1], model.hidden(other)[-1]]
+        together, apart = model.hidden(row, segment=alone)[-1], [model.hidden(one)[-1], model.hidden(other)[-1]]
         unmasked = model.hidden(row)[-1]
     close = dict(atol=1e-5) if dtype == torch.float32 else dict(atol=0.1)
     assert torch.allclose(together[:, :4], apart[0], **close)
@@ -575,7 +575,7 @@ def test_states_of_continued_texts_are_those_of_whole_texts(dtype):
         assert {t.shape for read in past for t in read} == {(3, 2, 9, 8)}
         for step in range(3):
             place = torch.tensor([6, 4, 2]) + step
-            found = model.hidden(tokens[torch.arange(3), place][:, None], past=past, place=place)
+            found = model.hidden(tokens[torch.arange(3), place][:, None], past=past, position=place)
             for level, expected in zip(found, whole):
                 expected = expected[torch.arange(3), place][:, None]
                 assert torch.allclose(level, expected, atol=1e-5 if dtype == torch.float32 else 0.1)

@@ -7,7 +7,7 @@ import pytest
 import train
 from data.files import UserError
 from data.lab import options
-from data.lab.options import (COMMON, MANY, NEUTRAL, PRESETS, Config, data_name, default_out, flags_of,
+from data.lab.options import (COMMON, GROUPS, MANY, NEUTRAL, PRESETS, Config, data_name, default_out, flags_of,
                               load_config, parse_args)
 from data.lab.run import Run
 from test_train import SMALL, flags
@@ -62,7 +62,7 @@ def test_what_is_derived_from_options():
     cfg = Config(method="prealign+align", prealign_steps=30, prealign_rows=4, batch_size=8, steps=100)
     assert cfg.pretrain_steps == 100 - 30 * 4 // 8 and cfg.methods == {"prealign", "align"}
     assert replace(cfg, method="align").pretrain_steps == 100
-    assert cfg.text_tokens == 100 * 8 * 128 and cfg.written_items == 50
+    assert cfg.written_items == 50
     assert Config().written_items == 0 and replace(cfg, generate_items=3).written_items == 3
     assert Config(method="forget").new_language == "clone2" and Config().new_language == ""
     assert Config(method="forget", adapt_to="none").new_language == ""
@@ -119,15 +119,6 @@ def test_a_new_language_of_a_folder_and_all_of_its_text_are_the_default_of_forge
     assert parsed(f"--data {corpus.folder}").adapt_to == ""
 
 
-def test_a_folder_with_few_items_is_asked_the_most_that_a_task_has(corpus, monkeypatch):
-    def items(tasks):
-        meta = dict(corpus.meta, counts=dict(tasks=tasks))
-        monkeypatch.setattr(options, "read_meta", lambda folder: meta)
-        return parsed(f"--data {corpus.folder}").eval_items
-    assert items(dict(nli=dict(val=2000, test=70), who=dict(train=5000, test=90), scene=dict(train=9))) == 90
-    assert items(dict(nli=dict(test=1200))) == items(dict(nli=dict(val=5))) == items({}) == 1000
-
-
 def test_a_run_to_start_from_gives_its_options(tmp_path):
     base = write_config(tmp_path / "base", method="prealign", seed=3, lr=0.5, words=9999, data_used="x")
     cfg = parsed(f"--from_run {base} --method prealign+align --afp_steps 9")
@@ -181,14 +172,10 @@ def test_help_shows_every_flag_in_its_group_once(capsys):
 
 
 def test_names_of_options_say_whose_they_are():
-    groups, group = {}, ""
-    for f in fields(Config):
-        group = f.metadata["group"] or group
-        groups.setdefault(group, []).append(f.name)
-    assert all(name.startswith("afp_") for name in groups["AFP"])
-    assert all(name.startswith("reset_") for name in groups["active forgetting"])
-    assert all(name.startswith(("prealign_", "code_switch", "dictionary")) for name in groups["PreAlign"])
-    assert set(NEUTRAL) == set(groups["evaluation"] + groups["machine"]) - {"dtype"}
+    assert all(name.startswith("afp_") for name in GROUPS["AFP"])
+    assert all(name.startswith("reset_") for name in GROUPS["active forgetting"])
+    assert all(name.startswith(("prealign_", "code_switch", "dictionary")) for name in GROUPS["PreAlign"])
+    assert sum(GROUPS.values(), []) == [f.name for f in fields(Config)]
 
 
 # --- config.json --------------------------------------------------------------------------------------------
@@ -313,7 +300,6 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("prealign", "argument prealign: use --method prealign"),
     ("PreAlign+Forget", "use --method prealign+forget"),
     ("something", "unknown argument something"),
-    ("--accumulate 99", "--accumulate 99: more parts than rows"),
     ("--reproduce everything", "invalid choice: 'everything'"),
     ("--adapt_to clone2 --body_from x --adapt_body whole", "--body_from does not go with --adapt_body"),
     ("--code_switch 1.5", "--code_switch 1.5 is out of range: 0 to 1"),
@@ -347,6 +333,7 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     ("--from_run no/such/run", "no/such/run/config.json is missing"),
     ("--from_run base --method forget", "trained with --method baseline: only +align can be added"),
     ("--from_run base --languages en,clone2", "which has --languages en,clone"),
+    ("--from_run base --method align --preset small", "which has --preset tiny"),
     ("--data no/such/folder", "no/such/folder is not a prepared folder"),
     ("--data folder --vocab_size 300", "--vocab_size does not go with --data"),
     ("--data folder --languages en,de", "--languages en,de: folder has en,clone"),

@@ -293,7 +293,7 @@ def test_under_autocast_the_mean_over_tokens_is_taken_in_float32():
     model = small_model()
     tokens, owner, _ = pack(WORDS[:1], MASK[:1], model.config.context_len)
     with torch.autocast("cpu", torch.bfloat16):
-        states, levels = word_states(model, WORDS[:1], MASK[:1]), model.hidden(tokens, alone=owner)
+        states, levels = word_states(model, WORDS[:1], MASK[:1]), model.hidden(tokens, segment=owner)
     assert states.dtype == torch.float32 and levels[1].dtype == torch.bfloat16
     for k, level in enumerate(levels):
         exact = level[0, :len(WORDS[0])].float().mean(dim=0)

@@ -354,9 +354,7 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
         assert "null" not in json.dumps(summary) and all(map(math.isfinite, numbers(summary)))
         if method == "align":
             assert set(summary["translation"]) == set(summary["answer_language"]) == {"en-de", "de-en"}
-            assert summary["afp"]["samples"] == 30
         if method == "forget":
-            assert summary["tokens_per_word"]["cs"] < summary["tokens_per_word_before"]["cs"]
             assert summary["adapt"]["cs"]["perplexity"]
         assert "<svg" in (out / "sentences.svg").read_text(encoding="utf-8")
     assert train.main(["--report", str(tmp_path / "baseline"), str(tmp_path / "prealign")]) == 0

@@ -436,7 +436,7 @@ def test_the_control_learns_no_held_out_word_and_no_held_out_translation(make):
 
 def test_every_step_is_preceded_by_its_own_number_in_the_schedule_of_resets(make, monkeypatch):
     run, seen = make(method="forget", adapt_to="none", steps=6, reset_every=2, reset_until=1.0), []
-    monkeypatch.setattr(train.Forgetting, "before", lambda self, step, model, optimizer: seen.append(
+    monkeypatch.setattr(train.Forgetting, "reset_if_due", lambda self, step, model, optimizer: seen.append(
         ("before", step, model is run.model)))
     monkeypatch.setattr(train, "pretrain", lambda run, step, real=train.pretrain: (
         seen.append(("rows", step, True)), real(run, step))[1])
@@ -463,11 +463,11 @@ def test_samples_are_drawn_with_the_seed_of_the_run(make, monkeypatch):
 # --- options reach what they are named after ------------------------------------------------------------------
 
 def test_every_option_of_resets_reaches_their_schedule():
-    cfg = Config(method="forget", steps=200, reset_every=10, reset_from=0.25, reset_until=0.75, reset_fraction=0.5,
-                 reset_blend=0.3, reset_optimizer=False, seed=7)
-    expected = train.Forgetting(200, 10, 0.25, 0.75, 0.5, 0.3, False, 7)
-    assert vars(train.forgetting(cfg)) == vars(expected) and expected.at == list(range(50, 151, 10))
-    assert train.forgetting(replace(cfg, method="baseline")).at == []
+    cfg = Config(method="forget", steps=200, reset_every=10, reset_from=0.25, reset_until=0.75, reset_blend=0.3,
+                 reset_optimizer=False, seed=7)
+    expected = train.Forgetting(200, 10, 0.25, 0.75, 0.3, False, 7)
+    assert vars(train.reset_schedule(cfg)) == vars(expected) and expected.at == list(range(50, 151, 10))
+    assert train.reset_schedule(replace(cfg, method="baseline")).at == []
 
 
 def test_options_of_a_new_language_and_of_adapters_reach_model_and_rows(make, monkeypatch):

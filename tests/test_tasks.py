@@ -4,7 +4,6 @@ import pytest
 
 from align import instruction_rows
 from data import tasks
-from data.lab import measures
 from data.tasks import Item, candidate_rows, question_and_answer, score
 from model import IGNORE
 
@@ -200,13 +199,6 @@ def test_pairs_of_sentences_are_english_first_and_lose_their_start_when_too_long
     for i, (item, name) in enumerate(zip([*items, *items], ["en"] * 3 + ["clone", "reversed", "shuffled-2"])):
         whole = corpus.encode(item.prompt, name, separator=False)
         assert np.array_equal(tokens[i][mask[i]], whole[-6:])
-
-
-def test_tokens_of_samples_are_counted_once_per_language(corpus):
-    translate = Item("translate", "contextual", "Anna saw Tom.", ("Anna saw Tom.",), 0)
-    question = Item("nli", "lexical", "It was wet?", ("yes", "no"), 1)
-    n = len(corpus.encode("Anna saw Tom.")) + len(corpus.encode("It was wet? no"))
-    assert measures.count_tokens(corpus, [translate, question], ["en", "clone"]) == 2 * n
 
 
 # --- long texts, wanted positions, demonstrations with a phrase ---------------------------------------------

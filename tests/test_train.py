@@ -271,9 +271,7 @@ def test_the_printed_flags_give_the_same_configuration(tmp_path):
     (["--method", "prealign", "--steps", "10"], "leaves nothing to pretrain on"),
     (["--text", "no/such/file.txt"], "no/such/file.txt cannot be read"),
     (["--report", "no/such/run"], "summary.json is missing"),
-    (["--accumulate", "99"], "more parts"),
     (["--shots", "a"], "numbers separated by commas"),
-    (["--eval_items", "2000", "--vocab_size", "400", "--steps", "1"], "--eval_items 2000: "),
     (["--context_len", "8", "--vocab_size", "257", "--steps", "1"], "--context_len 8: the dictionary has a word"),
 ])
 def test_a_mistake_costs_one_line_and_exit_code_two(cache, tmp_path, capsys, wrong, part):
@@ -357,7 +355,7 @@ def test_a_checkpoint_is_measured_in_the_dtype_of_training_and_fine_tuned_outsid
 
     monkeypatch.setattr(train.measures, "evaluate_all", spy("measures", {}))
     monkeypatch.setattr(train.measures, "of_training", spy("training", {}))
-    monkeypatch.setattr(train, "forgetting", lambda cfg: None)
+    monkeypatch.setattr(train, "reset_schedule", lambda cfg: None)
     monkeypatch.setattr(train, "fine_tuned", spy("fine-tuning", None))
     monkeypatch.setattr(train.likelihood, "classify", spy("classification", {}))
     run = SimpleNamespace(cfg=cfg, model=torch.nn.Identity(), corpus=SimpleNamespace(transfer=["scene"]),

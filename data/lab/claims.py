@@ -1,13 +1,13 @@
 """Judge the claims of a study by its runs.  `python -m data.lab.claims` prints the table of the README."""
 import json
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from data.lab import tables
-from data.lab.options import NEUTRAL, default_out, flags_of, resolve
+from data.lab.options import GROUPS, NEUTRAL, default_out, flags_of, resolve
 from data.lab.statistics import interval, judge, standard_error
 from data.lab.studies import CLAIMS, COLUMNS
 from data.lab.tables import CAPTION, chance, find, heading, spread, systems_table, table, value
@@ -22,9 +22,8 @@ ALWAYS = ("seed", "preset", "data", "languages", "chance", "baselines", "adapt",
 
 def joint_training(cfg):
     """Joint training with the data, model, budget and evaluation of a run: -> Config."""
-    names = [f.name for f in fields(cfg)]
-    names[names.index("prealign_steps"):names.index("eval_items")] = []          # those of methods
-    kept = {name: getattr(cfg, name) for name in names} | dict(method="baseline", from_run="")
+    groups = ("data", "model", "training", "evaluation", "machine")
+    kept = {name: getattr(cfg, name) for group in groups for name in GROUPS[group]} | dict(seed=cfg.seed)
     model = dict(pretrained=cfg.pretrained) if cfg.pretrained else dict(preset=cfg.preset)
     return replace(resolve(model | dict(data=cfg.data)), **kept)
 
@@ -79,7 +78,8 @@ def differences(summaries, claim):
     if not claim.against:
         return measured(summaries, claim.system, claim.number)
     some = on_common_seeds(summaries, f"{claim.system} - {claim.against}")
-    return measured(some, claim.system, claim.number) - measured(some, claim.against, claim.number)
+    found = measured(some, claim.system, claim.number) - measured(some, claim.against, claim.number)
+    return found if len(found) else np.array([np.nan])         # no common seed
 
 
 def limit(summaries, claim):
@@ -209,25 +209,15 @@ def verdicts(study, summaries):
     return "\n\n".join([*texts, claims_table(study, summaries)]) + "\n"
 
 
-def paths_of(study, summary):
-    """The paths, each with a dot at its end, of all numbers of a summary that the report of a study reads."""
+def keys_of(study):
+    """The keys of a summary that the report of a study reads: -> set."""
     paths = [path for _, columns in COLUMNS[study].values() for path, _ in columns]
     for claim in CLAIMS:
         if claim.study == study:
             paths += [part.removeprefix("log ") for _, part in terms(claim.number)]
-    for path in list(paths):
-        measure, language = find(path)
-        paths += [other.format(language) for other in f"{measure.n} {measure.chance}".split()]
-    new = next(iter(summary.get("adapt", {})), "new")
-    return tuple(path.replace(".new", f".{new}") + "." for path in [*paths, *ALWAYS])
-
-
-def kept(tree, paths, at=""):
-    """The part of a summary that lies at, or below, some paths."""
-    if not isinstance(tree, dict):
-        return tree if at.startswith(paths) else None
-    parts = {key: kept(part, paths, f"{at}{key}.") for key, part in tree.items()}
-    return {key: part for key, part in parts.items() if part not in (None, {})}
+    measures = [find(path)[0] for path in paths]
+    paths += [path for measure in measures for path in f"{measure.n} {measure.chance}".split()]
+    return {path.split(".")[0] for path in paths}.union(ALWAYS)
 
 
 def conclude(study, summaries, folder):
@@ -236,7 +226,8 @@ def conclude(study, summaries, folder):
     The numbers are rounded to five digits, and the report is made of the rounded ones.
     summaries: {system: summaries of its seeds};  -> the text to print
     """
-    text = json.dumps({name: [kept(summary, paths_of(study, summary)) for summary in found]
+    keys = keys_of(study)
+    text = json.dumps({name: [{key: summary[key] for key in summary if key in keys} for summary in found]
                        for name, found in summaries.items()})
     numbers = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.5g}"))
     first = next(iter(summaries.values()))[0]

@@ -1,7 +1,6 @@
 """Measures by likelihood: perplexity, tasks, knowledge and zero-shot transfer."""
 import math
 from functools import partial
-from itertools import product
 
 import numpy as np
 import torch
@@ -174,26 +173,21 @@ def average(tasks, language, k):
 
 
 def instructed(model, corpus, n_items, ks, seed):
-    """Accuracy on the lexical items of AFP's families with "Answer in ...:" before each answer.
+    """Accuracy on the lexical items of AFP's families with "Answer in ...:" before each answer, on average.
 
     The phrase is English ("en", as in the paper's prompts) or in the language of the item ("own").
-    -> instructed {"en" or "own": {task: {language: {k: accuracy}}}}, instructed_average without the tasks
+    -> instructed_average {"en" or "own": {language: {k: accuracy}}}
     """
-    def accuracies(task, name, instruction):
-        found = ask(model, corpus, task, "lexical", name, n_items, ks, seed, instruction)
-        return {k: numbers["accuracy"] for k, numbers in found.items()}
-
-    result, means = dict(en={}, own={}), dict(en={}, own={})
+    result = dict(en={}, own={})
     if not set(FAMILIES) <= set(corpus.task_names()):
         return {}
-    for task in FAMILIES:
-        result["own"][task] = {name: accuracies(task, name, name) for name in corpus.languages}
-        result["en"][task] = {"en": result["own"][task]["en"]} | {
-            name: accuracies(task, name, "en") for name in corpus.languages[1:]}
-    for key, name in product(result, corpus.languages):
-        by_task = [result[key][task][name] for task in FAMILIES]
-        means[key][name] = {k: float(np.mean([by_k[k] for by_k in by_task])) for k in by_task[0]}
-    return dict(instructed=result, instructed_average=means)
+    for name in corpus.languages:
+        for key, phrase in (("en", "en"), ("own", name)):
+            found = [ask(model, corpus, family, "lexical", name, n_items, ks, seed, phrase)
+                     for family in FAMILIES]
+            result[key][name] = {
+                k: float(np.mean([by_k[k]["accuracy"] for by_k in found])) for k in found[0]}
+    return dict(instructed_average=result)
 
 
 def chance(corpus):

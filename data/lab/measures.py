@@ -7,7 +7,6 @@ To add a measure, write a function that returns {summary key: numbers}, call it 
 a row in tables.tsv.
 """
 import math
-from itertools import product
 
 from tqdm import tqdm
 
@@ -24,23 +23,20 @@ def recovery(losses, resets, delay=50):
 
     losses:  {step: mean loss of the steps since the last entry}
     resets:  steps before which rows were reset
-    returns: for each reset a dict in nats: step; before, the last entry up to it; rise, the mean of at most
-             delay / 2 steps after it minus `before`; excess, that of steps around `delay` minus `before`.
-             rise and excess are absent where an entry is a mean of more steps, or of another cycle, too.  A
-             reset without an entry before it or in its cycle is left out.
+    returns: for each reset at an entry a dict in nats: step; before, that entry; rise, the next entry minus
+             `before`; excess, the entry `delay` steps after the reset minus `before`.  Both are absent if the
+             entries are means of more than delay / 2 steps
     """
-    found, steps = [], sorted(losses)
-    begins = dict(zip(steps, [0, *steps]))                     # {entry: the step after which its mean begins}
+    found = []
     for reset, end in zip(resets, [*resets[1:], math.inf]):
-        past = [s for s in steps if s <= reset]
-        cycle = [s for s in steps if reset <= begins[s] and s <= end]
-        if past and cycle:
-            before = losses[past[-1]]
-            found.append(dict(step=reset, before=before))
-            parts = dict(rise=(0, 0, delay / 2), excess=(delay / 2, delay, 2 * delay))
-            for name, (begin, first, last) in parts.items():
-                if some := [s for s in cycle if begins[s] >= reset + begin and first <= s - reset <= last]:
-                    found[-1][name] = losses[some[0]] - before
+        if reset not in losses:
+            continue
+        found.append(dict(step=reset, before=losses[reset]))
+        rises = {step - reset: loss - losses[reset] for step, loss in losses.items() if reset < step <= end}
+        if rises and min(rises) <= delay / 2:
+            found[-1]["rise"] = rises[min(rises)]
+            if delay in rises:
+                found[-1]["excess"] = rises[delay]
     return found
 
 
@@ -66,30 +62,14 @@ def probe(model, corpus, dictionary, stage, last, n_items=0):
     return found
 
 
-def count_tokens(corpus, items, languages):
-    """Tokens of solved items in all languages in which they are available."""
-    total = 0
-    for item, name in product(items, languages):
-        if item.available_in(name):
-            text = item.prompt_in(name) if item.task == "translate" else item.solved(name)
-            total += len(corpus.encode(text, name))
-    return total
-
-
 def of_training(run, resets):
-    """Measures of how a run was trained: -> dict with progress, recovery, afp and adapt, if it has them."""
+    """Measures of how a run was trained: -> dict with progress, recovery and adapt, if it has them."""
     cfg, result = run.cfg, {}
     if cfg.log_items and "pretrain" in cfg.stages:
         result["progress"] = {str(row["step"]): {key: row[key] for key in ("knowledge", "tasks", "copying")}
                               for row in run.rows() if row["stage"] == "pretrain" and "copying" in row}
     if resets.at and "pretrain" in cfg.stages:
         result["recovery"] = recovery(run.curve("pretrain", "lm"), resets.at)
-    if "align sentences" in cfg.stages:
-        samples, languages = run.training_samples(), [0, *run.aligned_languages()]
-        n_tokens = count_tokens(run.corpus, samples, [run.corpus.languages[i] for i in languages])
-        result["afp"] = dict(samples=len(samples), tokens=n_tokens)
-        if cfg.text_tokens:                                    # 0 after a public checkpoint's pretraining
-            result["afp"]["share"] = n_tokens / cfg.text_tokens
     if "adapt" in cfg.stages:                                  # perplexity by the number of updates
         losses = run.curve("adapt", "val")
         result["adapt"] = {cfg.new_language: dict(perplexity={
@@ -98,12 +78,12 @@ def of_training(run, resets):
 
 
 def references(corpus):
-    """Tokens per word and the baselines that need no model, of the languages of the run."""
+    """What the folder knows about the languages of the run: baselines that need no model, and units."""
     def of_run(by_language):
         return {name: found for name, found in by_language.items() if name in corpus.languages}
 
-    result = {key: of_run(corpus.meta.get(key, {})) for key in ("tokens_per_word", "tokens_per_word_before")}
-    result["in_characters"] = of_run({name: True for name, has in corpus.meta["spaces"].items() if not has})
+    without_spaces = {name: True for name, has in corpus.meta["spaces"].items() if not has}
+    result = dict(in_characters=of_run(without_spaces))
     if found := read_json(corpus.folder / "baselines.json", "prepare the folder again"):
         result["baselines"] = dict(tasks={task: of_run(lines) for task, lines in found["tasks"].items()},
                                    retrieval=of_run(found["retrieval"]))
@@ -117,7 +97,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
         (language_model, model, corpus),
         (contextuality, model, corpus, middle),
         (words, model, dictionary, held_out, middle, corpus.prefix),
-        (lexicon, model, corpus, middle),
+        (lexicon, model, corpus),
         (sentences, model, corpus, "sentences", middle),
         (sentences, model, corpus, "sentences_embedding", 0),
         (afp_states, model, corpus, cfg),

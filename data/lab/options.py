@@ -37,16 +37,6 @@ PRESETS = {preset: {name: json.loads(text) for name, text in zip(names, values) 
 PRETRAINED, REAL = PRESETS.pop("checkpoint"), PRESETS.pop("folder")
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
 UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
-# options that do not change what is learned: a run may resume, or be evaluated, with other values
-EVALUATION = ("eval_items", "shots", "generate_items", "transfer_steps")
-NEUTRAL = (*EVALUATION, "log_every", "log_items", "accumulate", "device", "compile")
-
-# options that --from_run takes from the run, because its pretraining is over
-PRETRAINING = ("data", "pretrained", "text", "languages", "words", "clone_share", "vocab_size", "seed",
-               "steps", "n_layer", "n_head", "d_model", "context_len", "prealign_steps", "prealign_rows",
-               "prealign_weight", "prealign_lr", "prealign_every", "prealign_from", "prealign_until",
-               "code_switch", "code_switch_vanilla", "code_switch_values", "reset_every", "reset_from",
-               "reset_until", "reset_fraction", "reset_blend", "reset_optimizer", "reset_clip")
 
 
 def option(default, help, low=None, high=None, choices=None, group=None):
@@ -101,7 +91,6 @@ class Config:
     reset_every: int = option(200, "steps between resets (k); 0: none", 0, MANY, group="active forgetting")
     reset_from: float = option(0.0, "share of pretraining before the first reset", 0, 1)
     reset_until: float = option(0.5, "share of pretraining after which no reset happens", 0, 1)
-    reset_fraction: float = option(1.0, "share of the rows, drawn at random, in each reset", 0, 1)
     reset_blend: float = option(1.0, "how far a row moves towards fresh noise; 1: all the way", 0, 1)
     reset_optimizer: bool = option(True, "also reset the optimizer state and the learning rate of the rows")
     reset_clip: float = option(0.5, "maximum norm of the gradient in pretraining with resets", 1e-9, 1e9)
@@ -172,7 +161,6 @@ class Config:
         refuse(self.body_from and self.adapt_body != "frozen", "--body_from does not go with --adapt_body")
         refuse(self.prealign_every and self.prealign_from >= self.prealign_until,
                f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}")
-        refuse(self.accumulate > self.batch_size, f"--accumulate {self.accumulate}: more parts than rows")
         refuse(self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}")
         refuse(self.pretrain_steps < (not self.pretrained),
                "--steps leaves nothing to pretrain on: lower --prealign_steps")
@@ -212,11 +200,6 @@ class Config:
         return self.steps - aligning // self.batch_size
 
     @property
-    def text_tokens(self):
-        """Tokens of text that every method reads before AFP and new languages."""
-        return self.steps * self.batch_size * self.context_len
-
-    @property
     def stages(self):
         """The stages of this run in order, and their steps: -> {stage: steps}, without stages of no steps."""
         before = not self.from_run                             # that run has been through the first two
@@ -235,6 +218,18 @@ class Config:
         """The number of items per measure of generated text, with the default resolved."""
         default = 50 if "align" in self.methods or self.pretrained else 0
         return default if self.generate_items < 0 else self.generate_items
+
+
+GROUPS, group = {}, ""                                         # {title of a group: names of its options}
+for f in fields(Config):
+    group = f.metadata["group"] or group
+    GROUPS.setdefault(group, []).append(f.name)
+# options that do not change what is learned: a run may resume, or be evaluated, with other values
+EVALUATION = GROUPS["evaluation"]
+NEUTRAL = {*EVALUATION, *GROUPS["machine"]} - {"dtype"}
+# options that --from_run takes from the run, because its pretraining is over
+PRETRAINING = ("preset", "seed", "pretrained", "steps", *GROUPS["data"], *GROUPS["model"],
+               *GROUPS["PreAlign"], *GROUPS["active forgetting"])
 
 
 def check_value(f, value):
@@ -359,8 +354,7 @@ def resolve(given):
     if before != wanted:
         raise UserError(f"--from_run {folder} was trained with --method {known['method']}: only +align can "
                         f"be added, not --method {given['method']}")
-    fixed = PRETRAINING + (("dictionary", "dictionary_coverage") if "prealign" in before else ())
-    for name in fixed:
+    for name in PRETRAINING:
         if given.get(name, known[name]) != known[name]:
             there = known[name] if known[name] != "" else "(none)"
             raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from "
@@ -401,10 +395,7 @@ def options_of_folder(options, given):
     tokens = [meta["tokens"][f"{name}.train"] for name in languages]
     steps = round(EPOCHS * sum(tokens) / (options["batch_size"] * options["context_len"]))
     most = MOST_STEPS.get(options["preset"], options["steps"])
-    by_task = meta.get("counts", {}).get("tasks", {}).values()
-    most_items = max((by_split.get("test", 0) for by_split in by_task), default=0) or MANY
     found = REAL | dict(languages=",".join(languages), vocab_size=meta["base_vocab"],
-                        eval_items=min(REAL["eval_items"], most_items),
                         clone_share=round(min(max(1 - tokens[0] / sum(tokens), 0.001), 0.95), 3),
                         steps=min(max(steps, LEAST_STEPS), most))
     first = options["adapt_to"] if options["adapt_to"] in meta["new"] else (*meta["new"], "none")[0]

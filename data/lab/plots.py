@@ -2,8 +2,11 @@
 import html
 import math
 import re
+from functools import partial
 
 import numpy as np
+
+from data.lab.states import parallel_states
 
 COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e"]
 LEFT, WIDTH, HEIGHT = 60, 400, 260                             # of a chart
@@ -132,3 +135,24 @@ def scatter(states, level, pool, title):
                   for x, y in group]
         parts += [f'<circle cx="16" cy="{at - 4}" r="4" fill="{colour}"/>', text(28, at, name)]
     return picture(title, size, top + size + 30 + 18 * len(groups), parts)
+
+
+def draw_sentences(run, before=False):
+    """Draw the states that MCL compares, of 100 test sentences in every language: sentences.svg in the run.
+
+    before: a run that begins AFP draws them, too; the final picture shows them in its left panel
+    """
+    cfg, old = run.cfg, run.out / "sentences-before.svg"
+    if before and (run.load_only or run.has_started("align sentences")):
+        return
+    with run.eager():
+        found = parallel_states(run.model, run.corpus, 100, cfg)
+    if not found:
+        return
+    draw = partial(scatter, found, cfg.afp_mcl_layer, cfg.afp_mcl_pool)
+    if before:
+        run.write(old.name, draw("before AFP"))
+    elif old.exists():
+        run.write("sentences.svg", two_panels(old.read_text(encoding="utf-8"), draw("after AFP")))
+    else:
+        run.write("sentences.svg", draw("sentences"))

@@ -26,11 +26,12 @@ def keep_freed_memory():
     By default, glibc returns large blocks to the system at once and gets them back as new pages, which the
     system must clear: 12,000 pages in a step of the default run, a fifth of its time on a CPU.
     """
-    mmap_threshold, trim_threshold, a_gigabyte = -3, -1, 2**30                   # the names in malloc.h
+    mmap_threshold, trim_threshold = -3, -1                    # the names in malloc.h
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, a_gigabyte)
-        libc.mallopt(trim_threshold, a_gigabyte)
+        if not libc.mallopt(mmap_threshold, 2**30):
+            libc.mallopt(mmap_threshold, 2**25)                # the most that an older glibc accepts
+        libc.mallopt(trim_threshold, 2**30)
     except (OSError, AttributeError):                          # no glibc: another system, or musl
         pass
 

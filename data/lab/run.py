@@ -137,9 +137,6 @@ class Run(RunFolder):
             source = getattr(cfg, flag)
             refuse(source and Path(source).resolve() == self.out.resolve(),
                    f"--{flag} {source} is the folder of this run: give another --out")
-        most = corpus.most_test_items()
-        refuse(cfg.eval_items > most > 0, f"--eval_items {cfg.eval_items}: {corpus.folder} has at most "
-               f"{most} test items of a task and difficulty")
         if not fresh and self.read("summary.json") is not None:
             return                                             # there is nothing to train
         new, tokens = cfg.new_language, corpus.meta["tokens"]

@@ -63,16 +63,15 @@ def words(model, dictionary, held_out, level, prefix=None):
     return result
 
 
-def lexicon(model, corpus, middle):
-    """Induction of a dictionary: the translations of the folder's held-out words by cosine.
+def lexicon(model, corpus):
+    """Induction of a dictionary: the translations of the folder's held-out words, by cosine of embeddings.
 
-    p1, p5: share of the words with a right translation nearest, or among the five nearest, of all words of
-    that language in dictionary and lexicon;  chance: p1 of a random choice
-    -> {"bli" (input embedding), "bli_middle" (middle level): {language: {p1, p5, n, chance}}}
+    p1: share of the words with a right translation nearest, of all words of that language in dictionary and
+    lexicon;  chance: p1 of a random choice  -> bli {language: {p1, n, chance}}
     """
     def states(texts, language):
         tokens = [corpus.word(text, language) for text in texts]
-        return states_of_words(model, tokens, [0, middle], corpus.prefix)
+        return states_of_words(model, tokens, [0], corpus.prefix)[0]             # (N, D)
 
     result = {}
     for name in corpus.languages[1:]:
@@ -80,17 +79,11 @@ def lexicon(model, corpus, middle):
         if not entries:
             continue
         candidates = sorted({other for _, other in corpus.word_pairs(name)}.union(*entries.values()))
-        right = torch.zeros(len(entries), len(candidates), dtype=torch.bool)                 # (E, C)
-        for row, translations in zip(right, entries.values()):
-            row[[candidates.index(t) for t in translations]] = True
-        english, other = states(entries, "en"), states(candidates, name)         # (2, E, D), (2, C, D)
-        for key, source, target in zip(("bli", "bli_middle"), english, other):
-            five = cosines(source, target).topk(min(5, len(candidates)), dim=1).indices          # (E, 5)
-            hits = right.gather(1, five).float()                                 # (E, 5)
-            result.setdefault(key, {})[name] = dict(
-                p1=hits[:, 0].mean().item(), p5=hits.amax(dim=1).mean().item(),
-                n=len(entries), chance=right.float().mean().item())
-    return result
+        nearest = cosines(states(entries, "en"), states(candidates, name)).argmax(dim=1)     # (E,)
+        right = [candidates[i] in words for i, words in zip(nearest.tolist(), entries.values())]
+        n_right = np.mean([len(set(words)) for words in entries.values()])
+        result[name] = dict(p1=float(np.mean(right)), n=len(right), chance=float(n_right / len(candidates)))
+    return dict(bli=result)
 
 
 @torch.no_grad()

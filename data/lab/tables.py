@@ -135,13 +135,6 @@ def cells(measure, summaries, languages):
     return numbers, random, items(summaries, measure, languages)
 
 
-def mark_best(numbers, better):
-    """The same texts, with * after the best number of several that differ."""
-    found = [float(number) for number in numbers if number]
-    best = max(found) if better == "↑" else min(found)
-    return [f"{text}*" if text and float(text) == best and len(set(found)) > 1 else text for text in numbers]
-
-
 def table(head, rows):
     """Markdown whose columns are padded, so that it also reads well in a terminal."""
     cells = [list(map(str, row)) for row in [head, *rows]]
@@ -192,12 +185,10 @@ def by_language(runs):
     for measure in measured(summaries):
         for name in languages if "{}" in measure.path else [""]:
             numbers, random, n = cells(measure, [*summaries, *baselines.values()], [name])
-            ours, others = numbers[:len(runs)], numbers[len(runs):]
-            if any(ours):
+            if any(numbers[:len(runs)]):
                 unit = "character" if any(name in s.get("in_characters", ()) for s in summaries) else "word"
                 words = measure.words.replace("per word", f"per {unit}")
-                rows.append([f"{words} {measure.better}", name, n, random,
-                             *mark_best(ours, measure.better), *others])
+                rows.append([f"{words} {measure.better}", name, n, random, *numbers])
     heads = [*runs, *(f"model-free: {name}" for name in baselines)]
     return table(["measure", "language", "n", "chance", *heads], rows)
 
@@ -271,8 +262,7 @@ def compare(folders, out):
     summaries = [run.read("summary.json") for run in runs]
     for folder, summary in zip(folders, summaries):
         refuse(summary is None, f"{folder}/summary.json is missing: give the folder of a finished run")
-    best = "; *: the best run, which may be chance if each is one seed" if len(folders) > 1 else ""
-    text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}{best}"
+    text = f"{by_language(dict(zip(names, summaries)))}\n\n{CAPTION}"
     files = {out / "report.md": text + "\n",
              out / "report.svg": curves([(name, run.rows()) for name, run in zip(names, runs)])}
     out.mkdir(parents=True, exist_ok=True)

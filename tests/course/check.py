@@ -45,7 +45,7 @@ def check_3(student):
     near(loss(torch.ones(8, 4, 6), mask, 0.5), math.log(4), "candidates are the 4 rows of the other side")
     found, padded = loss(states, mask, 0.5), loss(states.masked_fill(~mask[..., None], 9), mask, 0.5)
     near(padded, found, "padding changes the loss: take the last token that is real")
-    vectors = align.sentence_states(SimpleNamespace(hidden=lambda tokens, top: [None, states]), None, mask)
+    vectors = align.sentence_states(SimpleNamespace(hidden=lambda tokens, max_level: [None, states]), None, mask)
     near(found, align.multilingual_contrast(vectors, concept, 0.5),
          "it differs from align.multilingual_contrast: cosines of last tokens, and all 2n rows are anchors")
 
