@@ -43,9 +43,8 @@ class Item:
         return self.candidates[language] if isinstance(self.candidates, dict) else self.candidates
 
     def available_in(self, language):
-        """Whether prompt and candidates exist in a language; the prompts of `same` are always English."""
-        parts = [self.candidates] if self.task == "same" else [self.prompt, self.candidates]
-        return all(language in part for part in parts if isinstance(part, dict))
+        """Whether prompt and candidates exist in a language."""
+        return all(language in part for part in (self.prompt, self.candidates) if isinstance(part, dict))
 
     def text(self, candidate, language):
         """The prompt completed by one candidate."""

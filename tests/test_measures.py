@@ -109,9 +109,6 @@ def real_items():
             else:
                 yield split, item("scene", both(prompt), places, answer, "")
     for i in range(16):
-        two = [SENTENCES[i], SENTENCES[i + 16]][::1 if i % 2 else -1]
-        offered = dict(en=two, de=[german(s) for s in two])
-        yield "test", item("same", dict(en=SENTENCES[i]), offered, 0 if i % 2 else 1, "")
         yield "test", item("pawsx", both(f"{SENTENCES[i]} right?"), ["yes", "no"], i % 2, "")
         yield "test", item("completion", dict(de=german(SENTENCES[i])), dict(de=["ja", "nein", "rot"]), 0, "")
 
@@ -629,7 +626,7 @@ def test_mixed_questions_offer_answers_in_the_other_language(clones):
 
 def test_accuracy_of_every_task_and_difficulty_in_every_language(clones):
     model = Table(scores=preferring(clones, en="yes", clone="no", reversed="maybe"))
-    found = likelihood.in_context(model, clones, 6, [0, 2], 0, level=0)
+    found = likelihood.in_context(model, clones, 6, [0, 2], 0)
     assert set(found["tasks"]) == {"nli", "paraphrase", "cause", "ending", "coreference", "question",
                                    "summary"}
     assert set(found["tasks"]["nli"]) == {"lexical", "contextual"}
@@ -698,7 +695,7 @@ def test_averages_are_those_of_their_parts(clones, monkeypatch):
         return {str(k): dict(accuracy=accuracy(task, difficulty, language, k)) for k in ks}
     asked = []
     monkeypatch.setattr(likelihood, "ask", ask)
-    found = likelihood.in_context(None, clones, 11, [0, 1], 5, level=0)
+    found = likelihood.in_context(None, clones, 11, [0, 1], 5)
     assert {(n, seed) for _, _, n, seed in asked} == {(11, 5)}
     for name in clones.languages:
         assert found["tasks_average"][name] == pytest.approx(np.mean(
@@ -706,7 +703,7 @@ def test_averages_are_those_of_their_parts(clones, monkeypatch):
         for k in (0, 1):
             assert found["families_average"][name][str(k)] == pytest.approx(np.mean(
                 [accuracy(task, "lexical", name, k) for task in FAMILIES]))
-    shifted = likelihood.in_context(None, clones, 11, [1, 2], 5, level=0)
+    shifted = likelihood.in_context(None, clones, 11, [1, 2], 5)
     assert shifted["tasks_average"]["en"] == pytest.approx(found["tasks_average"]["en"] + 1 / 200)
 
 
@@ -747,13 +744,13 @@ def test_instructed_needs_all_families(real):
 
 def test_public_tasks_are_asked_a_fifth_of_the_items_and_captions_all(real):
     model = Table(scores=preferring(real, en="yes"))
-    found = likelihood.in_context(model, real, 12, [0], 0, level=0)["tasks"]
+    found = likelihood.in_context(model, real, 12, [0], 0)["tasks"]
     assert {name: found["pawsx"]["text"][name]["0"]["n"] for name in ("en", "de")} == dict(en=3, de=3)
-    assert set(found) == {"pawsx", "same", "completion"}       # scene is learned, not asked in context
+    assert set(found) == {"pawsx", "completion"}               # scene is learned, not asked in context
     assert set(found["completion"]["text"]) == {"de"}          # it has no English items
-    assert found["completion"]["text"]["de"]["0"]["n"] == found["same"]["text"]["de"]["0"]["n"] == 12
+    assert found["completion"]["text"]["de"]["0"]["n"] == 12
     assert found["pawsx"]["text"]["en"]["0"]["accuracy"] == pytest.approx(2 / 3)
-    found = likelihood.in_context(model, real, 2, [0], 0, 0)
+    found = likelihood.in_context(model, real, 2, [0], 0)
     assert {key for key, numbers in found.items() if numbers} == {"tasks"}
 
 
@@ -762,7 +759,7 @@ def test_chance_is_one_over_the_number_of_candidates(clones, real):
             nli=1 / 3, paraphrase=1 / 2, cause=1 / 2, ending=1 / 2, coreference=1 / 2, question=1 / 2,
             knowledge=1 / 4,
         summary=1 / 4, translate=1 / 4)
-    assert likelihood.chance(real)["chance"] == dict(scene=1 / 4, same=1 / 2, pawsx=1 / 2, completion=1 / 3)
+    assert likelihood.chance(real)["chance"] == dict(scene=1 / 4, pawsx=1 / 2, completion=1 / 3)
 
 
 # --- transfer -----------------------------------------------------------------------------------------------
@@ -863,30 +860,6 @@ def test_a_linear_probe_is_not_disturbed_by_an_offset_of_the_language(real, monk
     found = states.linear_probes(None, real, 99, 0)["probe"]["scene"]
     assert found["de"] == found["en"] > 0.5 and asked == ["en", "en", "de"]
     assert states.linear_probes(None, real, 4, 0)["transfer_n"]["scene"] == dict(en=4, de=4)
-
-
-def test_the_nearer_caption_is_taken_for_the_same_picture(real):
-    table = random_table(real, 64)
-    found = states.same_picture(Table([table]), real, 99, 0)
-    assert found["en"] == {"0": dict(accuracy=1.0, n=16)}      # the same sentence is one of the two
-    assert found["de"]["0"]["n"] == 16 and list(found) == ["en", "de"]
-    opposite = states.same_picture(Table([table, -table + 3]), real, 7, 1)
-    assert opposite["en"] == {"0": dict(accuracy=1.0, n=7)}    # an offset is removed
-
-
-def test_the_same_picture_is_found_behind_an_offset_of_the_language(real, monkeypatch):
-    # less their mean these are (0.2, 1), (-0.2, -1) and (-0.2, 0), (0.2, 0)
-    right, wrong = [(5.2, 1.0), (4.8, -1.0)], [(4.8, 0.0), (5.2, 0.0)]
-    far = [(5.2, 0.0), (4.8, 0.0)], [(15.0, 30.0), (-5.0, -30.0)]          # the right ones are near, not long
-    vectors = {SENTENCES[0]: (1.0, 0.0), SENTENCES[1]: (-1.0, 0.0)}
-    for i in (0, 1):
-        vectors |= {german(SENTENCES[i]): right[i], german(SENTENCES[i + 16]): wrong[i]}
-    monkeypatch.setattr(states, "mean_states", lambda model, corpus, language, texts, level: torch.tensor(
-        [vectors.get(text, (0.0, 0.0)) for text in texts]))
-    assert states.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
-    for i in (0, 1):
-        vectors |= {german(SENTENCES[i]): far[0][i], german(SENTENCES[i + 16]): far[1][i]}
-    assert states.same_picture(None, real, 2, 0)["de"] == {"0": dict(accuracy=1.0, n=2)}
 
 
 def test_cosines_are_computed_in_float32_also_under_autocast():
@@ -1043,11 +1016,11 @@ def test_levels_are_the_middle_one_and_the_embedding(real, monkeypatch):
     asked = []
     monkeypatch.setattr(measures, "sentences",
                         lambda model, corpus, key, level: asked.append((key, level)) or {})
-    for name in ("words", "linear_probes", "in_context"):
+    for name in ("words", "linear_probes"):
         monkeypatch.setattr(measures, name, lambda *args, name=name: asked.append((name, args[3 if name == "words" else -1])) or {})
     model = GPT(ModelConfig(real.vocab_size, 4, 2, 16, 64)).initialise(0)
     measures.evaluate_all(model, real, None, None, config(n_layer=4))
-    assert dict(asked) == dict(words=2, linear_probes=2, in_context=2, sentences=2,
+    assert dict(asked) == dict(words=2, linear_probes=2, sentences=2,
                                sentences_embedding=0)
 
 

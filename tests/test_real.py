@@ -57,9 +57,6 @@ def items():
             yield split, dict(id=f"{split}-{i}", task="scene", prompt=prompt, answer=answer,
                               candidates=[place[0] for place in PLACES])
             if split == "test":
-                two = [{name: text[k] for name, text in texts.items()} for k in (i, (i + 1) % 40)]
-                yield split, dict(id=f"{split}-{i}", task="same", prompt={"en": prompt["en"]}, answer=0,
-                                  candidates={name: [c[name] for c in two] for name in names})
                 yield split, dict(
                     id=f"de-{i}", task="completion", prompt={"de": "Ein kleine Hund"}, answer=i % 2,
                     candidates={"de": ["läuft in der Küche.", "schläft in der Küche."]})
@@ -203,9 +200,9 @@ def test_model_free_results_by_dictionary_need_no_spaces(joined):
     assert dense["retrieval"]["de"]["dictionary"] == spaced["retrieval"]["de"]["dictionary"]
     assert dense["retrieval"]["de"]["dictionary"]["to_english"] > 0.9 > 0.3 > (
         dense["retrieval"]["de"]["words"]["to_english"])
-    for task, key in (("scene", "naive_bayes_dictionary"), ("same", "overlap_dictionary")):
-        assert dense["tasks"][task]["de"][key] == spaced["tasks"][task]["de"][key] > 0.9, key
-    assert dense["tasks"]["scene"]["de"]["naive_bayes_own"] > 0.8 and spaced["tasks"]["scene"]["de"]["naive_bayes_own"] > 0.8
+    dense_scene, spaced_scene = (found["tasks"]["scene"]["de"] for found in (dense, spaced))
+    assert dense_scene["naive_bayes_dictionary"] == spaced_scene["naive_bayes_dictionary"] > 0.9
+    assert dense_scene["naive_bayes_own"] > 0.8 and spaced_scene["naive_bayes_own"] > 0.8
     assert "learned" not in dense["retrieval"]["de"]           # nothing is learned from unsplit text
     corpora = [Corpus(folder, ["en", "de"]) for folder in joined.values()]
     assert [measures.references(corpus)["in_characters"] for corpus in corpora] == [{}, {"de": True}]
@@ -233,7 +230,7 @@ def test_an_item_is_available_in_the_languages_that_it_has(corpus):
     assert [corpus.decode(row) for row in rows] == ["Ein Hund. park", "Ein Hund. street"]
     assert all(corpus.decode(row[:start]).startswith("Ein Hund.") for row in rows)
     assert corpus.items("scene", "train", 99)[0].prompt.keys() == {"en"}
-    assert {len(corpus.items(task, "test", 99, language="de")) for task in ("scene", "same", "completion")} == {40}
+    assert {len(corpus.items(task, "test", 99, language="de")) for task in ("scene", "completion")} == {40}
     assert corpus.items("completion", "test", 99) == [] and len(corpus.items("translate", "val", 7)) == 7
     questions = tasks.question_and_answer(corpus, corpus.items("scene", "train", 8), "en")
     inputs, targets = instruction_rows(*questions, 99)
@@ -348,7 +345,7 @@ def test_every_method_runs_on_a_folder_and_is_measured(folder, tmp_path, capsys)
         assert summary["data"] == "three" and set(summary["sentences"]) == set(languages[1:])
         assert set(summary["transfer"]["scene"]) == set(summary["probe"]["scene"]) == set(languages)
         assert summary["sentences"]["de"]["n"] == 60 and summary["chance"]["scene"] == 0.25
-        assert set(summary["tasks"]["same"]["text"]) == set(languages)
+        assert set(summary["tasks"]["completion"]["text"]) == {"de"}
         assert set(summary["baselines"]["retrieval"]) == set(languages[1:])
         assert ("held_out_word_retrieval" in summary) == (method == "prealign")
         assert "null" not in json.dumps(summary) and all(map(math.isfinite, numbers(summary)))

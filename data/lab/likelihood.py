@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from data.folder import FRACTION, permute_words
 from data.lab.geometry import recall
-from data.lab.states import CAPTIONS, same_picture, to_device
+from data.lab.states import CAPTIONS, to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
 
 ROWS = 150                           # rows of text that perplexity is measured on
@@ -139,7 +139,7 @@ def knowledge(model, corpus, n_items):
     return result
 
 
-def in_context(model, corpus, n_items, ks, seed, level):
+def in_context(model, corpus, n_items, ks, seed):
     """Accuracy on every task and difficulty: after ks[0] demonstrations, on lexical items after all of ks.
 
     -> tasks {task: {difficulty or "text": {language: {k: see tasks.score}}}}, families_average over AFP's
@@ -149,12 +149,9 @@ def in_context(model, corpus, n_items, ks, seed, level):
     for task in corpus.task_names():
         n = math.ceil(n_items / FRACTION.get(task, 1))
         for difficulty in corpus.difficulties(task) if task not in NOT_IN_CONTEXT else ():
-            if task == "same":
-                found = same_picture(model, corpus, n, level)
-            else:
-                numbers = ks if difficulty == "lexical" else ks[:1]
-                found = {name: ask(model, corpus, task, difficulty, name, n, numbers, seed)
-                         for name in corpus.languages}
+            numbers = ks if difficulty == "lexical" else ks[:1]
+            found = {name: ask(model, corpus, task, difficulty, name, n, numbers, seed)
+                     for name in corpus.languages}
             if found := {name: by_k for name, by_k in found.items() if by_k}:
                 result.setdefault(task, {})[difficulty or "text"] = found
     found = dict(tasks=result, tasks_average={}, families_average={})

@@ -57,7 +57,7 @@ def probe(model, corpus, dictionary, stage, last, n_items=0):
                         for name in corpus.languages}
     if n_items:
         found["knowledge"] = knowledge(model, corpus, n_items).get("knowledge", {})
-        found["tasks"] = in_context(model, corpus, n_items, [0], 0, model.config.n_layer // 2)["tasks"]
+        found["tasks"] = in_context(model, corpus, n_items, [0], 0)["tasks"]
         found["copying"] = copying(model, corpus)
     return found
 
@@ -102,7 +102,7 @@ def evaluate_all(model, corpus, dictionary, held_out, cfg, quiet=True):
         (sentences, model, corpus, "sentences_embedding", 0),
         (afp_states, model, corpus, cfg),
         (knowledge, model, corpus, n),
-        (in_context, model, corpus, n, ks, cfg.seed, middle),
+        (in_context, model, corpus, n, ks, cfg.seed),
         (linear_probes, model, corpus, n, middle),
         (chance, corpus),
         (references, corpus),

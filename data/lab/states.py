@@ -1,4 +1,4 @@
-"""Measures by states: of words, of sentences, and of captions that a linear classifier or a cosine sorts."""
+"""Measures by states: of words, of sentences, and of captions that a linear classifier sorts."""
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -199,21 +199,4 @@ def linear_probes(model, corpus, n_items, level):
                 share = recall(predicted, np.array([item.answer for item in items]))
                 result["probe"].setdefault(task, {})[name] = share
                 result["transfer_n"].setdefault(task, {})[name] = len(items)
-    return result
-
-
-def same_picture(model, corpus, n_items, level):
-    """Which of two captions describes the picture of an English one?  The nearer centred state is chosen.
-
-    -> {language of the two: {"0": {accuracy, n}}}
-    """
-    result = {}
-    for name, items in corpus.test_items("same", n_items).items():
-        english = prompt_states(model, corpus, items, "en", level)                           # (N, D)
-        texts = [caption for item in items for caption in item.candidates_in(name)]
-        offered = centred(mean_states(model, corpus, name, texts, level))                    # (2N, D)
-        offered = offered.view(len(items), -1, offered.shape[1])                             # (N, 2, D)
-        predicted = F.cosine_similarity(english[:, None], offered, dim=-1).argmax(dim=1)     # (N,)
-        right = predicted == torch.tensor([item.answer for item in items])
-        result[name] = {"0": dict(accuracy=right.float().mean().item(), n=len(items))}
     return result

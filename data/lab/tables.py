@@ -26,9 +26,9 @@ MEASURES = [Measure(group, int(digits), *texts) for group, digits, *texts in rea
 # Baselines that need no model: name, and its lines in baselines.json.
 MODEL_FREE = {
     "majority": ("majority",),
-    "shared spelling": ("trigrams", "naive_bayes", "overlap"),
-    "dictionary": ("dictionary", "naive_bayes_dictionary", "overlap_dictionary"),
-    "learned dictionary": ("learned", "naive_bayes_learned", "overlap_learned"),
+    "shared spelling": ("trigrams", "naive_bayes"),
+    "dictionary": ("dictionary", "naive_bayes_dictionary"),
+    "learned dictionary": ("learned", "naive_bayes_learned"),
     "counts in the language": ("naive_bayes_own", "cooccurrence"),
 }
 

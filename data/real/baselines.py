@@ -2,7 +2,7 @@
 
 Captions (scene, who) are classified by naive Bayes from English ones: applied to another language as it is,
 with every word replaced by a dictionary, and trained in that language (an upper reference).  Translations are
-found by shared words or trigrams.  Other tasks: see overlap and cooccurrence, and the most frequent answer.
+found by shared words or trigrams.  Other tasks: see cooccurrence, and the most frequent answer.
 All numbers are shares of items in [0, 1].  Recall is the mean over classes.  Words are those that a function
 `split` finds, see dictionaries.WordCounts.
 """
@@ -84,19 +84,6 @@ def retrieval(english, other):
     return dict(to_english=found(cosine.T), from_english=found(cosine))
 
 
-def overlap(items, language, inverse=None, split=WORD.findall):
-    """Choose the one of two candidates that shares more words with the prompt (Dice); a tie is half right."""
-    hits = 0.0
-    for item in items:
-        asked, dice = set(words(item["prompt"]["en"])), []
-        for candidate in item["candidates"][language]:
-            offered = set(words(candidate, inverse, split))
-            dice.append(2 * len(asked & offered) / max(len(asked) + len(offered), 1))
-        if dice[item["answer"]] == max(dice):
-            hits += 1 / dice.count(max(dice))
-    return hits / max(len(items), 1)
-
-
 def cooccurrence(items, language, documents, split=WORD.findall, most=4000):
     """Choose endings by the mean pointwise mutual information of their words with the prompt's words.
 
@@ -130,17 +117,15 @@ def of_task(task, train, test, language, inverses, documents, splitters):
     candidates, split = test[0]["candidates"], splitters[language]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
     found = dict(n=len(test), chance=1 / n_candidates)
-    ways = {"": None} | {f"_{name}": inverse for name, inverse in inverses.items()}
     if task in CLASSIFIED:
         english, own = bags(train, "en"), bags(train, language)
-        for way, inverse in ways.items():
-            found["naive_bayes" + way] = naive_bayes(english, bags(test, language, inverse), n_candidates)
+        found["naive_bayes"] = naive_bayes(english, bags(test, language), n_candidates)
+        for name, inverse in inverses.items():
+            found[f"naive_bayes_{name}"] = naive_bayes(english, bags(test, language, inverse), n_candidates)
         if own:
             found["naive_bayes_own"] = naive_bayes(own, bags(test, language), n_candidates)
         return found
     found["majority"] = max(Counter(item["answer"] for item in test).values()) / len(test)
-    if task == "same":
-        found |= {"overlap" + way: overlap(test, language, inverse, split) for way, inverse in ways.items()}
     if task == "completion":
         found["cooccurrence"] = cooccurrence(test, language, documents, split)
     return found
@@ -158,8 +143,7 @@ def of_tasks(items, languages, inverses, documents, splitters):
         by_task.setdefault(item["task"], dict(train=[], val=[], test=[]))[split].append(item)
     most = min(max((len(found["test"]) for found in by_task.values()), default=0), ITEMS)
     for task, name in itertools.product(sorted(by_task), languages):
-        test = [item for item in by_task[task]["test"]         # a list of candidates is that of all languages
-                if name in (item["candidates"] if isinstance(item["candidates"], dict) else item["prompt"])]
+        test = [item for item in by_task[task]["test"] if name in item["prompt"]]
         if test:
             results.setdefault(task, {})[name] = of_task(
                 task, by_task[task]["train"], test[:math.ceil(most / FRACTION.get(task, 1))], name,

@@ -2,7 +2,7 @@
 
 Part A of the training pictures gives English text (five captions each), part B the text of the other
 languages and the sentence pairs: no English sentence has its translation in the text.  The tasks are scene
-(7 classes) and who (4 classes), by a rule from the words of five English captions, completion and same.
+(7 classes) and who (4 classes), by a rule from the words of five English captions, and completion.
 """
 import itertools
 import re
@@ -88,7 +88,7 @@ class Multi30k:
             yield from self.labelled(task, classes)
         for split in ("val", "test"):
             found = [completions(self.translated[name, split], name, self.seed) for name in self.languages]
-            for item in itertools.chain(self.same(split), *found):
+            for item in itertools.chain(*found):
                 yield split, item
 
     def labelled(self, task, classes):
@@ -106,20 +106,6 @@ class Multi30k:
                 yield split, dict(id=f"{split}-{i}", task=task,
                                   prompt={name: self.translated[name, split][i] for name in names},
                                   candidates=list(classes), answer=answer)
-
-    def same(self, split):
-        """Yield items: an English caption, and two other captions of which one describes the same picture."""
-        rng = np.random.default_rng((self.seed, 402))
-        n = len(self.described[split])
-        for i in range(n):
-            translated = self.translated["en", split][i]
-            # the translated caption is one of the five: it must not be its own answer
-            others = [c for c in self.described[split][i] if c != translated]
-            asked, answer = others[rng.integers(len(others))], int(rng.integers(2))
-            wrong = (i + rng.integers(1, n)) % n
-            two = [wrong, i] if answer else [i, wrong]
-            yield dict(id=f"{split}-{i}", task="same", prompt={"en": asked}, answer=answer, candidates={
-                name: [self.translated[name, split][k] for k in two] for name in self.languages})
 
 
 def balanced(found):
