@@ -37,7 +37,7 @@ def sentence_states(model, tokens, mask, level=1, pool="last"):
            nothing about the sentence, but would swamp the mean [Sun et al. 2024, "Massive Activations"]
     Raises ValueError for another pool.
     """
-    states = model.hidden(tokens, max_level=level)[level].float()                      # (N, W, D)
+    states = model.hidden(tokens, max_level=level)[level].float()                # (N, W, D)
     if pool == "last":
         row, column = (torch.arange(n, device=mask.device) for n in mask.shape)  # (N,), (W,)
         last = column.where(mask, -1).argmax(dim=1)                              # (N,) padding is never last

@@ -34,7 +34,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from data.files import UserError, read_json, replaced
 from data.text import SEPARATOR, chunks, count_words
 
-FORMAT = 3
+FORMAT = 4
 SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
 # public tasks with long texts: a model is asked a fifth of the items

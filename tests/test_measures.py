@@ -728,6 +728,7 @@ def test_instructed_tells_the_two_phrases_apart_and_averages_the_families(clones
     asked = []
     monkeypatch.setattr(likelihood, "ask", ask)
     found = likelihood.instructed(None, clones, 7, [0, 1], 3)
+    assert len(asked) == len(set(asked)) == 5 * (1 + 2 * 2)
     assert set(asked) == {(task, "lexical", name, phrase, 7, 3) for task in FAMILIES
                           for name in clones.languages for phrase in ("en", name)}
     # the mean of 0 ... 4 is 2
@@ -884,9 +885,9 @@ def test_recovery_reads_the_rise_and_the_excess_of_each_reset_off_the_loss():
         dict(step=10, before=1.0, rise=2.0, excess=1.0)]                    # by default after 50 steps
 
 
-def test_recovery_leaves_out_resets_without_an_entry_and_means_of_too_many_steps():
+def test_recovery_has_no_numbers_without_an_entry_at_the_reset_or_for_means_of_too_many_steps():
     losses = {step: float(step) for step in range(10, 90, 10)}
-    assert [r["step"] for r in measures.recovery(losses, [5, 22, 60], delay=30)] == [60]
+    assert measures.recovery(losses, [5, 22, 80], delay=30) == [dict(step=5), dict(step=22), dict(step=80, before=80.0)]
     losses = {step: step / 100 for step in range(100, 1000, 100)}
     assert measures.recovery(losses, [200, 400]) == [dict(step=200, before=2.0), dict(step=400, before=4.0)]
     losses = {step: step / 50 for step in range(50, 1000, 50)}              # one mean for all 50 steps

@@ -285,6 +285,16 @@ def test_sample_needs_nothing_but_the_folder(cache, tmp_path, capsys):
     assert "lr 0.003 there, 0.1 here" in error and "--fresh" in error
 
 
+def test_a_late_alignment_of_words_chooses_its_dictionary_unless_pretraining_had_one(tmp_path):
+    late = "--afp_word_weight 1 --dictionary shuffled --dictionary_coverage 0.5 --prealign_words 64"
+    write_config(tmp_path / "base", **SMALL)
+    cfg = parsed(f"--from_run {tmp_path / 'base'} --method align {late}")
+    assert (cfg.dictionary, cfg.dictionary_coverage, cfg.prealign_words) == ("shuffled", 0.5, 64)
+    write_config(tmp_path / "prealign", **SMALL | dict(method="prealign"))
+    with pytest.raises(UserError, match="--prealign_words 64: --from_run takes"):
+        parsed(f"--from_run {tmp_path / 'prealign'} --method prealign+align {late}")
+
+
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("wrong, part", [

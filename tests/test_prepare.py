@@ -137,7 +137,7 @@ def test_no_test_sentence_is_in_the_training_text_even_if_it_occurs_twice(files,
 
 def test_the_numbers_in_meta_are_those_of_the_text(prepared):
     folder, meta = prepared
-    assert meta["format"] == 3 and meta["word_order"] == {} and meta["disjoint"] is False
+    assert meta["format"] == 4 and meta["word_order"] == {} and meta["disjoint"] is False
     assert meta["languages"] == ["en", "de", "zh", "he"] and meta["new"] == ["cs"]
     assert meta["spaces"] == dict(en=True, de=True, zh=False, he=True, cs=True)
     for name in WORDS:
@@ -193,7 +193,7 @@ def test_a_new_language_keeps_the_old_subwords_and_takes_fewer_tokens(prepared):
     documents = decoded(folder, meta, "cs", "val")
     before = sum(len(old.encode(f" {d}")) for d in documents)
     assert meta["tokens"]["cs.val"] - len(documents) < 0.7 * before
-    per_word = meta["tokens"]["cs.train"] / meta["words"]["cs.train"]
+    per_word = (meta["tokens"]["cs.train"] - meta["documents"]["cs.train"]) / meta["words"]["cs.train"]
     assert (f"\n    {per_word:.2f} tokens per word with {meta['new_vocab']['cs'] - 400} new subwords\n"
             in build.summary(folder, meta))
     for name in WORDS:
@@ -608,9 +608,9 @@ def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
     for name, content, message in (
             ("tokenizer.json", tokenizer + " ", r"tokenizer\.json was changed after the folder was prepared"),
             ("meta.json", meta[:-3], "meta.json is damaged"),
-            ("meta.json", meta.replace('"format": 3', '"format": 9'), "9, this program reads format 3"),
+            ("meta.json", meta.replace('"format": 4', '"format": 9'), "9, this program reads format 4"),
             ("meta.json", meta.replace('"en": true', '"en": false'), r"meta\.json was changed after it was written"),
-            ("meta.json", '{"format": 3}', r"meta\.json was changed"),
+            ("meta.json", '{"format": 4}', r"meta\.json was changed"),
             ("baselines.json", "{}", r"baselines\.json was changed"),
             ("lexicon.de.tsv", "a\tb\n", r"lexicon\.de\.tsv is no file of this folder"),
             ("de.val.bin", "short", r"de\.val\.bin was changed")):

@@ -221,7 +221,7 @@ def keys_of(study):
 
 
 def conclude(study, summaries, folder):
-    """Write the report of a study, report-<study>-<preset>-<data>.md, and the numbers it shows, .json.
+    """Write the report of a study, report-<study>-<preset>-<data>.md, and the numbers that it reads, .json.
 
     The numbers are rounded to five digits, and the report is made of the rounded ones.
     summaries: {system: summaries of its seeds};  -> the text to print

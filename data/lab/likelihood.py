@@ -175,16 +175,15 @@ def instructed(model, corpus, n_items, ks, seed):
     The phrase is English ("en", as in the paper's prompts) or in the language of the item ("own").
     -> instructed_average {"en" or "own": {language: {k: accuracy}}}
     """
-    result = dict(en={}, own={})
+    def average_of(name, phrase):
+        found = [ask(model, corpus, task, "lexical", name, n_items, ks, seed, phrase) for task in FAMILIES]
+        return {k: float(np.mean([by_k[k]["accuracy"] for by_k in found])) for k in found[0]}
+
     if not set(FAMILIES) <= set(corpus.task_names()):
         return {}
-    for name in corpus.languages:
-        for key, phrase in (("en", "en"), ("own", name)):
-            found = [ask(model, corpus, family, "lexical", name, n_items, ks, seed, phrase)
-                     for family in FAMILIES]
-            result[key][name] = {
-                k: float(np.mean([by_k[k]["accuracy"] for by_k in found])) for k in found[0]}
-    return dict(instructed_average=result)
+    own = {name: average_of(name, name) for name in corpus.languages}
+    english = {name: average_of(name, "en") for name in corpus.languages[1:]}
+    return dict(instructed_average=dict(own=own, en={"en": own["en"]} | english))
 
 
 def chance(corpus):

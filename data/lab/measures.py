@@ -23,15 +23,16 @@ def recovery(losses, resets, delay=50):
 
     losses:  {step: mean loss of the steps since the last entry}
     resets:  steps before which rows were reset
-    returns: for each reset at an entry a dict in nats: step; before, that entry; rise, the next entry minus
-             `before`; excess, the entry `delay` steps after the reset minus `before`.  Both are absent if the
-             entries are means of more than delay / 2 steps
+    returns: for each reset a dict in nats: step; before, the entry at the reset; rise, the next entry minus
+             `before`, if it is at most delay / 2 steps later; excess, the entry `delay` steps after the reset
+             minus `before`, if there is a rise, too
     """
     found = []
     for reset, end in zip(resets, [*resets[1:], math.inf]):
+        found.append(dict(step=reset))
         if reset not in losses:
             continue
-        found.append(dict(step=reset, before=losses[reset]))
+        found[-1]["before"] = losses[reset]
         rises = {step - reset: loss - losses[reset] for step, loss in losses.items() if reset < step <= end}
         if rises and min(rises) <= delay / 2:
             found[-1]["rise"] = rises[min(rises)]

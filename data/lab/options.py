@@ -230,6 +230,8 @@ NEUTRAL = {*EVALUATION, *GROUPS["machine"]} - {"dtype"}
 # options that --from_run takes from the run, because its pretraining is over
 PRETRAINING = ("preset", "seed", "pretrained", "steps", *GROUPS["data"], *GROUPS["model"],
                *GROUPS["PreAlign"], *GROUPS["active forgetting"])
+# but these serve a late alignment of words, too
+WORDS = ("prealign_words", "dictionary", "dictionary_coverage")
 
 
 def check_value(f, value):
@@ -354,7 +356,8 @@ def resolve(given):
     if before != wanted:
         raise UserError(f"--from_run {folder} was trained with --method {known['method']}: only +align can "
                         f"be added, not --method {given['method']}")
-    for name in PRETRAINING:
+    free = () if "prealign" in before else WORDS
+    for name in [name for name in PRETRAINING if name not in free]:
         if given.get(name, known[name]) != known[name]:
             there = known[name] if known[name] != "" else "(none)"
             raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from "

@@ -141,12 +141,11 @@ def of_tasks(items, languages, inverses, documents, splitters):
     results, by_task = {}, {}
     for split, item in items:
         by_task.setdefault(item["task"], dict(train=[], val=[], test=[]))[split].append(item)
-    most = min(max((len(found["test"]) for found in by_task.values()), default=0), ITEMS)
     for task, name in itertools.product(sorted(by_task), languages):
         test = [item for item in by_task[task]["test"] if name in item["prompt"]]
         if test:
             results.setdefault(task, {})[name] = of_task(
-                task, by_task[task]["train"], test[:math.ceil(most / FRACTION.get(task, 1))], name,
+                task, by_task[task]["train"], test[:math.ceil(ITEMS / FRACTION.get(task, 1))], name,
                 inverses.get(name, {}), documents[name], splitters)
     return results
 

@@ -210,9 +210,11 @@ def summary(folder, meta):
     for name in [*meta["languages"], *meta["new"]]:
         counts, unit = meta["counts"]["languages"][name], "word" if meta["spaces"][name] else "character"
         documents = ", ".join(f"{meta['documents'][f'{name}.{split}']:,} {split}" for split in SPLITS)
-        n_words, n_tokens = (meta[key][f"{name}.train"] for key in ("words", "tokens"))
+        # each document has a separator
+        n_words, n_tokens, n_documents = (
+            meta[key][f"{name}.train"] for key in ("words", "tokens", "documents"))
         rows += [f"{name}: {n_words:,} {unit}s of training text, {n_tokens:,} tokens; documents: {documents}",
-                 f"    {n_tokens / n_words:.2f} tokens per {unit}"]
+                 f"    {(n_tokens - n_documents) / n_words:.2f} tokens per {unit}"]
         if name in meta["new"]:
             rows[-1] += f" with {meta['new_vocab'][name] - meta['base_vocab']} new subwords"
         if "dictionary" in counts:
