@@ -15,7 +15,7 @@ import train as driver
 from data.files import UserError
 from data.folder import FORMAT, write_meta
 from data.lab import claims, plots, studies, tables
-from data.lab.options import STUDIES, Config, parse_args
+from data.lab.options import STUDIES, Config, parse_args, resolve
 
 # Top-level keys of summary.json that hold results; data/glossary.md explains them.
 KEYS = set("""
@@ -525,6 +525,18 @@ def test_verdicts_compare_seed_by_seed_and_list_what_was_not_measured():
     assert rows["P5 input-only code-switching is better than vanilla: facts seen only in English"] == [
         "facts seen only in English (clone) ↑", "published", "vanilla", "higher, 0", "", "", "", "",
         "not measured"]
+
+
+def test_systems_without_a_common_seed_are_not_compared():
+    summaries = {name: [dict(run(3.0), seed=seed)] for seed, name in enumerate(("joint", "published"))}
+    rows = {row[0]: row[1:] for row in cells_of(claims.claims_table("prealign", summaries))}
+    assert rows["P1 perplexity of the clone is lower (log ratio)"][-5:] == ["", "", "", "", "not measured"]
+
+
+@pytest.mark.parametrize("preset, study", [("tiny", "prealign"), ("mini", "mini")])
+def test_a_preset_asks_as_many_items_as_the_published_numbers_beside_it(preset, study):
+    joint = claims.committed()[study]["joint"][0]
+    assert joint["knowledge_n"]["en"] == resolve(dict(preset=preset)).eval_items
 
 
 def test_a_claim_that_is_added_without_numbers_is_listed(monkeypatch):
