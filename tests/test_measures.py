@@ -449,7 +449,7 @@ def test_a_held_out_word_is_right_if_one_of_its_translations_is_nearest(real, mo
         side = german if len(words) == len(others) else english
         asked.append(side)
         states = torch.stack([side[word] for word in words])
-        return torch.stack([states, -states])                  # the input embedding, another level
+        return torch.stack([states, torch.zeros_like(states)])         # the input embedding, another level
     monkeypatch.setattr(states, "word_states", word_states)
     read, word = [], real.word
     monkeypatch.setattr(real, "word",
@@ -881,6 +881,7 @@ def test_recovery_reads_the_rise_and_the_excess_of_each_reset_off_the_loss():
     assert first == dict(step=20, before=4.0, rise=2.0, excess=0.25)
     assert second == dict(step=60, before=3.0, rise=2.0)                    # ends before the delay is over
     assert measures.recovery(losses, []) == []
+    assert "excess" not in measures.recovery(losses, [20, 40], delay=30)[0]  # step 50 is of the next cycle
     assert measures.recovery({10: 1.0, 30: 3.0, 59: 4.0, 60: 2.0, 61: 9.0}, [10]) == [
         dict(step=10, before=1.0, rise=2.0, excess=1.0)]                    # by default after 50 steps
 
