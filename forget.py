@@ -32,12 +32,12 @@ BODY_RATES = {"frozen": 0.0, "adapters": 1.0, "whole": 0.03}
 class Forgetting:
     """Resets of the embedding.  They are a pure function of seed and step, so a resumed run repeats them.
 
-    steps:        number of pretraining steps
-    every:        steps between resets (k); 0: never.  The last reset leaves at least k steps
-    start, until: resets happen between these shares of the steps
-    blend:        a row becomes (1 - blend) * row + blend * noise; 1, as published: only noise
+    steps:           number of pretraining steps
+    every:           steps between resets (k); 0: never.  The last reset leaves at least k steps
+    start, until:    resets happen between these shares of the steps
+    blend:           a row becomes (1 - blend) * row + blend * noise; 1, as published: only noise
     reset_optimizer: also reset AdamW's two moments of the embedding, its step counter and the schedule of its
-                  learning rate, as published
+                     learning rate, as published
 
     at: list of the steps before which a reset happens
     """

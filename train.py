@@ -251,7 +251,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
         if run.load_only:
             return
     clip = cfg.reset_clip if resets.at else cfg.clip           # so BA and AFA differ in the clip, too
-    log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every    # a new language is fast
+    log_every = min(cfg.log_every, 10) if stage == "adapt" else cfg.log_every    # it has few steps
     in_groups = {id(p) for group in groups for p in group["params"]}
     parameters = [p for p in model.parameters() if id(p) in in_groups]
     bar = tqdm(range(start, steps), stage, steps, initial=start, disable=run.quiet or None, mininterval=0.5)

@@ -60,7 +60,7 @@ def world_items():
         yield "test", item("knowledge", f"{SUBJECTS[i % 4]} was in", objects, i % 4, told=told)
 
 
-def build(path, languages, disjoint, splits, texts, word_order, items, extra=(), vocab_size=400):
+def build(path, languages, disjoint, splits, texts, word_order, items, vocab_size=400):
     """Write a folder.  texts: {language: function of a sentence}."""
     path.mkdir()
     everything = [text for name in languages for text in map(texts[name], SENTENCES)]
@@ -70,7 +70,7 @@ def build(path, languages, disjoint, splits, texts, word_order, items, extra=(),
     meta = dict(format=folders.FORMAT, languages=languages, new=[], seed=0, base_vocab=base,
                 disjoint=disjoint, dtype="uint16", new_vocab={},
                 spaces=dict.fromkeys(languages, True), word_order=word_order,
-                documents={}, words={}, bytes={}, tokens={}, **dict(extra))
+                documents={}, words={}, bytes={}, tokens={})
     for i, name in enumerate(languages):
         for split in splits:
             rng = np.random.default_rng((i, len(split)))
@@ -117,7 +117,7 @@ def real_items():
 def real(tmp_path_factory):
     path = build(tmp_path_factory.mktemp("measures") / "real", ["en", "de", "xx"], False, folders.SPLITS,
                  dict(en=str, de=german, xx=str.upper), {}, list(real_items()),
-                 {}, vocab_size=290)
+                 vocab_size=290)
     folders.write_lines(path / "lexicon.de.tsv",
                         ["Rome\tRom", "in\tim", "was\twar", "was\tist", "park\tPark"])
     folders.write_json(path / "baselines.json", dict(

@@ -357,8 +357,8 @@ def resolve(given):
         raise UserError(f"--from_run {folder} was trained with --method {known['method']}: only +align can "
                         f"be added, not --method {given['method']}")
     free = () if "prealign" in before else WORDS
-    for name in [name for name in PRETRAINING if name not in free]:
-        if given.get(name, known[name]) != known[name]:
+    for name in PRETRAINING:
+        if name not in free and given.get(name, known[name]) != known[name]:
             there = known[name] if known[name] != "" else "(none)"
             raise UserError(f"--{name} {given[name]}: --from_run takes data, model and pretraining from "
                             f"{folder}, which has --{name} {there}")
