@@ -70,12 +70,12 @@ def rotary_table(context_len, head_dim, base=10_000.0, scaling=()):
 def rotate(x, cos, sin):
     """Rotate each pair of channels by the angle of its position: x (B, H, T, head_dim) -> the same shape.
 
-    cos and sin: the tables of rotary_table, of at least T rows, or T rows per sequence (B, 1, T, head_dim)
+    cos and sin: the tables of rotary_table in the dtype of x, of at least T rows, or T rows per sequence,
+                 (B, 1, T, head_dim)
     """
     T, head_dim = x.shape[-2:]
     other = x.roll(head_dim // 2, dims=-1)                     # for each channel, the other one of its pair
-    cos, sin = cos[..., :T, :].to(x.dtype), sin[..., :T, :].to(x.dtype)
-    return x * cos + other * sin                               # (B, H, T, head_dim)
+    return x * cos[..., :T, :] + other * sin[..., :T, :]       # (B, H, T, head_dim)
 
 
 def attend(q, k, v, mask=None):
@@ -85,17 +85,16 @@ def attend(q, k, v, mask=None):
           continued, T = 1 for q, k and v have S places, and the mask is (B, 1, 1, S)
     """
     T, shared = q.shape[2], q.shape[1] // k.shape[1]           # heads of queries for one of keys and values
+    if shared > 1:                                             # fast kernels with a mask want as many keys
+        k, v = (t.repeat_interleave(shared, dim=1) for t in (k, v))              # (B, H, T, D/H)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and T <= 256:
         # F.scaled_dot_product_attention is several times slower on short bfloat16 rows on a CPU.  The mask is
         # added rather than filled in, because an addition costs nothing in the backward pass.
         if mask is None:
             mask = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)      # (T, T) -inf on later tokens
-        if shared > 1:
-            k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)  # (B, H, T, D/H)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)              # (B, H, T, T)
         return scores.add_(mask).softmax(dim=-1) @ v                             # (B, H, T, D/H)
-    return F.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=mask is None, enable_gqa=shared > 1)            # (B, H, T, D/H)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)                # (B, H, T, D/H)
 
 
 def mask_between(segment, dtype):
@@ -196,7 +195,7 @@ class GPT(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             # otherwise the residual stream would stay in float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        cos, sin, mask, levels = self.cos, self.sin, None, [x]
+        cos, sin, mask, levels = self.cos.to(x.dtype), self.sin.to(x.dtype), None, [x]
         if segment is not None:
             mask = mask_between(segment, x.dtype)                                # (B, 1, T, T)
         if position is not None:
@@ -470,7 +469,7 @@ class FusedContrastiveLoss(torch.autograd.Function):
                 E = exponentials(y, I, J).mul_(a[I, None] + a[J])                # (|I|, |J|)
                 if has_positives:
                     # subtracted here and not as P: near convergence the two terms nearly cancel
-                    E -= ctx.ways * (group[I, None] == partner[J])
+                    E.add_(group[I, None] == partner[J], alpha=-ctx.ways)
                     if I == J:
                         E.fill_diagonal_(0)
                 g[I].addmm_(E, y[J])

@@ -117,7 +117,7 @@ def extra_memory(work, device):
 def matmul_peak(dtype, device):
     """Floating point operations per second of a large matrix product, the best of many."""
     n = 8192 if device.type == "cuda" else 1024
-    a = torch.ones(n, n, dtype=dtype, device=device)
+    a = torch.randn(n, n, device=device).to(dtype)        # of ones, a GPU makes products faster
     return 2 * n**3 / min(seconds(lambda: a @ a, device) for _ in range(20))
 
 
@@ -240,7 +240,7 @@ def two_sided_losses(N):
     for make in (open_clip, sentence_transformers):
         try:
             found[make.__name__] = make()
-        except ImportError:
+        except Exception:                                      # not installed, or another version
             pass
     return found
 
@@ -366,9 +366,9 @@ def update(optimizer, loss):
     optimizer.step()
 
 
-def tiny_run(cache, *flags):
+def tiny_run(device, cache, *flags):
     """A run of preset tiny that has its data and its model, but is not trained and writes nothing."""
-    cfg, _ = parse_args(["--preset", "tiny", *flags])
+    cfg, _ = parse_args(["--preset", "tiny", "--device", device.type, *flags])
     with tempfile.TemporaryDirectory() as out:
         return Run(cfg, out, cache, quiet=True)
 
@@ -431,7 +431,7 @@ def bench_step(device, rounds, cache, quick=False):
           f"{peak['plain'] / 1e9:.0f}); compilation {compile_seconds:.0f} s apart")
     table(["side", "ms", "tokens/s", "x plain", "x nanogpt", "MiB", "share of peak"], lines)
 
-    run = tiny_run(cache, "--method", "prealign")
+    run = tiny_run(device, cache, "--method", "prealign")
     entries = np.random.default_rng(0).permutation(len(run.train_dictionary))[:64 if quick else 512]
     words, mask, concept = map(torch.from_numpy, run.train_dictionary.batch(entries))
     config = ModelConfig(run.corpus.vocab_size, 6, 8, 256, 128)
@@ -455,7 +455,7 @@ def bench_step(device, rounds, cache, quick=False):
 # --- data and start -----------------------------------------------------------------------------------------
 
 def bench_data(device, rounds, cache):
-    run = tiny_run(cache, "--method", "prealign")
+    run = tiny_run(device, cache, "--method", "prealign")
     world, corpus, batch_size, step = World(0), run.corpus, run.cfg.batch_size, iter(range(10**9))
     documents = list(world.documents("en", 50_000, 1))
     n_tokens = len(corpus.encode("\n".join(documents), "en"))
@@ -489,7 +489,7 @@ def bench_data(device, rounds, cache):
 
 def bench_switch(device, rounds, data, steps=10):
     """A pretraining step with code-switching, several translations a word, against one without."""
-    run = tiny_run("data/cache", "--method", "prealign", "--prealign_every", "0", "--data", data)
+    run = tiny_run(device, "data/cache", "--method", "prealign", "--prealign_every", "0", "--data", data)
     with_switching, without = run.cfg, replace(run.cfg, code_switch=0.0)
     optimizer, step = torch.optim.AdamW(run.model.parameters(), fused=True), iter(range(10**9))
 
@@ -562,7 +562,7 @@ def bench_optimizer(device, cache, steps, seeds):
     for name, make, changes, share in single + ours + muons:
         losses, spent = [], []
         for seed in range(seeds):
-            run = tiny_run(cache, "--method", "baseline", "--seed", str(seed))
+            run = tiny_run(device, cache, "--method", "baseline", "--seed", str(seed))
             run.cfg = cfg = replace(run.cfg, **changes)
             optimizers, n = make(run, run.model, cfg.lr), round(share * steps)
             for optimizer in optimizers:

@@ -51,9 +51,12 @@ def test_without_time_a_check_is_not_run(here, capsys):
     assert (row["result"], row["measured"]) == ("not run", "no time left")
 
 
-def test_a_check_that_does_not_end_is_stopped_and_fails(here):
+@pytest.mark.parametrize("own_limit, result", [(0.1, "FAILED"), (60, "not run")])
+def test_a_check_that_does_not_end_is_stopped_and_fails_unless_the_time_for_all_is_over(
+        here, monkeypatch, own_limit, result):
+    monkeypatch.setitem(gpu.CHECKS, "losses", (gpu.losses, own_limit))
     [row] = gpu.rows_of_process("losses", here, limit=0.1)
-    assert row["result"] == "FAILED" and row["measured"].startswith("stopped after")
+    assert row["result"] == result and row["measured"].startswith("stopped after")
 
 
 def test_a_process_that_dies_is_a_failed_row(here, monkeypatch):
@@ -77,4 +80,4 @@ def test_the_table_and_its_json_hold_every_row(tmp_path, monkeypatch, capsys, lo
 
 def test_the_command_starts_the_checks():
     command = Path(gpu.ROOT / ".ci" / "gpu")
-    assert "python tests/gpu.py" in command.read_text(encoding="utf-8") and command.stat().st_mode & 0o100
+    assert "python3 tests/gpu.py" in command.read_text(encoding="utf-8") and command.stat().st_mode & 0o100

@@ -172,7 +172,7 @@ def test_rotation_turns_channels_i_and_i_plus_half_counter_clockwise():
 
 def test_rotation_keeps_the_dtype_and_starts_at_the_first_row_of_the_table():
     x, table = random_normal(1, 1, 4, 8), rotary_table(6, 8)
-    assert rotate(x.bfloat16(), *table).dtype == torch.bfloat16
+    assert rotate(x.bfloat16(), *(t.bfloat16() for t in table)).dtype == torch.bfloat16
     assert torch.equal(rotate(x, *table), rotate(x, *rotary_table(4, 8)))
 
 

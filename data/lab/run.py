@@ -48,6 +48,7 @@ class Run(RunFolder):
     def __init__(self, cfg, out, cache="data/cache", quiet=False, fresh=False):
         """fresh: ignore what the folder holds."""
         self.device = device_of(cfg.device)
+        torch.backends.cuda.enable_cudnn_sdp(False)            # it makes a plan for each shape of a batch
         self.processes = init_distributed(self.device)
         super().__init__(out, writer=self.processes.rank == 0)
         self.cfg, self.quiet, self.languages = cfg, quiet or not self.writer, cfg.languages.split(",")
@@ -113,7 +114,7 @@ class Run(RunFolder):
     def _weights_of(self, flag, stage):
         """The weights of the finished run that a flag names."""
         run = RunFolder(getattr(self.cfg, flag))
-        where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt", self.device)
+        where, state = f"--{flag} {run.out}", load_checkpoint(run.out / "last.pt")
         cfg, data_used = load_config(run.out), run.read("config.json").get("data_used", self.digest)
         different = differences(state["run"], identity(cfg, data_used))
         refuse(different, f"{where}: its last.pt is of another run ({different}): train it again")

@@ -163,7 +163,7 @@ def exit_code(command, argv):
     except OSError as error:
         message = f"{error.filename or 'file'}: {error.strerror or error}"
     except (MemoryError, RuntimeError) as error:
-        out_of_memory = re.search("out of memory|not enough memory|allocate memory", str(error))
+        out_of_memory = re.search("out of memory|not enough memory|allocate memory|ALLOC_FAILED", str(error))
         if isinstance(error, RuntimeError) and not out_of_memory:
             raise
         message = ("this needs more memory than there is: lower --batch_size, raise --accumulate, or take a "
