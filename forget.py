@@ -87,10 +87,7 @@ class ExpandedEmbedding(nn.Module):
 
     def forward(self, tokens):
         """tokens (B, T) -> (B, T, D)."""
-        V = len(self.old)
-        old = F.embedding(tokens.clamp(max=V - 1), self.old)                     # (B, T, D)
-        new = F.embedding((tokens - V).clamp(min=0), self.new)                   # (B, T, D)
-        return torch.where((tokens >= V)[..., None], new, old)
+        return F.embedding(tokens, self.weight)
 
 
 class ExpandedHead(ExpandedEmbedding):
@@ -181,7 +178,7 @@ def assemble(body, model):
         return {name: p.shape for name, p in state.items() if name.startswith(("body.", "final_norm."))}
     own = model.state_dict()
     if sizes(body) != sizes(own):
-        raise ValueError("the tuned body has another shape than the model that learned the new language")
+        raise ValueError("the tuned body differs in shape from the model that learned the new language")
     model.load_state_dict(own | {name: body[name] for name in sizes(own)})
     return model
 

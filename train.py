@@ -28,7 +28,7 @@ from tqdm import tqdm
 from align import draw_languages, instruction_rows, multilingual_contrast, sentence_states
 from data import tasks
 from data.corpus import languages_of_rows
-from data.files import refuse
+from data.files import read_json, refuse
 from data.lab import claims, generation, likelihood, measures, studies, tables
 from data.lab.options import data_name, default_out, load_config, parse_args
 from data.lab.plots import draw_sentences
@@ -100,8 +100,8 @@ def param_groups(run, lr, model=None):
 
 
 # --- one step of each stage ---------------------------------------------------------------------------------
-# Yields the parts of its loss, (loss, {name: value}, number of text tokens).  fit backpropagates each part
-# before the next one is computed, so only one part is in memory.
+# Each yields the parts of its loss, (loss, {name: value}, number of text tokens).  fit backpropagates
+# each part before the next one is computed, so only one part is in memory.
 
 def align_words(run, step):
     """PreAlign's first stage, L = L_LM + alpha * L_align."""
@@ -290,7 +290,7 @@ def fit(run, model, stage, losses, groups, steps=None, resets=None, temporary=Fa
             if run.writer:
                 # the first row of each tenth of pretraining has the answers to cfg.log_items, too
                 tenth = stage == "pretrain" and (step + 1) % math.ceil(steps / 10) < log_every
-                with run.eager():
+                with run.eager(), run.evaluating():
                     row |= measures.probe(model, run.corpus, run.dictionary, stage, step + 1 == steps,
                                           cfg.log_items if tenth else 0)
             run.log(row)
@@ -398,7 +398,10 @@ def export(run, folder):
     """Write a trained model as a public checkpoint."""
     start, new = run.cfg.pretrained, run.cfg.new_language
     run.check_finished()
-    tokenizer = run.corpus.folder / f"tokenizer.{new}.json" if new else Path(start) / "tokenizer.json"
+    tokenizer = read_json(Path(start) / "tokenizer.json", "download it again")
+    if new:                                                    # of that file, only the vocabulary is exported
+        path = run.corpus.folder / f"tokenizer.{new}.json"
+        tokenizer["model"] = read_json(path, "prepare the folder again")["model"]
     export_pretrained(run.model, folder, tokenizer, read_config(start)[1])
     print(f"written to {folder}: config.json, tokenizer.json, model.safetensors")
 
@@ -435,7 +438,7 @@ def command(argv):
         if modes.export is not None:
             export(run, modes.export)
         else:
-            with run.eager():
+            with run.eager(), run.evaluating():
                 print(generation.samples(run.model, run.corpus, modes.sample, cfg.seed))
     else:
         train(cfg, out, modes.cache, eval_only=modes.eval_only, fresh=modes.fresh)

@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def refuse(wrong, message):
-    """Raise UserError with a message if something is wrong.  The message is made in any case."""
+    """Raise UserError with a message if something is wrong.  The message is formatted even if nothing is."""
     if wrong:
         raise UserError(message)
 
@@ -40,8 +40,7 @@ def named(path):
     try:
         yield
     except OSError as error:
-        why = f"{error.strerror}; the previous file is intact, and the same command resumes from it"
-        raise OSError(error.errno, why, str(path)) from None
+        raise OSError(error.errno, f"{error.strerror}; the same command resumes later", str(path)) from None
     except RuntimeError as error:                              # torch.save turns an OSError into this
         why = str(error).split("\n")[0]
         raise OSError(getattr(error.__context__, "errno", None), why, str(path)) from None

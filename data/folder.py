@@ -38,6 +38,7 @@ FORMAT = 4
 SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
 # public tasks with long texts: a model is asked a fifth of the items
+CAPTIONS = ("scene", "who")          # tasks with classes of different sizes, learned from English captions
 FRACTION = dict.fromkeys(("pawsx", "xnli", "xcopa", "xstorycloze"), 5)
 READ = (".json", ".jsonl", ".tsv")   # files that are read wherever they are
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these
@@ -120,7 +121,7 @@ def token_classes(tokenizer, n=None, separator=0):
     starts, ends = np.ones(n, bool), np.zeros(n, bool)
     for token, i in vocabulary.items():
         # byte-level BPE writes the space as Ġ and the newline as Ċ, SentencePiece writes ▁ and <0x0A>
-        letters = token.replace("▁", "Ġ").replace("<0x0A>", "\n").replace("Ċ", "\n")
+        letters = re.sub("<0x(..)>", lambda b: chr(int(b[1], 16)), token.replace("▁", "Ġ").replace("Ċ", "\n"))
         # a symbol beyond ASCII is a byte of an accented letter: it continues the word
         starts[i] = letters[0] == "Ġ" or (letters[0].isascii() and not letters[0].isalnum()
                                           and letters.lower() not in APOSTROPHES)

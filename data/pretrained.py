@@ -10,13 +10,12 @@
   model.safetensors.index.json   where the weights are in several such files: {"weight_map": {tensor: file}}
 
 Nothing in such a folder is run.  The files are mapped into memory, and each tensor is copied once, into its
-place among the float32 weights of the GPT.  What a GPT cannot compute is refused by the key of config.json.
+place among the float32 weights of the GPT.  What GPT cannot compute is refused, with its key in config.json.
 """
 import json
 import math
 import mmap
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -182,10 +181,10 @@ def load_pretrained(folder, context_len=None):
 
 # --- writing ------------------------------------------------------------------------------------------------
 
-def export_pretrained(model, folder, tokenizer_json, config=None):
+def export_pretrained(model, folder, tokenizer, config=None):
     """Write a model as a new folder that load_pretrained and transformers read, in float32.
 
-    tokenizer_json: the file of its tokenizer;  config: of the checkpoint that the model began as, whose other
+    tokenizer: the content of tokenizer.json;  config: of the checkpoint that the model began as, whose other
     keys (such as the ids of special tokens) are kept
     """
     folder, sizes, config = Path(folder), model.config, config or {}
@@ -209,7 +208,7 @@ def export_pretrained(model, folder, tokenizer_json, config=None):
     text += b" " * (-len(text) % 8)                            # the numbers begin at a multiple of 8
     with whole_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(tokenizer_json, new / "tokenizer.json")
+        (new / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
         with named(folder / "model.safetensors"), open(new / "model.safetensors", "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for part in tensors.values():

@@ -258,7 +258,7 @@ def test_validation_rows_are_always_the_first_ones_end_to_end(corpus, tmp_path):
 
 def test_an_empty_stream_is_refused_in_one_line(corpus, tmp_path):
     """A user's text of few lines leaves no validation text for the last of many languages."""
-    with pytest.raises(UserError, match=r"en\.val\.bin holds 0 tokens, fewer than one row of 12"):
+    with pytest.raises(UserError, match=r"en\.val\.bin holds 0 tokens, but a row needs 13"):
         by_hand(corpus, tmp_path / "c", "uint16", np.arange(300), []).check(12)
 
 
@@ -468,6 +468,13 @@ def test_wide_marks_end_a_sentence_and_a_wide_comma_does_not():
     marks = [pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(mark)[0][0] for mark in "。？！，"]
     table = SimpleNamespace(get_vocab_size=lambda: 4, get_vocab=lambda: {mark: i for i, mark in enumerate(marks)})
     assert folders.token_classes(table)[1].tolist() == [True, True, True, False]
+
+
+def test_bytes_of_sentencepiece_are_the_characters_that_they_spell():
+    tokens = ["▁a", "<0x0A>", "<0xC3>", "<0x2E>", "<0x41>"]
+    starts, ends = folders.token_classes(SimpleNamespace(get_vocab=lambda: {t: i for i, t in enumerate(tokens)}))
+    assert starts.tolist() == [True, True, False, True, False]           # id 0 is the separator
+    assert ends.tolist() == [True, True, False, True, False]
 
 
 def test_raw_lines_are_learned_and_packed_as_they_stand_inside_a_line(corpus):

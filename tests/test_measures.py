@@ -278,6 +278,12 @@ def test_a_model_without_preferences_has_the_perplexity_of_the_vocabulary(clones
                 assert found["bits_per_byte"][name] == pytest.approx(bits / n_bytes, rel=1e-4)
 
 
+def test_a_diverged_model_has_an_infinite_perplexity(clones):
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        found = likelihood.language_model(Table(scores=1e4 * unigram(clones), context_len=16), clones)
+    assert found["perplexity"]["en"] == found["perplexity_per_word"]["en"] == math.inf
+
+
 def unigram(corpus, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=corpus.vocab_size)).float()
 

@@ -1,6 +1,7 @@
 """A public checkpoint from its folder to a prepared folder, a run, and a checkpoint that is written back."""
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,8 @@ def sentence_piece():
 def checkpoint(folder, tokenizer, tied=True, **config):
     """A random model of two layers whose vocabulary has 7 rows more than its tokenizer has tokens."""
     sizes = ModelConfig(tokenizer.get_vocab_size() + 7, 2, 4, 32, 96, n_kv_head=2, d_ff=48, gated=True, tied=tied)
-    path = folder.with_suffix(".json")
-    tokenizer.save(str(path))
-    export_pretrained(GPT(sizes).initialise(3), folder, path, dict(bos_token_id=1, eos_token_id=0) | config)
+    content = json.loads(tokenizer.to_str())
+    export_pretrained(GPT(sizes).initialise(3), folder, content, dict(bos_token_id=1, eos_token_id=0) | config)
     return folder
 
 
@@ -114,10 +114,14 @@ def test_the_text_of_a_folder_is_spelled_by_the_tokenizer_of_the_checkpoint(make
     english = corpus.encode(sentences("en", 0, 1)[0], "en")
     assert corpus.add_language("cs", 400) > 0 and corpus.vocab_size == meta["new_vocab"]["cs"]
     assert np.array_equal(corpus.encode(sentences("en", 0, 1)[0], "en"), english)
-    czech = np.concatenate([corpus.encode(text, "cs") for text in sentences("cs", 0, 20)])
+    texts = [*sentences("cs", 0, 20), "Jeden unavený muž"]
+    czech = np.concatenate([corpus.encode(text, "cs") for text in texts])
+    assert [corpus.decode(corpus.encode(text, "cs")) for text in texts] == texts
     assert czech.max() < corpus.vocab_size and (czech >= corpus.base_vocab).any()
     # ids between the tokenizer's tokens and the model's rows stay empty
     assert not set(range(corpus.base_vocab - 7, corpus.base_vocab)) & set(czech.tolist())
+    learned = [corpus.tokenizer.id_to_token(i) for i in range(corpus.base_vocab, corpus.vocab_size)]
+    assert learned and not any("<0x" in token or re.search("[ Ġ▁]", token[1:]) for token in learned)
     spelled = "".join(corpus.tokenizer.id_to_token(i) for i in corpus.subwords[0])
     assert spelled == corpus.tokenizer.id_to_token(corpus.base_vocab)
 
@@ -266,6 +270,8 @@ def test_what_a_method_learns_is_exported_and_read_again(base, folder, tmp_path,
         assert torch.equal(model.state_dict()[body], state[body])
     text = "Ein Hund" if "cs" not in flags else "pes"
     tokenizer = Tokenizer.from_file(str(exported / "tokenizer.json"))
+    before = Tokenizer.from_file(str(base / "tokenizer.json")).encode("A").tokens
+    assert tokenizer.encode("A").tokens == before and before[0] == "<begin>"   # the template is kept
     assert max(tokenizer.encode(text).ids) < len(model.embed.weight)
     assert (tokenizer.get_vocab_size() > 320) == ("cs" in flags)
 

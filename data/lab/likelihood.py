@@ -6,9 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.folder import FRACTION, permute_words
+from data.folder import CAPTIONS, FRACTION, permute_words
 from data.lab.geometry import recall
-from data.lab.states import CAPTIONS, to_device
+from data.lab.states import to_device
 from data.tasks import FAMILIES, MOST_SHOTS, WITHIN_REACH, predict, score
 
 ROWS = 150                           # rows of text that perplexity is measured on
@@ -50,7 +50,7 @@ def losses_per_token(model, corpus, language, n_rows, split="val", order=None):
 
 
 def copying(model, corpus, n_rows=16):
-    """Loss of a random sequence after another one minus that after itself, nats per token.
+    """Loss of a random sequence after another one, minus its loss after a copy of itself, nats per token.
 
     -> {language: nats}, near 0 if the model cannot copy.  The tokens are those of validation text, shuffled.
     """
@@ -86,12 +86,12 @@ def language_model(model, corpus):
         losses = losses_per_token(model, corpus, name, ROWS, split)              # (rows, T)
         loss = float(losses.mean())
         tokens, words, n_bytes = (corpus.meta[key][f"{name}.{split}"] for key in ("tokens", "words", "bytes"))
-        found = dict(perplexity=math.exp(loss), perplexity_per_word=math.exp(loss * tokens / words),
+        found = dict(perplexity=float(np.exp(loss)), perplexity_per_word=float(np.exp(loss * tokens / words)),
                      bits_per_byte=loss / math.log(2) * (tokens / n_bytes), perplexity_n=losses.size)
         rows = corpus.validation_rows(name, ROWS, model.config.context_len + 1, split)       # (rows, T + 1)
         rare = losses[rare_tokens(corpus, name)[rows[:, 1:]]]
         if len(rare):
-            found["perplexity_of_rare"] = math.exp(rare.mean())
+            found["perplexity_of_rare"] = float(np.exp(rare.mean()))
         for key, number in found.items():
             result.setdefault(key, {})[name] = number
     if corpus.disjoint:

@@ -6,8 +6,7 @@ draws a random number or changes the model, so measuring never changes training.
 To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
 a row in tables.tsv.
 """
-import math
-
+import numpy as np
 from tqdm import tqdm
 
 from data.files import read_json
@@ -28,7 +27,7 @@ def recovery(losses, resets, delay=50):
              minus `before`, if there is a rise, too
     """
     found = []
-    for reset, end in zip(resets, [*resets[1:], math.inf]):
+    for reset, end in zip(resets, [*resets[1:], np.inf]):
         found.append(dict(step=reset))
         if reset not in losses:
             continue
@@ -74,12 +73,12 @@ def of_training(run, resets):
     if "adapt" in cfg.stages:                                  # perplexity by the number of updates
         losses = run.curve("adapt", "val")
         result["adapt"] = {cfg.new_language: dict(perplexity={
-            str(step): math.exp(loss[cfg.new_language]) for step, loss in losses.items()})}
+            str(step): float(np.exp(loss[cfg.new_language])) for step, loss in losses.items()})}
     return {key: found for key, found in result.items() if found}
 
 
 def references(corpus):
-    """What the folder knows about the languages of the run: baselines that need no model, and units."""
+    """Model-free baselines of the run's languages, and languages measured in characters."""
     def of_run(by_language):
         return {name: found for name, found in by_language.items() if name in corpus.languages}
 

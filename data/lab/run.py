@@ -1,5 +1,4 @@
 """A run that is set up for training: its options with folder, data, model and device."""
-import copy
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from model import GPT, ModelConfig, lm_loss
 
 
 def identity(cfg, data_used):
-    """What makes a run another one: its options, but those of NEUTRAL, and the digest of its data."""
+    """The options that define a run, all but NEUTRAL, and the digest of its data."""
     return {name: value for name, value in asdict(cfg).items() if name not in NEUTRAL} | dict(
         data_used=data_used)
 
@@ -61,7 +60,7 @@ class Run(RunFolder):
         if whole := self.corpus.dictionary():
             self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
             longest = max(len(word) for entry in whole.entries for word in (entry[0], *entry[1]))
-            refuse(longest > cfg.context_len,
+            refuse(longest > cfg.context_len - (self.corpus.prefix is not None),
                    f"--context_len {cfg.context_len}: the dictionary has a word of {longest} tokens")
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
@@ -220,14 +219,14 @@ class Run(RunFolder):
             return 0, {}
         try:
             model.load_state_dict(checkpoint["model"])
-            # the optimizer would keep the tensors, and change them
-            optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
+            optimizer.load_state_dict(checkpoint["optimizer"])
             fits = all(value.shape in ((), p.shape)
                        for p, state in optimizer.state.items() for value in state.values())
         except Exception:                                      # of many kinds, most with many lines
             fits = False
         refuse(not fits, f"the checkpoint in {self.out} is of another model than its config.json: "
                f"{TRAIN_AGAIN}")
+        self.checkpoint = {key: checkpoint[key] for key in ("stage", "step")}    # the rest is in use
         return checkpoint["step"], {name: (total.to(self.device), n)
                                     for name, (total, n) in checkpoint["sums"].items()}
 
@@ -265,5 +264,5 @@ class Run(RunFolder):
         """A numpy array as a tensor on the device."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
-            tensor = tensor.pin_memory()                       # the copy need not be waited for
+            tensor = tensor.pin_memory()                       # makes the copy asynchronous
         return tensor.to(self.device, non_blocking=True)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from align import sentence_states
+from data.folder import CAPTIONS
 from data.lab.geometry import (alignment, centred, cosines, logistic_regression, recall, retrieval,
                                self_similarity, uniformity)
 from data.tasks import pad, pad_after, parallel_sentences
@@ -12,7 +13,6 @@ from prealign import word_states
 PAIRS = 1000                         # sentence pairs per language; all sentences are candidates in retrieval
 WORDS = 2000                         # words of a dictionary
 AT_ONCE, WORDS_AT_ONCE = 64, 256     # sentences, or words, whose states are computed together
-CAPTIONS = ("scene", "who")          # tasks with classes of different sizes, learned from English captions
 
 
 def to_device(model, array):
@@ -70,7 +70,8 @@ def lexicon(model, corpus):
     lexicon;  chance: p1 of a random choice  -> bli {language: {p1, n, chance}}
     """
     def states(texts, language):
-        tokens = [corpus.word(text, language) for text in texts]
+        limit = model.config.context_len - (corpus.prefix is not None)           # of the tokens of a word
+        tokens = [corpus.word(text, language)[:limit] for text in texts]
         return states_of_words(model, tokens, [0], corpus.prefix)[0]             # (N, D)
 
     result = {}
@@ -88,7 +89,7 @@ def lexicon(model, corpus):
 
 @torch.no_grad()
 def context_states(model, corpus, language, n_rows, levels):
-    """States of the tokens in validation text that are a whole word: -> (levels, N, D), types (N,)."""
+    """States of validation tokens that are a whole word or a mark: -> (levels, N, D), types (N,)."""
     rows = corpus.validation_rows(language, n_rows, model.config.context_len)                # (B, T)
     starts = corpus.starts[rows]
     # a token is a whole word if the next token starts a word, too

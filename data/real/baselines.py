@@ -12,10 +12,9 @@ from collections import Counter
 
 import numpy as np
 
-from data.folder import FRACTION
+from data.folder import CAPTIONS, FRACTION
 from data.real.dictionaries import WORD, fold
 
-CLASSIFIED = ("scene", "who")
 ITEMS = 1000                         # test items per task, those that a model is asked by default
 
 
@@ -117,7 +116,7 @@ def of_task(task, train, test, language, inverses, documents, splitters):
     candidates, split = test[0]["candidates"], splitters[language]
     n_candidates = len(candidates[language] if isinstance(candidates, dict) else candidates)
     found = dict(n=len(test), chance=1 / n_candidates)
-    if task in CLASSIFIED:
+    if task in CAPTIONS:
         english, own = bags(train, "en"), bags(train, language)
         found["naive_bayes"] = naive_bayes(english, bags(test, language), n_candidates)
         for name, inverse in inverses.items():

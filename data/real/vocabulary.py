@@ -56,10 +56,13 @@ def extend(tokenizer, documents, n, first):
     rows, alphabet = [], set()
     for batch in chunks(documents, ENCODED):
         for encoding in tokenizer.encode_batch([text_lines(document) for document in batch]):
-            alphabet.update(encoding.ids)
-            words = {}
-            for word, i in zip(encoding.word_ids, encoding.ids):
-                words[word] = words.get(word, "") + chr(FIRST + i)
+            words, n_before = {}, 0
+            for word, token, i in zip(encoding.word_ids, encoding.tokens, encoding.ids):
+                is_byte = token.startswith("<0x")              # decoders read only single bytes
+                n_before += is_byte or token.startswith("▁")   # SentencePiece: a text has one word id
+                if not is_byte:
+                    alphabet.add(i)
+                    words[word, n_before] = words.get((word, n_before), "") + chr(FIRST + i)
             rows.append(" ".join(words.values()))
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
