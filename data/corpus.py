@@ -159,8 +159,8 @@ class Corpus:
         """Raise UserError if a stream holds no row of that width."""
         for (name, split), stream in self.streams.items():
             refuse(len(stream) <= width,
-                   f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, fewer than one row of "
-                   f"{width}: use more text or a smaller context_len")
+                   f"{self.folder}/{name}.{split}.bin holds {len(stream)} tokens, but a row needs "
+                   f"{width + 1}: use more text or a smaller context_len")
 
     def validation_rows(self, language, n, width, split="val"):
         """The first rows of a validation stream, end to end and always the same: -> (<= n, width)."""

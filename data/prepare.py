@@ -123,12 +123,12 @@ def parse_args(argv):
             help="from English to each language; without one it is learned from the sentence pairs")
     several("--pairs", metavar="LANG=EN,OTHER", help="two aligned files")
     several("--parallel", metavar="LANG=EN,OTHER", help="two aligned files in place of texts and pairs")
-    p.add_argument("--divide", type=float, metavar="X", help="share of it that gives the English text [0.75]")
+    p.add_argument("--divide", type=float, metavar="X", help="share of the lines that is English text [0.75]")
     several("--tasks", metavar="TASK=DIR", help=", ".join(public_tasks.TASKS))
     several("--new", metavar="LANG", help="languages that tokenizer and pretraining do not meet")
     p.add_argument("--out", metavar="DIR", help="the folder to make [data/multi30k or data/own]")
     p.add_argument("--tokenizer", metavar="DIR", help="take that of a public checkpoint, for --pretrained")
-    p.add_argument("--vocab_size", type=int, help="subwords of a tokenizer of its own [4000]")
+    p.add_argument("--vocab_size", type=int, help="size of the tokenizer that is trained [4000]")
     p.add_argument("--new_subwords", type=int, help="more for each new language [2000]")
     p.add_argument("--disjoint", action="store_true", help="no two languages share a subword (control)")
     p.add_argument("--captions", type=int, help="most training documents of a language but English [all]")
@@ -166,6 +166,7 @@ def main(argv=None):
     args = parse_args(sys.argv[1:] if argv is None else argv)
     folder = Path(args.out or ("data/multi30k" if args.download else "data/own"))
     try:
+        refuse(folder.exists(), f"{folder} exists: delete it, or choose another folder")
         meta = build.write(folder, source_of(args), args.vocab_size or 4000, args.new_subwords or 2000,
                            args.seed, args.disjoint, args.captions, args.pairs_n, args.dictionary_words,
                            args.tokenizer)

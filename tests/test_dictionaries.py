@@ -214,3 +214,8 @@ def test_held_out_words_are_never_trained_on_in_any_language_and_with_any_limit(
 def test_a_json_line_of_three_languages_gives_two_translations(tmp_path):
     path = write(tmp_path / "d.jsonl", json.dumps({"words": "bank $ 银行 $ banque"}, ensure_ascii=False))
     assert read(path) == {"bank": ["银行", "banque"]}
+
+
+def test_accents_of_escaped_json_are_composed(tmp_path):
+    line = json.dumps({"words": "apple $ A\u0308pfel"})
+    assert "u0308" in line and read(write(tmp_path / "d.jsonl", line)) == {"apple": ["äpfel"]}

@@ -456,15 +456,15 @@ def complaint(wanted, capsys, out):
     (dict(dictionary="de=gone.txt"), "gone.txt does not exist"),
     (dict(pairs="de=pairs.en,short.de"), "short.de differ in length"),
     (dict(pairs="de=pairs.en"), "two files, English first"),
-    (dict(pairs="de=pairs.de,pairs.en"), "--pairs de: 0% of the words of the English side occur in the English text, 100%"),
-    (dict(pairs="de=pairs.de,pairs.de"), "--pairs de: both sides are the same in 530 of the first 530 pairs"),
+    (dict(pairs="de=pairs.de,pairs.en"), "pairs of de: 0% of the words of the English side occur in the English text, 100%"),
+    (dict(pairs="de=pairs.de,pairs.de"), "pairs of de: both sides are the same in 530 of the first 530 pairs"),
     (dict(text="en=en.txt zh=zh.txt", pairs="zh=zh.txt,en.txt"), "the two files look swapped"),
     (dict(pairs="de=en.txt,cs.txt"), "0% of the others in the text of de: are these other languages?"),
     (dict(pairs="de=shifted.en,shifted.de"), "the lengths of sentences fit those some lines away better (correlation"),
     (dict(pairs="de=shifted.en,back.de"), "is a file shifted?"),
     (dict(text="en=en.txt de=en.txt"), "en.txt: the same text as that of en"),
-    (dict(pairs="de=one.txt,one.txt"), "sentence pairs for training, at least two"),
-    (dict(pairs="de=empty.txt,empty.txt"), "--pairs de: 0 sentence pairs for training, at least two"),
+    (dict(pairs="de=one.txt,one.txt"), "for training, at least two"),
+    (dict(pairs="de=empty.txt,empty.txt"), "pairs of de: 0 for training, at least two"),
     (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it looks turned"),
     (dict(dictionary="de=foreign.txt"), "it has 60 translations of words of the English text, and none of them occurs"),
     (dict(dictionary="de=numbers.txt"), "it has 0 translations of words of the English text, and none of them occurs"),
@@ -473,7 +473,7 @@ def complaint(wanted, capsys, out):
     (dict(text="en=en.txt de=nul.txt"), "nul.txt line 1 has a NUL byte: save the file as text in UTF-8"),
     (dict(text="", parallel="en=en.txt,de.txt"), "languages of pretraining: en; en and at least one other"),
     (dict(text="", parallel="de=en.txt,short.de"), "differ in length"),
-    (dict(text="", parallel="de=few.en,few.de"), "1 sentence pairs for training, at least two"),
+    (dict(text="", parallel="de=few.en,few.de"), "1 for training, at least two"),
     (dict(parallel="de=en.txt,de.txt"), "give either --download multi30k or --text"),
     (dict(divide=0.5), "--divide goes with --parallel"),
     (dict(text="", parallel="de=en.txt,de.txt", divide=1.5), "--divide 1.5 is out of range: 0.05 to 0.95"),
@@ -488,7 +488,7 @@ def complaint(wanted, capsys, out):
     (dict(pairs="he=pairs.en,pairs.de"), "--pairs he: not one of de"),
     (dict(tasks="pawsx=badtask"), "test_2k.tsv line 2 has no field 'label'"),
     (dict(tasks="pawsx=gone"), "gone does not exist"),
-    (dict(tasks="pawsx=folder"), "no item found in {files}/folder, expected {files}/folder/en/dev_2k.tsv"),
+    (dict(tasks="pawsx=folder"), "no test item found in {files}/folder, expected {files}/folder/en/dev_2k.tsv"),
     (dict(tasks="glue=pawsx"), "--tasks glue: not one of pawsx, xnli, xcopa, xstorycloze"),
     (dict(disjoint=" ", new="de"), "--disjoint goes without --new"),
     (dict(vocab_size=100), "--vocab_size 100 is out of range: 300 to 1048576"),
@@ -559,7 +559,7 @@ def test_the_summary_ends_with_a_context_length_that_fits_and_the_next_command(f
     longest = int(about_context.split()[-1])
     corpus = Corpus(out)
     corpus.check(longest + 1)                                                 # a row and its last target
-    with pytest.raises(UserError, match="fewer than one row"):
+    with pytest.raises(UserError, match="but a row needs"):
         corpus.check(longest + 2)
     assert longest >= build.CONTEXT_LEN == Config().context_len
     assert command == f"next: python train.py --method prealign --data '{out}'"
@@ -589,6 +589,13 @@ def test_a_full_disk_gets_one_line_and_leaves_nothing(files, tmp_path):
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 2 and done.stderr == f"prepare.py: {tmp_path}/out: File too large\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_is_refused_before_anything_is_downloaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("data.prepare.source_of", lambda args: pytest.fail("read before the folder was refused"))
+    (tmp_path / "out").mkdir()
+    assert main(["--download", "multi30k", "--out", str(tmp_path / "out")]) == 2
+    assert "out exists" in capsys.readouterr().err
 
 
 def test_a_folder_that_exists_is_not_touched(files, tmp_path, capsys):

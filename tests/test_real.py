@@ -379,7 +379,7 @@ def test_a_folder_without_dictionary_pairs_and_tasks_still_trains(tmp_path):
     (["--languages", "en,cs"], "has en,de"),
     (["--adapt_to", "fr"], "--adapt_to fr: "),
     (["--adapt_to", "de"], "--adapt_to de: a language of pretraining"),
-    (["--context_len", "99999"], "fewer than one row of 100000"),
+    (["--context_len", "99999"], "but a row needs 100001"),
 ])
 def test_a_mistake_costs_one_line(folder, tmp_path, capsys, wrong, part):
     flags = dict(SMALL, method="baseline")

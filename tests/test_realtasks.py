@@ -87,6 +87,17 @@ def test_an_empty_field_at_either_end_of_a_row_moves_no_other_field(tmp_path):
         {"": "c", "id": "a", "label": "b"}, {"": "", "id": "a", "label": "b"}]
 
 
+def test_escaped_fields_of_json_are_cleaned(tmp_path):
+    path = write(tmp_path / "a.jsonl", json.dumps(dict(premise="A\u0308\n b\t")))
+    assert [row["premise"] for row in public_tasks.rows_of(path)] == ["Ä b"]
+
+
+def test_a_test_set_without_test_items_is_refused(tmp_path):
+    write(tmp_path / "en/dev_2k.tsv", "id\tsentence1\tsentence2\tlabel", "1\tA\tB\t1")
+    with pytest.raises(UserError, match="pawsx: no test item found"):
+        public_tasks.read("pawsx", tmp_path, ["en"])
+
+
 def test_xstorycloze_has_four_sentences_and_two_endings(tmp_path):
     header = "\t".join(["InputStoryid", *(f"InputSentence{k}" for k in (1, 2, 3, 4)),
                         *(f"RandomFifthSentenceQuiz{k}" for k in (1, 2)), "AnswerRightEnding"])
@@ -97,7 +108,7 @@ def test_xstorycloze_has_four_sentences_and_two_endings(tmp_path):
 
 
 def test_a_folder_without_the_files_is_named_with_what_it_needs(tmp_path):
-    with pytest.raises(UserError, match=r"xcopa: no item found in .*, expected .*en/val\.en\.jsonl or "):
+    with pytest.raises(UserError, match=r"xcopa: no test item found in .*, expected .*en/val\.en\.jsonl or "):
         public_tasks.read("xcopa", tmp_path, ["en", "de"])
 
 

@@ -36,7 +36,7 @@ PRESETS = {preset: {name: json.loads(text) for name, text in zip(names, values) 
 # those that a prepared folder sets.
 PRETRAINED, REAL = PRESETS.pop("checkpoint"), PRESETS.pop("folder")
 EPOCHS, LEAST_STEPS, MOST_STEPS = 5, 1000, dict(tiny=4000)   # most: for other presets, their own steps
-UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets whose settings were tried nowhere
+UNTRIED = ("small", "150m", "400m", "1.3b")                  # presets with untested settings
 
 
 def option(default, help, low=None, high=None, choices=None, group=None):
@@ -102,7 +102,7 @@ class Config:
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
     adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "start of new rows", choices=("noise", "scaled", "mean", "subwords"))
-    adapt_body: str = option("frozen", "what else learns", choices=("frozen", "adapters", "whole"))
+    adapt_body: str = option("frozen", "training of the body", choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
     instruct_steps: int = option(-1, "steps of exercises; -1: 100 after a language of the world", -1, MANY)
 
@@ -144,8 +144,8 @@ class Config:
         families = () if self.data else WORLD_TASKS            # folders have no exercises of these
         left_out = set(self.afp_leave_out.split(",")) - {"", *families}
         shots_ok = re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", self.shots)
-        refuse(names[0] != "en" or len(names) < 2 or len(set(names)) < len(names),
-               f"--languages {self.languages}: en first, then at least one other")
+        refuse(names[0] != "en" or len(names) < 2 or len(set(names) - {""}) < len(names),
+               f"--languages {self.languages}: en first, then at least one other, each once")
         refuse(new in names, f"--adapt_to {new}: a language of pretraining (--languages)")
         refuse(self.adapt_init == "subwords" and not self.data, "--adapt_init subwords needs --data")
         refuse(not shots_ok or max(map(int, self.shots.split(","))) > MOST_SHOTS,
@@ -163,7 +163,7 @@ class Config:
                f"--prealign_from {self.prealign_from} is not below --prealign_until {self.prealign_until}")
         refuse(self.d_model % (2 * self.n_head), f"--d_model: no even multiple of --n_head {self.n_head}")
         refuse(self.pretrain_steps < (not self.pretrained),
-               "--steps leaves nothing to pretrain on: lower --prealign_steps")
+               f"--steps {self.steps} leaves nothing to pretrain on: raise it, or lower --prealign_steps")
         refuse(self.pretrained and not self.data,
                "--pretrained needs --data: a folder prepared with python data/prepare.py --tokenizer DIR")
         refuse(self.pretrained and "forget" in self.methods, f"--method {self.method}: forgetting resets the "

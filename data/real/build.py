@@ -189,11 +189,10 @@ def write(folder, source, vocab_size=4000, new_subwords=2000, seed=0, disjoint=F
 
     vocab_size, new_subwords: size of the tokenizer, and of its extension for each new language
     disjoint: give every language its own token ids (control)
-    max_...:  of training, for each language: documents (but of English), sentence pairs, dictionary words
+    max_...:  of training, for each language: documents (except English), sentence pairs, dictionary words
     checkpoint: folder of a public checkpoint whose tokenizer is taken instead of training one
     """
     folder = Path(folder)
-    refuse(folder.exists(), f"{folder} exists: delete it, or choose another folder")
     with whole_folder(folder, mark=f"{os.getpid()}.") as temporary:
         writer = Writer(temporary, source, seed, disjoint, max_documents, max_pairs, max_words)
         meta = dict(format=FORMAT, languages=source.languages, new=source.new, seed=seed)

@@ -1,7 +1,7 @@
 """Word dictionaries: three file formats, one learned from sentence pairs, and the choice of their words.
 
 The formats are those of MUSE ("dog hund"), TSV ("dog<TAB>hund") and PreAlign ({"words": "dog $ hund"}).
-Pairs are read by IBM model 1 (Brown et al. 1993).
+A dictionary is learned from sentence pairs by IBM Model 1 (Brown et al. 1993).
 A dictionary is {English word: [translation, ...]}.  Its words are folded until `select` spells them.
 """
 import itertools
@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 
 from data.files import UserError
-from data.text import lines_of, marks
+from data.text import clean, lines_of, marks
 
 # "don't" is a word, "l'eau" two
 WORD = re.compile(rf"[\w{marks()}]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
@@ -60,8 +60,8 @@ def _sides(line):
     """Split one line: -> [English, translation, ...] folded, [] for another format."""
     if line.startswith("{"):
         try:
-            found = json.loads(line)["words"].split("$")
-        except (ValueError, KeyError, AttributeError, RecursionError):
+            found = clean(json.loads(line)["words"]).split("$")
+        except (ValueError, KeyError, TypeError, RecursionError):
             return []
     elif "\t" in line:
         found = line.split("\t")[:2]                           # further columns name the origin of the pair

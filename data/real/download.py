@@ -1,6 +1,6 @@
 """Fetch the files of Multi30k, MUSE and PAWS-X, or take them from a local folder, and check each of them.
 
-Addresses name a commit where the host has commits, and SHA256SUMS holds the checksum of every file, so that
+URLs are pinned to a commit where the host allows it, and SHA256SUMS holds the checksum of every file, so that
 everyone reads the same bytes.  Fetched files stay in a cache.  A second call, or one after a broken
 connection, fetches only the missing files.
 """

@@ -23,7 +23,7 @@ def of_dictionary(name, entries, english, other):
     found, turned = dict(english=coverage(entries, english)), coverage(translations, english)
     refuse(turned > max(SOME, 2 * found["english"]),
            f"--dictionary {name}: its first words are {found['english']:.0%} of the English text, its second "
-           f"words {turned:.0%}: it looks turned around, write English first")
+           f"words {turned:.0%}: it seems to be reversed, put English first")
     asked = [t for word, many in entries.items() if english.spell(word) for t in many]
     n = sum(bool(other.spell(t)) for t in asked)
     refuse(not n, f"--dictionary {name}: it has {len(asked)} translations of words of the English text, and "
@@ -33,22 +33,22 @@ def of_dictionary(name, entries, english, other):
 
 def of_pairs(name, pairs, english, other):
     """Raise UserError for pairs, list of (English, other), that are swapped, foreign, shifted or too few."""
-    refuse(len(pairs) < 2,
-           f"--pairs {name}: {len(pairs)} sentence pairs for training, at least two are needed")
+    refuse(len(pairs) < 2, f"pairs of {name}: {len(pairs)} for training, at least two are needed")
     same = sum(one == two for one, two in pairs)
     refuse(2 * same > len(pairs),
-           f"--pairs {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
-    (here, there), (swapped, mine) = ([known(side, counts) for side in zip(*pairs)]
-                                      for counts in (english, other))
+           f"pairs of {name}: both sides are the same in {same} of the first {len(pairs)} pairs")
+    one, two = zip(*pairs)
+    here, there = known(one, english), known(two, english)     # shares of words that English text has
+    swapped, mine = known(one, other), known(two, other)       # and that of the other language
     refuse(there + swapped > here + mine,
-           f"--pairs {name}: {here:.0%} of the words of the English side occur in the English text, "
+           f"pairs of {name}: {here:.0%} of the words of the English side occur in the English text, "
            f"{there:.0%} of the other side: the two files look swapped")
     refuse(min(here, mine) < SOME / 2,
-           f"--pairs {name}: {here:.0%} of the English words occur in the English text, {mine:.0%} of the "
+           f"pairs of {name}: {here:.0%} of the English words occur in the English text, {mine:.0%} of the "
            f"others in the text of {name}: are these other languages?")
     lengths = np.array([[len(side) for side in pair] for pair in pairs]).T       # (2, N)
     if len(pairs) >= MANY and lengths.std(axis=1).all():
-        here, *away = (np.corrcoef(lengths[0], np.roll(lengths[1], by))[0, 1] for by in (0, 1, 2, -1, -2))
-        refuse(max(away) > here + SOME + 4 / len(pairs) ** 0.5,                  # more than chance explains
-               f"--pairs {name}: the lengths of sentences fit those some lines away better (correlation "
-               f"{max(away):.2f}, not {here:.2f}): is a file shifted?")
+        aligned, *shifted = (np.corrcoef(lengths[0], np.roll(lengths[1], k))[0, 1] for k in (0, 1, 2, -1, -2))
+        refuse(max(shifted) > aligned + SOME + 4 / len(pairs) ** 0.5,            # more than chance explains
+               f"pairs of {name}: the lengths of sentences fit those some lines away better (correlation "
+               f"{max(shifted):.2f}, not {aligned:.2f}): is a file shifted?")

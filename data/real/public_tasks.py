@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from data.files import UserError, refuse
-from data.text import lines_of
+from data.text import clean, lines_of
 
 STOP = " .。．｡।۔။።"                # full stops of several scripts, and the space before one
 NO_SENTENCE = ("NS", "")             # PAWS-X writes NS where a translation is missing
@@ -17,7 +17,7 @@ class Row(dict):
     """The fields of one line, all str.  A missing one raises UserError with file, line and name."""
 
     def __init__(self, place, fields):
-        super().__init__((str(name), str(value)) for name, value in dict(fields).items())
+        super().__init__((str(k), clean(str(v).replace("\t", " "))) for k, v in dict(fields).items())
         self.place = place                                     # "<path> line <number>"
 
     def __missing__(self, name):
@@ -108,7 +108,7 @@ def read(task, folder, languages):
                 item = items.setdefault((split, key, answer), dict(
                     id=f"{split}-{key}", task=task, prompt={}, candidates={}, answer=answer))
                 item["prompt"][name], item["candidates"][name] = prompt, candidates
-    if not items:
+    if not any(split == "test" for split, *_ in items):
         needed = " or ".join(str(Path(folder) / pattern.format(languages[0])) for pattern in patterns)
-        raise UserError(f"{task}: no item found in {folder}, expected {needed}")
+        raise UserError(f"{task}: no test item found in {folder}, expected {needed}")
     return [(split, item) for (split, _, _), item in items.items()], skipped
