@@ -94,7 +94,7 @@ def attend(q, k, v, mask=None):
             mask = torch.full((T, T), float("-inf"), dtype=q.dtype).triu(1)      # (T, T) -inf on later tokens
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)              # (B, H, T, T)
         return scores.add_(mask).softmax(dim=-1) @ v                             # (B, H, T, D/H)
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)                # (B, H, T, D/H)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)             # (B, H, T, D/H)
 
 
 def mask_between(segment, dtype):
@@ -214,7 +214,7 @@ class GPT(nn.Module):
         """Scores of the next token: tokens (B, T) -> (B, T, V).
 
         scored: (n,) indices in the flattened batch, to compute the scores of these tokens only: -> (n, V).
-                A boolean mask would make a GPU wait for the number of them
+                A boolean mask would force a GPU sync to count them
         """
         states = self.hidden(tokens)[-1]                                         # (B, T, D)
         if scored is not None:
@@ -384,7 +384,7 @@ def merge_adapters(model):
 def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     """The value of plain_contrastive_loss for the same arguments, in O(K N D) memory: -> ().
 
-    Keep concept on the CPU: its values decide which tiles to compute, and a GPU would make the CPU wait.
+    Keep concept on the CPU: its values decide which tiles to compute, and reading a GPU forces a sync.
     Raises ValueError if no two words share a concept, or if tau is below 0.005.
     """
     if tau < 0.005:

@@ -20,7 +20,7 @@ MOST_SHOTS = 50     # validation items per task and difficulty, kept for demonst
 
 # Phrases between question and answer that request a language [AFP, official code]; EQUALS only hints at it.
 ANSWER, TRANSLATE, EQUALS = "Answer in {}:", "Translate into {}:", "="
-# The languages that a form names; others are named by their code.
+# Names of languages in these phrases; a language without a name appears as its code.
 NAMES = dict(line.split("\t") for line in Path(__file__).with_name(
     "language_names.tsv").read_text(encoding="utf-8").splitlines())
 CONTINUATION = "continuation"   # a task of real languages: the second half of a sentence

@@ -79,7 +79,7 @@ def split_words(corpus, texts, language):
 # --- the language of a text ---------------------------------------------------------------------------------
 
 class Identifier:
-    """Tells the language of words: that in whose text a word is ODDS times as frequent as in any other.
+    """Identifies the language of a word, in whose text it is ODDS times as frequent as in any other.
 
     Words of no such language, and unknown words, are not counted.
     """

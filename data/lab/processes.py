@@ -76,7 +76,7 @@ class Processes:
         def gathered(model, tokens, mask, *options):
             [rows] = self.rows(len(tokens))
             start, stop = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
-            # slices, because indices on the host would make a GPU wait
+            # slices, because indices on the host would force a GPU sync
             some = slice(start, max(stop, 1))                  # more processes than rows: one that is dropped
             own = states(model, tokens[some], mask[some], *options)[..., :stop - start, :]
             result = own.new_zeros(*own.shape[:-2], len(tokens), own.shape[-1])              # (..., N, D)
@@ -93,7 +93,7 @@ class Processes:
                 work.wait()
 
     def all_reduce_max(self, number):
-        """Maximum over all processes (on the CPU, so that no GPU is waited for)."""
+        """Maximum over all processes (on the CPU, without a GPU sync)."""
         number = torch.tensor(number)
         if self.world_size > 1:
             dist.all_reduce(number, dist.ReduceOp.MAX)

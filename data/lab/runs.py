@@ -74,7 +74,7 @@ class RunFolder:
         return None
 
     def save(self, **state):
-        """Write a checkpoint.  state: the keys of CONTENT but for log_size."""
+        """Write a checkpoint.  state: the keys of CONTENT except log_size."""
         if self.writer:
             last, previous = (self.out / name for name in CHECKPOINTS)
             with replaced(last, before=previous) as temporary, open(temporary, "wb") as file:

@@ -61,7 +61,7 @@ def leaves(tree, path=()):
 
 
 def match(measure, path):
-    """Fill in a measure's wildcards (but {}) by a path: -> (Measure, language or ""), None for another."""
+    """Fill in a measure's wildcards (except {}) by a path: -> (Measure, language or ""), None for another."""
     pattern = re.escape(measure.path).replace(r"\{\}", "(?P<language>[^.]+)")
     found = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^.]+)", pattern), path)
     if not found:
@@ -240,7 +240,7 @@ def model_free(summary):
 
 def plan(cfg, summary, out, corpus, dictionary, threads):
     """What a run is about to do, in three lines.  summary holds what is known before training."""
-    untried = " (its settings were tried nowhere)" if cfg.preset in UNTRIED else ""
+    untried = " (its settings are untested)" if cfg.preset in UNTRIED else ""
     model = cfg.pretrained or f"preset {cfg.preset}"
     counts = ", ".join(f"{name} {len(corpus.streams[name, 'train']):,}" for name in summary["languages"])
     stages = ", ".join(f"{stage} {steps:,}" for stage, steps in cfg.stages.items()) or "none"
