@@ -6,6 +6,7 @@ A test compares each page with what this program writes.
 """
 import re
 import sys
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def first_rows(found):
     return tables.table(["row", "chance", "joint", "published"], rows)
 
 
+def tally(found):
+    """How many claims of each paper have which verdict, over all studies: -> the table of the results page."""
+    verdicts = ("reproduced", "not shown", "opposite", "not testable", "exploratory", "not measured")
+    kinds, counts = {"P": "PreAlign", "F": "active forgetting", "A": "AFP"}, Counter()
+    for study, summaries in found.items():
+        for claim, _, _, verdict in claims.judged(study, summaries):
+            verdict = "reproduced" if verdict == "shown" else verdict.partition(":")[0]
+            counts[kinds.get(claim.claim[0], "ours"), verdict] += 1
+    rows = [[kind, *(counts[kind, verdict] for verdict in verdicts)] for kind in (*kinds.values(), "ours")]
+    return tables.table(["claims of", "reproduced, shown", *verdicts[1:]], rows)
+
+
 def flags():
     """The table of flags, in the order of --help all."""
     rows = [f"| `--{f.name}` | {f.default} | {f.metadata['help']} |" for f in fields(Config)]
@@ -42,7 +55,7 @@ def blocks():
     found = claims.committed()
     shown = {f"{study} results": claims.verdicts(study, found[study]).strip() for study in STUDIES}
     _, solved = check(6, ROOT / "tests" / "course" / "solutions")
-    return shown | {"flags": flags(), "first rows": first_rows(found["prealign"]),
+    return shown | {"flags": flags(), "first rows": first_rows(found["prealign"]), "tally": tally(found),
                     "headlines": claims.headlines(found), "ablation": solved.partition("\n")[2].strip()}
 
 

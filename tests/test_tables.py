@@ -320,7 +320,7 @@ def test_a_plan_names_the_stages_the_tokens_and_where_it_writes():
         "prealign, preset tiny: 1,400,000 parameters; cpu, threads: 2, float32\n"
         "tokens of text: en 2,000, clone 300; vocabulary: 1,280 tokens per language; dictionary: 0 words\n"
         "steps: align words 300, pretrain 1,850; 2,048,000 tokens of text in rows of 8 x 128; writes runs/x/")
-    assert "preset small (its settings were tried nowhere): " in tables.plan(
+    assert "preset small (its settings are untested): " in tables.plan(
         SimpleNamespace(**vars(cfg) | dict(preset="small")), summary, "runs/x", corpus, None, 2)
     assert "dictionary: 3 words" in tables.plan(cfg, summary, "runs/x", corpus, "abc", 2)
     fast = summary | dict(dtype="bfloat16")
@@ -686,7 +686,9 @@ def test_every_column_of_a_study_is_a_number_that_tables_know():
 
 def test_every_system_comes_after_the_runs_that_it_starts_from_and_is_a_configuration():
     for study, systems in studies.SYSTEMS.items():
-        seen = ["data"] * (study in ("real", "amount", "languages", "share", "pretrained")) + ["pretrained", "middle"] * (study == "pretrained")
+        of_a_checkpoint = study in ("pretrained", "french")
+        seen = ["data"] * (of_a_checkpoint or study in ("real", "amount", "languages", "share"))
+        seen += ["pretrained", "middle"] * of_a_checkpoint
         for name, options in systems.items():
             needed = re.findall(r"{(.+?)}", options)
             assert set(needed) <= set(seen), name
@@ -792,7 +794,7 @@ def test_the_study_of_real_languages_reads_a_folder_whose_name_holds_a_space(tmp
 
 
 def test_a_study_of_the_world_takes_no_prepared_folder():
-    with pytest.raises(UserError, match="takes no prepared folder"):
+    with pytest.raises(UserError, match="uses the built-in world"):
         next(studies.systems_of("forget", range(1), SimpleNamespace(data="x", pretrained=""), {}))
     for study, start in (("pretrained", ""), ("real", "x")):
         with pytest.raises(UserError, match="go together"):

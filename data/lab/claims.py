@@ -89,7 +89,7 @@ def limit(summaries, claim):
     measure, language = find(claim.number)
     found = [measured(summaries, name, claim.number)
              for _, name in terms(f"{claim.system} - {claim.against}")]
-    best = None                                                # what is better when lower has no best value
+    best = None                                                # measures that are better when lower have none
     if measure.better == "↑":
         best = 100 if measure.words.startswith("BLEU") else 1
     random = chance(summaries.get(claim.against, []), measure, [language])
@@ -156,7 +156,8 @@ def headlines(results):
 def committed():
     """The numbers behind the README: -> {study: {system: summaries}}."""
     files = {study: f"{study}-tiny" for study in COLUMNS}
-    files |= dict(mini="prealign-mini", families="families-mini", pretrained="pretrained-smollm2-135m")
+    files |= dict(mini="prealign-mini", families="families-mini", pretrained="pretrained-smollm2-135m",
+                  french="french-smollm2-135m")
     return {study: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
             for study, name in files.items()}
 

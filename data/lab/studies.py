@@ -48,10 +48,10 @@ def systems_of(study, seeds, cfg, given):
     be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    refuse(cfg.data and not any("{data}" in options for options in SYSTEMS[study].values()),
-           f"study {study} runs in the built-in world: it takes no prepared folder")
-    refuse(bool(cfg.pretrained) != (study == "pretrained"),
-           "--reproduce pretrained and --pretrained DIR --data FOLDER go together")
+    places = " ".join(SYSTEMS[study].values())
+    refuse(cfg.data and "{data}" not in places, f"study {study} uses the built-in world, not a folder")
+    refuse(bool(cfg.pretrained) != ("{pretrained}" in places),
+           "--pretrained DIR --data FOLDER go together with --reproduce pretrained or french")
     data = cfg.data or DATA
     known = dict(data=data, pretrained=cfg.pretrained, middle=cfg.n_layer // 2)
     named = f"-{Path(data).resolve().name}" if data != DATA else ""
