@@ -97,13 +97,6 @@ def attend(q, k, v, mask=None):
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)             # (B, H, T, D/H)
 
 
-def mask_between(segment, dtype):
-    """The mask of attend with which a token sees its own segment only: segment (B, T) -> (B, 1, T, T)."""
-    seen = (segment[:, :, None] == segment[:, None, :]).tril()                   # (B, T, T)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=segment.device).masked_fill_(~seen, float("-inf"))
-    return mask[:, None]                                                         # (B, 1, T, T)
-
-
 class RMSNorm(nn.RMSNorm):
     """Scale vectors to a root mean square of one, then by a learned weight [Zhang & Sennrich 2019]."""
 
@@ -195,14 +188,15 @@ class GPT(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             # otherwise the residual stream would stay in float32
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        cos, sin, mask, levels = self.cos.to(x.dtype), self.sin.to(x.dtype), None, [x]
+        cos, sin, levels = self.cos.to(x.dtype), self.sin.to(x.dtype), [x]
+        seen = mask = None                                     # without a mask, tokens see all before them
         if segment is not None:
-            mask = mask_between(segment, x.dtype)                                # (B, 1, T, T)
+            seen = (segment[:, :, None] == segment[:, None, :]).tril()[:, None]
         if position is not None:
             cos, sin = cos[position, None, None], sin[position, None, None]      # (B, 1, 1, D/H) each
-            later = torch.arange(past[0][0].shape[2], device=x.device) > position[:, None]           # (B, S)
-            mask = torch.zeros(later.shape, dtype=x.dtype, device=x.device).masked_fill_(later, float("-inf"))
-            mask = mask[:, None, None]                                           # (B, 1, 1, S)
+            seen = torch.arange(past[0][0].shape[2], device=x.device) <= position[:, None, None, None]
+        if seen is not None:                                   # (B, 1, T, T), or (B, 1, 1, S) with a cache
+            mask = torch.zeros(seen.shape, dtype=x.dtype, device=x.device).masked_fill_(~seen, float("-inf"))
         for i, block in enumerate(self.body[:max_level]):
             x = block(x, cos, sin, mask, past[i] if past else None, position)    # (B, T, D)
             levels.append(x)

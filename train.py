@@ -15,6 +15,7 @@ The same command resumes an interrupted run, or shows a finished one.
 import copy
 import json
 import math
+import os
 import sys
 import time
 from functools import partial
@@ -23,6 +24,7 @@ from shlex import quote
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from align import draw_languages, instruction_rows, multilingual_contrast, sentence_states
@@ -448,7 +450,11 @@ def command(argv):
 def main(argv=None):
     """Run a command: -> its exit code, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     keep_freed_memory()
-    return exit_code(command, sys.argv[1:] if argv is None else argv)
+    code = exit_code(command, sys.argv[1:] if argv is None else argv)
+    if code and dist.is_initialized():                         # the others may wait for this process
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

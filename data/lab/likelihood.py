@@ -91,7 +91,7 @@ def language_model(model, corpus):
         rows = corpus.validation_rows(name, ROWS, model.config.context_len + 1, split)       # (rows, T + 1)
         rare = losses[rare_tokens(corpus, name)[rows[:, 1:]]]
         if len(rare):
-            found["perplexity_of_rare"] = float(np.exp(rare.mean()))
+            found["perplexity_of_rare"] = float(np.exp(float(rare.mean())))
         for key, number in found.items():
             result.setdefault(key, {})[name] = number
     if corpus.disjoint:
