@@ -292,7 +292,7 @@ def generate(model, prompts, max_new_tokens, temperature=1.0, top_k=None, genera
     temperature: divides the logits; 0 takes the most likely token
     top_k:       sample among the k most likely tokens
     stop:        tokens that end a continuation; they are not returned
-    Prompts of different lengths are padded on the right.  Attention is causal, so padding is never seen.
+    Prompts, none of them empty, are padded on the right.  Attention is causal, so padding is never seen.
     Each token is read once: `past` has the keys and values of the earlier ones.  Beyond context_len tokens
     the model reads only the last ones; their positions slide, so all are read again for each new token.
     """

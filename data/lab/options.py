@@ -67,7 +67,7 @@ class Config:
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
 
     steps: int = option(2000, "steps of text, minus those of word alignment", 0, MANY, group="training")
-    batch_size: int = option(8, "sequences per step", 1, 2**20)
+    batch_size: int = option(8, "sequences per step, twice as many in adaptation", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine decay to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of embedding and head, as a multiple of lr", 1e-6, 1e6)
     weight_decay: float = option(0.1, "weight decay of the matrices", 0, 1e3)
