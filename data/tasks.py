@@ -99,7 +99,7 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
 
 
 def fit_rows(rows, shared, limit):
-    """Cut the rows of candidates to at most `limit` tokens: all by the same number at the start, then at the end.
+    """Cut the rows of candidates to at most `limit` tokens: all by the same number in front, then at the end.
 
     -> rows, number of tokens that they share, whether anything was cut
     """
