@@ -156,7 +156,7 @@ def test_a_tuned_body_is_put_under_the_embeddings_of_a_new_language(cache, tmp_p
                        str(baseline.out), "--cache", str(cache), "--out", str(tmp_path / "no")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "of pretrain; give a finished run with --instruct_steps" in error
-    with pytest.raises(ValueError, match="another shape"):
+    with pytest.raises(ValueError, match="differs in shape"):
         assemble(tuned.model.state_dict(), GPT(ModelConfig(400, 1, 2, 32, 16)))
 
 

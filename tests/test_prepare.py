@@ -465,7 +465,7 @@ def complaint(wanted, capsys, out):
     (dict(text="en=en.txt de=en.txt"), "en.txt: the same text as that of en"),
     (dict(pairs="de=one.txt,one.txt"), "for training, at least two"),
     (dict(pairs="de=empty.txt,empty.txt"), "pairs of de: 0 for training, at least two"),
-    (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it looks turned"),
+    (dict(dictionary="de=turned.txt"), "its first words are 0% of the English text, its second words 100%: it seems to be reversed"),
     (dict(dictionary="de=foreign.txt"), "it has 60 translations of words of the English text, and none of them occurs"),
     (dict(dictionary="de=numbers.txt"), "it has 0 translations of words of the English text, and none of them occurs"),
     (dict(text="en=en.txt zh=zh.txt", dictionary="zh=muse.txt"), "none of them occurs in the text of zh"),

@@ -80,7 +80,8 @@ def assert_equal_runs(folder, names=("cpu", "gpu")):
 
 
 def test_a_whole_run_is_that_of_the_cpu(monkeypatch, cache, tmp_path):
-    options = dict(adapt_to="clone2", code_switch=0.3, afp_word_weight=1.0, generate_items=4, log_every=100)
+    options = dict(adapt_to="clone2", code_switch=0.3, afp_word_weight=1.0, generate_items=2, log_every=100,
+                   eval_items=2, n_layer=1, steps=10, reset_every=2)
     assert train.main(command(tmp_path / "cpu", cache, **options)) == 0
     with pretend_gpu(monkeypatch):
         assert train.main(command(tmp_path / "gpu", cache, device="cuda", **options)) == 0
@@ -114,5 +115,6 @@ def test_the_checks_of_a_gpu_run(device, tmp_path, monkeypatch, name):
         monkeypatch.setattr(torch.cuda, measure, lambda: None)
     for measure in ("memory_allocated", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, measure, lambda device=None: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**40, 2**40))
     rows = list(gpu.rows_of(name, here))
     assert rows and all(row["result"] == "ok" for row in rows), rows
