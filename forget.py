@@ -87,7 +87,10 @@ class ExpandedEmbedding(nn.Module):
 
     def forward(self, tokens):
         """tokens (B, T) -> (B, T, D)."""
-        return F.embedding(tokens, self.weight)
+        V = len(self.old)
+        old = F.embedding(tokens.clamp(max=V - 1), self.old)                     # (B, T, D)
+        new = F.embedding((tokens - V).clamp(min=0), self.new)                   # (B, T, D)
+        return torch.where((tokens >= V)[..., None], new, old)
 
 
 class ExpandedHead(ExpandedEmbedding):
