@@ -75,7 +75,7 @@ class Corpus:
     starts, ends: (vocab_size,) bool each, whether a token starts a word, and ends a sentence or a document
     subwords:  after add_language, the old tokens that the text of each new token splits into; else None
     prefix:    a token before each word or sentence whose states are compared, in training and in measures;
-               None: it stands alone.  See prealign.word_states
+               None: it stands alone, and n_prefix is 0 instead of 1.  See prealign.word_states
     transfer:  names of the tasks that are learned from English items and asked in every language
     """
 
@@ -90,7 +90,7 @@ class Corpus:
         self.base_vocab, self.disjoint = self.meta["base_vocab"], self.meta["disjoint"]
         self.word_order, self.subwords = self.meta["word_order"], None
         self.opening = self.meta.get("separator", 0)           # the token that opens a document
-        self.prefix = self.opening if "checkpoint" in self.meta else None
+        self.prefix, self.n_prefix = (self.opening, 1) if "checkpoint" in self.meta else (None, 0)
         self.offset = {name: i * self.base_vocab if self.disjoint else 0 for i, name in enumerate(known)}
         self.vocab_size = self.base_vocab * len(known) if self.disjoint else self.base_vocab
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))

@@ -206,8 +206,7 @@ def parallel_sentences(corpus, items, partner, limit):
     A sentence longer than limit loses its start.  -> tokens (2n, W), mask (2n, W) bool, see pad_after
     """
     names = [corpus.languages[0]] * len(items) + [corpus.languages[p] for p in partner]
-    if corpus.prefix is not None:
-        limit -= 1
+    limit -= corpus.n_prefix
     return pad_after(corpus.prefix, [corpus.encode(item.sentence(name), name, separator=False)[-limit:]
                                      for item, name in zip([*items, *items], names)])
 

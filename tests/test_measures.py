@@ -490,7 +490,7 @@ def test_a_sentence_is_the_mean_of_its_own_tokens_and_padding_may_be_infinite(cl
 
 def test_a_long_sentence_that_is_read_after_a_prefix_fills_the_context_with_it():
     model = GPT(ModelConfig(vocab_size=40, n_layer=1, n_head=2, d_model=16, context_len=8)).initialise(0)
-    corpus = SimpleNamespace(prefix=3, encode=lambda text, language, separator: np.arange(10, 30)[:int(text)])
+    corpus = SimpleNamespace(prefix=3, n_prefix=1, encode=lambda text, language, separator: np.arange(10, 30)[:int(text)])
     found = states.mean_states(model, corpus, "en", ["20", "2", "7", "8"], 1)
     with torch.no_grad():
         for row, n in zip(found, (7, 2, 7, 7)):                # of 8 tokens the prefix is one

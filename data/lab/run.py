@@ -60,7 +60,7 @@ class Run(RunFolder):
         if whole := self.corpus.dictionary():
             self.dictionary, self.held_out = whole.split(cfg.dictionary_coverage, cfg.seed)
             longest = max(len(word) for entry in whole.entries for word in (entry[0], *entry[1]))
-            refuse(longest > cfg.context_len - (self.corpus.prefix is not None),
+            refuse(longest > cfg.context_len - self.corpus.n_prefix,
                    f"--context_len {cfg.context_len}: the dictionary has a word of {longest} tokens")
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary

@@ -70,7 +70,7 @@ def lexicon(model, corpus):
     lexicon;  chance: p1 of a random choice  -> bli {language: {p1, n, chance}}
     """
     def states(texts, language):
-        limit = model.config.context_len - (corpus.prefix is not None)           # of the tokens of a word
+        limit = model.config.context_len - corpus.n_prefix     # tokens of a word
         tokens = [corpus.word(text, language)[:limit] for text in texts]
         return states_of_words(model, tokens, [0], corpus.prefix)[0]             # (N, D)
 
@@ -121,9 +121,7 @@ def contextuality(model, corpus, middle):
 @torch.no_grad()
 def mean_states(model, corpus, language, texts, level):
     """Mean over the tokens of each text of the states of one level, see sentence_states: -> (N, D), CPU."""
-    parts, limit = [], model.config.context_len
-    if corpus.prefix is not None:
-        limit -= 1
+    parts, limit = [], model.config.context_len - corpus.n_prefix
     for i in range(0, len(texts), AT_ONCE):
         rows = [corpus.encode(text, language, separator=False)[:limit] for text in texts[i:i + AT_ONCE]]
         tokens, mask = (to_device(model, table) for table in pad_after(corpus.prefix, rows))     # (n, W) each
