@@ -398,12 +398,11 @@ def reproduce(cfg, modes):
 
 def export(run, folder):
     """Write a trained model as a public checkpoint."""
-    start, new = run.cfg.pretrained, run.cfg.new_language
+    start, new, corpus = run.cfg.pretrained, run.cfg.new_language, run.corpus
     run.check_finished()
     tokenizer = read_json(Path(start) / "tokenizer.json", "download it again")
     if new:                                                    # of that file, only the vocabulary is exported
-        path = run.corpus.folder / f"tokenizer.{new}.json"
-        tokenizer["model"] = read_json(path, "prepare the folder again")["model"]
+        tokenizer["model"] = read_json(corpus.folder / f"tokenizer.{new}.json", "prepare it again")["model"]
     export_pretrained(run.model, folder, tokenizer, read_config(start)[1])
     print(f"written to {folder}: config.json, tokenizer.json, model.safetensors")
 

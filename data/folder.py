@@ -37,8 +37,8 @@ from data.text import SEPARATOR, chunks, count_words
 FORMAT = 4
 SPLITS = ("train", "val", "test")
 ENCODED = 2**20                      # characters encoded at once: a token takes some 200 bytes of memory
-# public tasks with long texts: a model is asked a fifth of the items
 CAPTIONS = ("scene", "who")          # tasks with classes of different sizes, learned from English captions
+# public tasks with long texts: a model is asked a fifth of the items
 FRACTION = dict.fromkeys(("pawsx", "xnli", "xcopa", "xstorycloze"), 5)
 READ = (".json", ".jsonl", ".tsv")   # files that are read wherever they are
 SENTENCE_END = set(".?!:;\n")        # permute_words works between two of these

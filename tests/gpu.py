@@ -426,7 +426,7 @@ def rows_of_process(name, here, limit):
              "--checkpoint", here.checkpoint, "--data", here.data]
     child = subprocess.Popen([*map(str, words), *["--quick"] * here.quick], stdout=subprocess.PIPE, text=True,
                              encoding="utf-8", start_new_session=True)
-    ending = ""
+    ending, cut = "", False
     try:
         text, _ = child.communicate(timeout=limit)
         if child.returncode:
@@ -434,9 +434,8 @@ def rows_of_process(name, here, limit):
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)                   # with the commands that it started
         text, _ = child.communicate()
-        ending = f"stopped after {limit:.0f} s"
+        ending, cut = f"stopped after {limit:.0f} s", limit < CHECKS[name][1]
     rows = [json.loads(line[4:]) for line in text.splitlines() if line.startswith("ROW ")]
-    cut = ending.startswith("stopped") and limit < CHECKS[name][1]
     end = row(name, ending, "an end", ok=False) | (dict(result="not run") if cut else {})
     return [*rows, end] if ending else rows
 

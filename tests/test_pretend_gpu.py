@@ -1,5 +1,4 @@
 """Whole runs on a pretended GPU, and the checks of a GPU themselves."""
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ import train
 from data.lab.runs import load_checkpoint
 from data.pretrained import load_pretrained
 from data.real.build import write
-from faults import command
+from faults import command, written
 from pretend_gpu import OnGPU, pretend_gpu
 from test_pretrained_runs import byte_level, checkpoint
 from test_pretrained_runs import command as aligned
@@ -47,14 +46,11 @@ def test_its_tensors_do_not_mix_with_those_of_the_cpu(device, mix):
 # --- runs ---------------------------------------------------------------------------------------------------
 
 def results(run):
-    """The logs and the summary of a run, without times."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = dict(log=rows, summary=json.loads((run / "summary.json").read_text(encoding="utf-8")))
-    for part in (*rows, found["summary"]):
-        # bli: rounding decides between words of the same pieces
-        for key in ("tok_s", "device", "minutes", "peak_memory_gb", "bli"):
-            part.pop(key, None)
-    return found
+    """The log and the summary of a run, without times and its device."""
+    found = written(run)
+    # bli: rounding decides between words of the same pieces
+    summary = {key: value for key, value in found["summary"].items() if key not in ("device", "bli")}
+    return dict(rows=found["rows"], summary=summary)
 
 
 def assert_close(found, wanted, where=""):

@@ -89,7 +89,7 @@ def limit(summaries, claim):
     measure, language = find(claim.number)
     found = [measured(summaries, name, claim.number)
              for _, name in terms(f"{claim.system} - {claim.against}")]
-    best = None                                                # measures that are better when lower have none
+    best = None                                                # none if lower is better
     if measure.better == "↑":
         best = 100 if measure.words.startswith("BLEU") else 1
     random = chance(summaries.get(claim.against, []), measure, [language])

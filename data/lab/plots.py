@@ -36,7 +36,7 @@ CHARTS = [
      lambda levels: {"": levels[len(levels) // 2 - 1]}),                         # embedding, blocks, head
     ("cosine of word pairs, output embedding ↑", "pretrain", "word_cosine", lambda levels: {"": levels[-1]}),
     ("training loss, nats per token ↓", "pretrain", "lm", lambda loss: {"": loss}),
-    ("new language: validation loss over updates ↓", "adapt", "val", lambda of: {"": list(of.values())[-1]}),
+    ("new language: validation loss over updates ↓", "adapt", "val", lambda loss: {"": [*loss.values()][-1]}),
 ]
 
 

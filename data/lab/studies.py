@@ -48,9 +48,9 @@ def systems_of(study, seeds, cfg, given):
     be trained before the next is asked for.
     Raises UserError before the first run if a folder was not prepared.
     """
-    places = " ".join(SYSTEMS[study].values())
-    refuse(cfg.data and "{data}" not in places, f"study {study} uses the built-in world, not a folder")
-    refuse(bool(cfg.pretrained) != ("{pretrained}" in places),
+    texts = " ".join(SYSTEMS[study].values())
+    refuse(cfg.data and "{data}" not in texts, f"study {study} uses the built-in world, not a folder")
+    refuse(bool(cfg.pretrained) != ("{pretrained}" in texts),
            "--pretrained DIR --data FOLDER go together with --reproduce pretrained or french")
     data = cfg.data or DATA
     known = dict(data=data, pretrained=cfg.pretrained, middle=cfg.n_layer // 2)
