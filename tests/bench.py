@@ -8,11 +8,12 @@ highest value.  A ratio below 1 means that ours is slower.  --quick takes small 
   python tests/bench.py data          generating, tokenizing, batches and code-switching against a step
   python tests/bench.py switch --data DIR   a step on a prepared folder with and without code-switching
   python tests/bench.py start         from the command to the first step, with an empty and a full cache
-  python tests/bench.py optimizer     validation loss and CPU time of learning rates and of Muon
+  python tests/bench.py optimizer     PreAlign with AdamW and with Muon: loss, alignment, facts, CPU time
 
 On a CPU one thread computes.  The last line of the output is JSON.
 """
 import argparse
+import copy
 import ctypes
 import json
 import math
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before torch: spinning threads disturb small operators
@@ -36,7 +38,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 import train  # noqa: E402
-from data.lab import measures  # noqa: E402
+from data.lab import likelihood, measures  # noqa: E402
 from data.lab.options import parse_args  # noqa: E402
 from data.lab.processes import choose_dtype  # noqa: E402
 from data.lab.run import Run  # noqa: E402
@@ -533,61 +535,64 @@ def bench_start(device, rounds, cache):
 
 # --- optimizer ----------------------------------------------------------------------------------------------
 
-def muon(run, model, lr):
-    """AdamW for embedding, head and norms, torch.optim.Muon for the matrices of the body."""
-    groups = model.param_groups(lr, lr * run.cfg.embed_lr, run.cfg.weight_decay)
-    body = torch.optim.Muon(groups[0]["params"], lr=lr, weight_decay=run.cfg.weight_decay,
-                            adjust_lr_fn="match_rms_adamw")
-    return [body, torch.optim.AdamW(groups[1:], betas=(0.9, 0.95), fused=True)]
-
-
-def adamw(run, model, lr):
+def adamw(run, lr):
     """AdamW for all parameters, as in training."""
-    groups = model.param_groups(lr, lr * run.cfg.embed_lr, run.cfg.weight_decay)
-    return [torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)]
+    return [torch.optim.AdamW(train.param_groups(run, lr), betas=(0.9, 0.95), fused=True)]
+
+
+def muon(run, lr):
+    """torch.optim.Muon for the matrices of the body, AdamW at its own rates for the rest."""
+    body = torch.optim.Muon(train.param_groups(run, lr)[0]["params"], lr=lr,
+                            weight_decay=run.cfg.weight_decay, adjust_lr_fn="match_rms_adamw")
+    rest = torch.optim.AdamW(train.param_groups(run, run.cfg.lr)[1:], betas=(0.9, 0.95), fused=True)
+    body.param_groups[0]["peak_lr"] = lr
+    return [body, rest]
+
+
+def pretrain(run, optimizers, steps):
+    """The loop of train.fit with several optimizers, and without resets, log and checkpoints."""
+    for step in range(steps):
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["peak_lr"] * lr_multiplier(step, steps, train.WARMUP)
+        for loss, _, _ in train.pretrain(run, step):
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.cfg.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def bench_optimizer(device, cache, steps, seeds):
-    """Train the baseline with each optimizer and a schedule of its own length: validation loss, CPU time."""
-    single = [(f"AdamW, one rate {lr:g}", adamw, dict(lr=lr, embed_lr=1.0), 1.0)
-              for lr in (4e-3, 8e-3)]
-    ours = [(f"AdamW {lr:g}, embedding and head {times:g} x, {share:.0%} of the steps", adamw,
-             dict(lr=lr, embed_lr=times), share)
-            for lr, times, share in ((3e-3, 3.0, 1.0), (4e-3, 5.0, 1.0), (4e-3, 5.0, 0.8))]
-    # embedding and head have the same rate as under AdamW
-    muons = [(f"Muon {lr:g} for matrices, {share:.0%} of the steps", muon,
-              dict(lr=lr, embed_lr=9e-3 / lr), share)
-             for lr, share in ((6e-3, 1.0), (6e-3, 0.8), (1.2e-2, 1.0))]
-    result, lines = {}, []
-    for name, make, changes, share in single + ours + muons:
-        losses, spent = [], []
-        for seed in range(seeds):
-            run = tiny_run(device, cache, "--method", "baseline", "--seed", str(seed))
-            run.cfg = cfg = replace(run.cfg, **changes)
-            optimizers, n = make(run, run.model, cfg.lr), round(share * steps)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["peak_lr"] = group["lr"]
-            start = time.process_time()
-            for step in range(n):
-                for group in (g for optimizer in optimizers for g in optimizer.param_groups):
-                    group["lr"] = group["peak_lr"] * lr_multiplier(step, n, train.WARMUP)
-                for loss, _, _ in train.pretrain(run, step):
-                    loss.backward()
-                torch.nn.utils.clip_grad_norm_(run.model.parameters(), cfg.clip)
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
-            spent.append(time.process_time() - start)
-            losses.append([measures.losses_per_token(run.model, run.corpus, language, 10**9).mean().item()
-                           for language in run.languages])
-        english, clone = np.array(losses).T
-        result[name] = dict(english=english.tolist(), clone=clone.tolist(), cpu_seconds=spent)
-        lines.append([name, n, f"{english.mean():.3f} ± {english.std():.3f}",
-                      f"{clone.mean():.3f} ± {clone.std():.3f}", statistics.median(spent)])
-    print(f"\nvalidation loss in nats per token, mean ± sd over {seeds} seeds, preset tiny")
-    table(["optimizer", "steps", "English", "clone", "CPU s"], lines)
-    return result
+    """PreAlign with different optimizers in pretraining, each with a schedule of its own length.
+
+    Of one seed, all sides start from the same aligned model.
+    """
+    sides = [("AdamW 0.003", adamw, 3e-3, 1.0)]
+    sides += [(f"Muon {lr:g}", muon, lr, share) for lr, share in ((6e-3, 1.0), (6e-3, 0.8))]
+    numbers = {(name, share): [] for name, _, _, share in sides}
+    for seed in range(seeds):
+        run = tiny_run(device, cache, "--method", "prealign", "--seed", str(seed))
+        train.fit(run, run.model, "align words", partial(train.align_words, run),
+                  train.param_groups(run, run.cfg.prealign_lr), temporary=True)
+        aligned = copy.deepcopy(run.model.state_dict())
+        for name, make, lr, share in sides:
+            run.model.load_state_dict(aligned)
+            optimizers, start = make(run, lr), time.process_time()
+            pretrain(run, optimizers, round(share * steps))
+            spent = time.process_time() - start
+            with run.evaluating():
+                found = measures.probe(run.model, run.corpus, run.dictionary, "pretrain", last=True)
+                facts = likelihood.knowledge(run.model, run.corpus, run.cfg.eval_items)["knowledge"]["clone"]
+            middle = found["word_cosine"][run.cfg.n_layer // 2]
+            numbers[name, share].append([*found["val"].values(), middle, facts, spent])
+    lines = []
+    for (name, share), rows in numbers.items():
+        means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
+        lines.append([name, round(share * steps), *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation
+                                                    in zip(means[:-1], deviations)), means[-1]])
+    print(f"\nPreAlign, preset tiny, mean ± sd over {seeds} seeds; loss in nats per token of validation text")
+    table(["optimizer", "steps", "loss English", "loss clone", "cosine, middle", "facts, clone", "CPU s"], lines)
+    return {f"{name}, {share:.0%} of the steps": rows for (name, share), rows in numbers.items()}
 
 
 def main():
@@ -598,8 +603,8 @@ def main():
     p.add_argument("--quick", action="store_true", help="contrastive, step: small sizes, about a minute")
     p.add_argument("--cache", default=str(ROOT / "data" / "cache"), help="folder of generated corpora")
     p.add_argument("--data", default="data/multi30k", help="switch: a prepared folder [data/multi30k]")
-    p.add_argument("--steps", type=int, default=1000, help="optimizer: steps of training [1000]")
-    p.add_argument("--seeds", type=int, default=3, help="optimizer: runs of each side [3]")
+    p.add_argument("--steps", type=int, default=2000, help="optimizer: steps of pretraining [2000]")
+    p.add_argument("--seeds", type=int, default=5, help="optimizer: runs of each side [5]")
     args = p.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         p.exit(2, "bench.py: --device cuda: this torch sees no CUDA device\n")
