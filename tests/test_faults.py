@@ -160,16 +160,16 @@ def test_a_checkpoint_of_something_else_is_refused(cache, run, capsys, change, w
 
 
 def test_the_checkpoint_of_another_run_is_neither_resumed_nor_started_from(cache, run, capsys, tmp_path):
-    other = run_recipe(cache, tmp_path / "other", **SHORT | dict(seed=1)).out
+    other = run_recipe(cache, tmp_path / "other", **SHORT | dict(words=10_000)).out
     before = (run / "log.jsonl").read_bytes()
     (run / "last.pt").write_bytes((other / "previous.pt").read_bytes())
     for argv in (flags(cache, run, **SHORT), ["--sample", "x", "--out", str(run), "--cache", str(cache)]):
         assert train.main(argv) == 2
         error = one_line(capsys)
-        assert f"the checkpoint in {run} is of another run (seed 1 there, 0 here; data_used " in error
+        assert f"the checkpoint in {run} is of another run (words 10000 there, 20000 here; data_used " in error
     adapted = flags(cache, tmp_path / "b", **SHORT | dict(adapt_to="clone2", from_run=run))
     assert train.main(adapted) == 2 and not (tmp_path / "b").exists()
-    assert f"--from_run {run}: its last.pt is of another run (seed 1 there, 0 here" in one_line(capsys)
+    assert f"--from_run {run}: its last.pt is of another run (words 10000 there, 20000 here" in one_line(capsys)
     assert (run / "log.jsonl").read_bytes() == before
 
 

@@ -194,8 +194,8 @@ def test_any_bytes_in_a_prepared_folder(name, content):
 # Files for preparing whose meaning is damaged: {role: {name: content}}.  The first of each role is right.
 def meanings():
     def text(language, seed, n=600, most=4):
-        lengths = np.random.default_rng(99).integers(1, most + 1, n)
-        return [" ".join(sentences(language, n, seed)[i:i + k]) for i, k in enumerate(lengths)]
+        lengths, drawn = np.random.default_rng(99).integers(1, most + 1, n), sentences(language, n, seed)
+        return [" ".join(drawn[i:i + k]) for i, k in enumerate(lengths)]
 
     def entries(one, other):
         return [f"{a} {b}" for a, b in zip(WORDS[one], WORDS[other])]

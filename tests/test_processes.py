@@ -31,17 +31,18 @@ FIRST_LOSSES, WEIGHTS, LOSSES = 3e-6, 3e-3, 3e-4
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(cache, tmp_path_factory):
     """The folders of a run of two processes and of one that was stopped in the middle."""
     folder = tmp_path_factory.mktemp("processes")
+    run_recipe(cache, folder / "data", **ODD | dict(method="baseline", steps=1))     # builds the corpus
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-                    __file__, folder], cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                    __file__, folder, cache], cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return folder
 
 
 @pytest.fixture(scope="module")
-def one(two):
-    return run_recipe(two / "cache", two / "one", **ODD)
+def one(cache, two):
+    return run_recipe(cache, two / "one", **ODD)
 
 
 def assert_close(run, weights, rows):
@@ -62,8 +63,8 @@ def test_two_processes_train_as_one_does_in_every_stage(one, two):
     assert_close(one, weights[0], log_without_speed(RunFolder(two / "both")))
 
 
-def test_one_process_resumes_what_two_began(one, two):
-    run = run_recipe(two / "cache", two / "begun", **ODD)
+def test_one_process_resumes_what_two_began(cache, one, two):
+    run = run_recipe(cache, two / "begun", **ODD)
     assert_close(one, run.model.state_dict(), log_without_speed(run))
 
 
@@ -130,13 +131,13 @@ def test_every_row_is_computed_once(world_size, n, parts):
     assert sorted(np.concatenate([rows for share in shares for rows in share])) == list(range(n))
 
 
-def main(folder):
+def main(folder, cache):
     torch.set_num_threads(1)
-    both = run_recipe(folder / "cache", folder / "both", **ODD)
+    both = run_recipe(cache, folder / "both", **ODD)
     if not both.writer:
         torch.save(both.model.state_dict(), folder / "second.pt")
-    run_recipe(folder / "cache", folder / "begun", stop_after=("pretrain", 8), **ODD)
+    run_recipe(cache, folder / "begun", stop_after=("pretrain", 8), **ODD)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
