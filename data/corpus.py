@@ -309,12 +309,12 @@ class Corpus:
         The others are exercises, but not those of the tasks in `without`.  A folder without exercises has
         sentences whose second half continues the first, because the items of its tasks measure transfer.
         """
-        exercises = self.items("exercise", "train", 10**6)
-        if exercises:
+        if "tasks/exercise.train.jsonl" in self.meta["files"]:
             known = {item.prompt for task in without for item in self.items(task, "train", 10**6)}
-            exercises = [item for item in exercises if item.prompt not in known]
+            exercises = (item for item in self._all_items("exercise", "train") if item.prompt not in known)
             n_translations = round(n * translations)
-            found = exercises[:n - n_translations] + self.items("translate", "train", n_translations)
+            found = list(itertools.islice(exercises, n - n_translations))
+            found += self.items("translate", "train", n_translations)
             refuse(len(found) < n, f"{self.folder} has only {len(found)} of {n} training samples: use fewer")
             return found
         texts = self.parallel(languages, "train", n)

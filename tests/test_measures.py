@@ -175,6 +175,13 @@ def share_of(items, answer):
     return float(np.mean([item.answer == answer for item in items]))
 
 
+@pytest.fixture(autouse=True)
+def rows_as_in_runs(monkeypatch):
+    """conftest.py lets all other tests measure fewer rows."""
+    for module in (likelihood, measures):
+        monkeypatch.setattr(module, "ROWS", 150)
+
+
 def config(**changes):
     return SimpleNamespace(**dict(eval_items=8, shots="0", seed=0, n_layer=2, context_len=64, afp_mcl_layer=1,
                                   afp_mcl_pool="last", written_items=0) | changes)
