@@ -1,5 +1,6 @@
 """Shared by the tests: the repository on the path, one thread, and one small corpus that is built once."""
 import functools
+import gc
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from data.world import build  # noqa: E402
 from data.world.world import World  # noqa: E402
 
 build.world_items = functools.cache(build.world_items)   # many tests build a folder of the same world
+# torch's modules hold half a million objects; searching them for garbage again and again would cost a tenth
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 likelihood.ROWS = measures.ROWS = 20   # measuring perplexity on 150 rows is a tenth of the time of all tests
 SETTINGS = dict(seed=0, languages=["en", "clone", "reversed", "shuffled-2"], n_words=30_000, clone_share=0.1,
                 vocab_size=400)

@@ -11,14 +11,21 @@ from data.corpus import Dictionary, languages_of_rows
 from data.lab import generation
 from data.lab.options import Config
 from data.lab.run import Run
+from data.world import build
 from forget import expand_vocabulary
 from model import GPT
 from test_train import SMALL, run_recipe, same_weights
 
 
 @pytest.fixture
-def make(cache, tmp_path):
-    """A run that is set up and not trained, by its options."""
+def make(cache, tmp_path, monkeypatch):
+    """A run that is set up and not trained, by its options.
+
+    The questions of its world are those of seed 0, because those of another seed take seconds.
+    """
+    of_seed = build.world_items
+    monkeypatch.setattr(build, "world_items", lambda seed: of_seed(0))
+
     def made(**options):
         name = f"run{len(list(tmp_path.iterdir()))}"
         run = Run(Config(**(SMALL | dict(method="prealign") | options)), tmp_path / name, cache, quiet=True)
