@@ -567,32 +567,31 @@ def bench_optimizer(device, cache, steps, seeds):
 
     Of one seed, all sides start from the same aligned model.
     """
-    sides = [("AdamW 0.003", adamw, 3e-3, 1.0)]
-    sides += [(f"Muon {lr:g}", muon, lr, share) for lr, share in ((6e-3, 1.0), (6e-3, 0.8))]
-    numbers = {(name, share): [] for name, _, _, share in sides}
+    sides = [("AdamW 0.003", adamw, 3e-3, steps), ("Muon 0.006", muon, 6e-3, round(0.8 * steps))]
+    numbers = {(name, n): [] for name, _, _, n in sides}
     for seed in range(seeds):
         run = tiny_run(device, cache, "--method", "prealign", "--seed", str(seed))
         train.fit(run, run.model, "align words", partial(train.align_words, run),
                   train.param_groups(run, run.cfg.prealign_lr), temporary=True)
         aligned = copy.deepcopy(run.model.state_dict())
-        for name, make, lr, share in sides:
+        for name, make, lr, n in sides:
             run.model.load_state_dict(aligned)
             optimizers, start = make(run, lr), time.process_time()
-            pretrain(run, optimizers, round(share * steps))
+            pretrain(run, optimizers, n)
             spent = time.process_time() - start
             with run.evaluating():
                 found = measures.probe(run.model, run.corpus, run.dictionary, "pretrain", last=True)
                 facts = likelihood.knowledge(run.model, run.corpus, run.cfg.eval_items)["knowledge"]["clone"]
             middle = found["word_cosine"][run.cfg.n_layer // 2]
-            numbers[name, share].append([*found["val"].values(), middle, facts, spent])
+            numbers[name, n].append([*found["val"].values(), middle, facts, spent])
     lines = []
-    for (name, share), rows in numbers.items():
+    for (name, n), rows in numbers.items():
         means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
-        lines.append([name, round(share * steps), *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation
+        lines.append([name, n, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation
                                                     in zip(means[:-1], deviations)), means[-1]])
     print(f"\nPreAlign, preset tiny, mean ± sd over {seeds} seeds; loss in nats per token of validation text")
     table(["optimizer", "steps", "loss English", "loss clone", "cosine, middle", "facts, clone", "CPU s"], lines)
-    return {f"{name}, {share:.0%} of the steps": rows for (name, share), rows in numbers.items()}
+    return {f"{name}, {n} steps": rows for (name, n), rows in numbers.items()}
 
 
 def main():

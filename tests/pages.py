@@ -46,7 +46,11 @@ def tally(found):
 
 def flags():
     """The table of flags, in the order of --help all."""
-    rows = [f"| `--{f.name}` | {f.default} | {f.metadata['help']} |" for f in fields(Config)]
+    rows = []
+    for f in fields(Config):
+        choices = "" if f.name == "method" else ", ".join(f.metadata["choices"] or ())
+        meaning = f.metadata["help"] + (f" ({choices})" if choices else "")
+        rows.append(f"| `--{f.name}` | {f.default} | {meaning} |")
     return "\n".join(["| flag | default (tiny) | meaning |", "|---|---|---|", *rows])
 
 

@@ -66,7 +66,7 @@ class Config:
     d_model: int = option(128, "width", 2, 2**16)
     context_len: int = option(128, "tokens per sequence", 8, 2**20)
 
-    steps: int = option(2000, "steps of text, minus those of word alignment", 0, MANY, group="training")
+    steps: int = option(2000, "steps of text, word alignment included", 0, MANY, group="training")
     batch_size: int = option(8, "sequences per step, twice as many in adaptation", 1, 2**20)
     lr: float = option(3e-3, "peak learning rate of the matrices; cosine decay to a tenth", 1e-9, 1e3)
     embed_lr: float = option(3.0, "learning rate of embedding and head, as a multiple of lr", 1e-6, 1e6)
@@ -75,7 +75,7 @@ class Config:
     clip: float = option(1.0, "maximum norm of the gradient", 1e-9, 1e9)
 
     prealign_steps: int = option(300, "steps of word alignment; 0: no alignment", 0, MANY, group="PreAlign")
-    prealign_words: int = option(128, "words per alignment batch, each other's negatives", 2, 2**24)
+    prealign_words: int = option(128, "dictionary entries per batch; their words are negatives", 2, 2**24)
     prealign_rows: int = option(4, "sequences of text per alignment step, for the LM loss", 0, 2**20)
     prealign_weight: float = option(0.5, "weight of the alignment loss (alpha); the LM loss has 1", 0, 1e6)
     prealign_lr: float = option(2e-3, "peak learning rate of word alignment", 1e-9, 1e3)
@@ -100,7 +100,7 @@ class Config:
     adapt_steps: int = option(100, "steps of training its rows", 1, MANY)
     adapt_replay: float = option(0.25, "share of the old languages in each batch", 0, 0.7)
     adapt_lr: float = option(1e-2, "peak learning rate of its rows", 1e-9, 1e3)
-    adapt_rows: str = option("rows", "trained rows: new, also the head, all", choices=("rows", "head", "all"))
+    adapt_rows: str = option("rows", "new rows; head: + its old rows; all", choices=("rows", "head", "all"))
     adapt_init: str = option("noise", "start of new rows", choices=("noise", "scaled", "mean", "subwords"))
     adapt_body: str = option("frozen", "training of the body", choices=("frozen", "adapters", "whole"))
     body_from: str = option("", "folder of a run with --instruct_steps whose body replaces this one")
