@@ -587,8 +587,8 @@ def bench_optimizer(device, cache, steps, seeds):
     lines = []
     for (name, n), rows in numbers.items():
         means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
-        lines.append([name, n, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation
-                                                    in zip(means[:-1], deviations)), means[-1]])
+        shown = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in zip(means[:-1], deviations)]
+        lines.append([name, n, *shown, means[-1]])
     print(f"\nPreAlign, preset tiny, mean ± sd over {seeds} seeds; loss in nats per token of validation text")
     table(["optimizer", "steps", "loss English", "loss clone", "cosine, middle", "facts, clone", "CPU s"], lines)
     return {f"{name}, {n} steps": rows for (name, n), rows in numbers.items()}
