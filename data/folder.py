@@ -5,8 +5,9 @@
                           languages share a token; word_order {language: order} of languages that are English
                           in disguise (see permute_words); separator: the token that opens a document, by
                           default 0; checkpoint: the checksum of the tokenizer of a public checkpoint, if it
-                          is taken; dtype of the .bin files; documents, words, bytes and tokens of each
-                          "<language>.<split>"; spaces {language: whether spaces separate its words}; seed,
+                          is taken; new_vocab {new language: rows of the vocabulary with it}; dtype of the
+                          .bin files; documents, words, bytes and tokens of each "<language>.<split>", and
+                          counts for the summary; spaces {language: whether spaces separate its words}; seed,
                           source and licence; files {name: [bytes, checksum]} of all the others, and its own
                           checksum: a folder that was changed later is refused
   tokenizer.json          byte-level BPE, trained on training text, or that of a public checkpoint

@@ -61,8 +61,8 @@ def read_config(folder, context_len=None):
         check(config.get(key) in (None, only), key, json.dumps(only))
     # qwen2 has use_sliding_window to turn it off
     check(kind != "llama" or config.get("sliding_window") is None, "sliding_window", "null")
-    layers = config.get("layer_types") or []
-    check(layers == ["full_attention"] * len(layers), "layer_types", "full_attention")
+    each = config.get("layer_types") or []
+    check(isinstance(each, list) and {"full_attention"} >= {*map(str, each)}, "layer_types", "full_attention")
     for key in ("rope_scaling", "rope_parameters"):            # the older and the newer name
         rope = config.get(key) or {}
         rope_type = rope.get("rope_type", "default") if isinstance(rope, dict) else None

@@ -54,10 +54,6 @@ class Item:
         """The prompt completed by the right candidate."""
         return self.text(self.answer, language)
 
-    def sentence(self, language):
-        """The text that MCL compares: the prompt, or the whole sentence if the answer continues it."""
-        return self.solved(language) if self.task == CONTINUATION else self.prompt_in(language)
-
 
 def pad(rows):
     """Pad rows on the right: -> tokens (B, W) int64, padded with 0; mask (B, W) bool, true on tokens."""
@@ -146,11 +142,8 @@ def score(corpus, items, language, log_probs, **options):
     """Accuracy of predict: -> dict(accuracy, per_token, n), and `cut` if prompts lost demonstrations."""
     right = np.array([item.answer for item in items])
     plain, per_token, cut = predict(corpus, items, language, log_probs, **options)
-    result = dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
-                  n=len(items))
-    if cut:
-        result["cut"] = cut
-    return result
+    return dict(accuracy=float((plain == right).mean()), per_token=float((per_token == right).mean()),
+                n=len(items)) | (dict(cut=cut) if cut else {})
 
 
 def question_and_answer(corpus, items, language, limit=None):
@@ -207,8 +200,14 @@ def parallel_sentences(corpus, items, partner, limit):
     """
     names = [corpus.languages[0]] * len(items) + [corpus.languages[p] for p in partner]
     limit -= corpus.n_prefix
-    return pad_after(corpus.prefix, [corpus.encode(item.sentence(name), name, separator=False)[-limit:]
-                                     for item, name in zip([*items, *items], names)])
+    rows = []
+    for item, name in zip([*items, *items], names):
+        sentence = item.prompt_in(name)
+        if item.task == CONTINUATION:                          # the answer is the rest of the sentence
+            space = " " if corpus.meta["spaces"][name] else ""
+            sentence += space + item.candidates_in(name)[item.answer]
+        rows.append(corpus.encode(sentence, name, separator=False)[-limit:])
+    return pad_after(corpus.prefix, rows)
 
 
 def pad_after(prefix, rows):

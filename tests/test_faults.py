@@ -336,6 +336,19 @@ def test_a_run_needs_the_run_it_started_from_only_once(cache, run, tmp_path, cap
     assert "Anna" in capsys.readouterr().out
 
 
+def test_a_finished_run_is_shown_without_its_checkpoints_and_without_the_run_it_started_from(
+        cache, run, tmp_path, capsys):
+    again = ["--from_run", str(run), "--method", "align", "--afp_steps", "4", "--afp_samples", "40",
+             "--generate_items", "0", "--out", str(tmp_path / "b"), "--cache", str(cache)]
+    assert train.main(again) == 0
+    for name in ("last.pt", "previous.pt"):
+        (run / name).unlink(missing_ok=True)
+        (tmp_path / "b" / name).unlink(missing_ok=True)
+    capsys.readouterr()
+    assert train.main(again) == 0 and "perplexity" in capsys.readouterr().out
+    assert train.main([*again, "--eval_only"]) == 2 and "holds no checkpoint" in one_line(capsys)
+
+
 def test_loading_only_changes_nothing_in_the_folder(cache, run):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with open(run / "log.jsonl", "a", encoding="utf-8") as log:

@@ -115,6 +115,9 @@ def test_a_language_without_spaces_is_identified_by_characters():
     identifier = Identifier(corpus_of(dict(en=["the dog"] * 3, zh=["狗在公园"] * 3)))
     assert identifier.owner["狗"] == "zh" and identifier.owner["dog"] == "en"
     assert identifier.share([["公园在狗", "the"]], "zh") == pytest.approx(4 / 5)
+    # the letters of an unknown word are no words of a language with spaces
+    identifier = Identifier(corpus_of(dict(en=["the a dog"] * 3, zh=["狗在公园"] * 3)))
+    assert identifier.owner["a"] == "en" and identifier.share([["公园", "banana"]], "zh") == 1.0
 
 
 def test_the_identifier_knows_the_languages_of_the_folder(real):

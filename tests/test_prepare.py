@@ -656,6 +656,14 @@ def test_at_most_the_first_200_000_documents_are_held_out():
         assert 30 < found[:1000].count(split) < 70 and split not in found[1000:]
 
 
+def test_a_later_copy_of_what_is_held_out_is_no_training_text(monkeypatch):
+    monkeypatch.setattr(text, "HELD_OUT_OF", 100)
+    first = [f"line {i}" for i in range(100)]
+    parts = {split: list(text.part_of(first + first, split)) for split in folders.SPLITS}
+    assert all(parts.values()) and sum(map(len, parts.values())) == 100 + len(parts["train"]) // 2
+    assert not {*parts["train"]} & {*parts["val"], *parts["test"]}
+
+
 def test_a_small_language_is_repeated_but_not_for_ever():
     counts = [sum(d == name for d in build.balanced(dict(a=["a"] * 100, b=["b"] * 25, c=["c"])))
               for name in "abc"]

@@ -248,7 +248,7 @@ def test_an_export_does_not_overwrite_and_leaves_nothing_behind(tmp_path, tokeni
     ("rope_scaling", dict(rope_type="default", factor=8.0)), ("rope_scaling", dict(type="linear", factor=2.0)),
     ("rope_scaling", [1]), ("rope_parameters", dict(rope_type="yarn", rope_theta=1e4)), ("rope_interleaved", True),
     ("partial_rotary_factor", 0.5), ("quantization_config", dict(bits=4)), ("head_dim", 16),
-    ("layer_types", ["full_attention", "sliding_attention"]), ("vocab_size", 0), ("vocab_size", ...),
+    ("layer_types", ["full_attention", "sliding_attention"]), ("layer_types", 5), ("vocab_size", 0), ("vocab_size", ...),
     ("num_hidden_layers", 2**40), ("num_hidden_layers", True), ("hidden_size", 32.0), ("hidden_size", "32"),
     ("intermediate_size", -1), ("max_position_embeddings", None), ("rms_norm_eps", float("nan")),
     ("rms_norm_eps", ...), ("num_key_value_heads", [2])])

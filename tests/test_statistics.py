@@ -44,6 +44,11 @@ def test_the_same_difference_in_every_seed_counts_as_if_it_varied_by_an_item_of_
     assert judge([claim("higher", 0)], [np.full(2, 0.06)], [""])[0][1] == "not shown"
 
 
+def test_a_mean_that_equals_the_margin_but_for_rounding_is_enough():
+    d = np.array([0.24, 0.24, 0.39, 0.39, 0.30]) - np.array([0.18, 0.17, 0.34, 0.35, 0.27])
+    assert d.mean() < 0.05 and judge([claim("higher", 0.05)], [d], [""])[0][1] == "reproduced"
+
+
 def test_holm_on_an_example():
     # 4 * .005, 3 * .01, 2 * .03, and .04 is raised to the one before it
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
@@ -88,6 +93,7 @@ def claim(direction="higher", margin=0.05, exploratory=""):
     ([0.2], "higher", 0.05, "not shown"),                      # one seed
     ([0.0], "not higher", 0.05, "not shown"),
     ([0.1, math.nan], "higher", 0.05, "not measured"),
+    ([-2.3, -math.inf, -1.6], "lower", 0.05, "not measured"),
     ([math.nan], "not higher", 0.05, "not measured"),
 ])
 def test_the_verdict_on_a_single_claim(differences, direction, margin, verdict):

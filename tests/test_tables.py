@@ -129,6 +129,13 @@ def test_the_numbers_of_items_and_of_chance_are_those_of_the_same_task_and_langu
     assert tables.items([REAL], measure, ["en", "de"]) == "900–1,000"
 
 
+def test_n_is_of_the_runs_that_have_the_number():
+    measure, few = tables.find("knowledge.clone")[0], WORLD | {"knowledge_n": {"en": 25}}
+    without = WORLD | {"knowledge": {"en": 0.9}}
+    assert tables.items([WORLD, few], measure, ["clone"]) == "25–256"
+    assert tables.items([without, few], measure, ["clone"]) == "25"
+
+
 def test_the_list_of_measures_is_well_formed():
     paths = [measure.path for measure in tables.MEASURES]
     words = [(measure.words, measure.group) for measure in tables.MEASURES]

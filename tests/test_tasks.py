@@ -1,4 +1,6 @@
 """Multiple choice and the samples of AFP, with handmade scores."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,7 @@ def items(world):
 
 def test_the_text_of_an_item_is_its_prompt_and_a_candidate():
     item = Item("nli", "lexical", "It was wet?", ("yes", "no"), 0)
-    assert (item.text(1, "en"), item.solved("en"), item.sentence("en")) == (
-        "It was wet? no", "It was wet? yes", "It was wet?")
+    assert (item.text(1, "en"), item.solved("en")) == ("It was wet? no", "It was wet? yes")
 
 
 def test_demonstrations_stand_before_the_item_one_per_line(corpus):
@@ -250,6 +251,12 @@ def test_the_answer_of_an_example_is_its_right_candidate_in_the_language_of_the_
         assert np.array_equal(answer[:-1], corpus.encode(wanted, language, separator=False))
 
 
-def test_a_sentence_that_goes_on_is_compared_whole():
-    item = Item(tasks.CONTINUATION, "", dict(en="The cat", de="Die Katze"), dict(en=["sat."], de=["saß."]), 0)
-    assert (item.sentence("en"), item.sentence("de")) == ("The cat sat.", "Die Katze saß.")
+@pytest.mark.parametrize("space", [True, False])
+def test_a_sentence_that_goes_on_is_compared_whole(space):
+    seen = []
+    corpus = SimpleNamespace(languages=["en", "xx"], meta=dict(spaces=dict(en=True, xx=space)), prefix=None, n_prefix=0,
+                             encode=lambda text, name, separator: (seen.append(text), np.array([1]))[1])
+    whole = Item("translate", "", dict(en="A dog.", xx="Ein Hund."), dict(en=[""], xx=[""]), 0)
+    goes_on = Item(tasks.CONTINUATION, "", dict(en="The cat", xx="Die Katze"), dict(en=["sat."], xx=["saß."]), 0)
+    tasks.parallel_sentences(corpus, [whole, goes_on], [1, 1], 64)
+    assert seen == ["A dog.", "The cat sat.", "Ein Hund.", "Die Katze saß." if space else "Die Katzesaß."]

@@ -114,7 +114,7 @@ def judged(study, summaries):
 
 def cells(d, p):
     """The mean difference, its 95 % interval, the number of seeds and p, as texts."""
-    if np.isnan(d).any():
+    if not np.isfinite(d).all():
         return ["", "", "", ""]
     if len(d) == 1:
         return [f"{d[0]:+.3f}", "", "1", ""]

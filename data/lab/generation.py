@@ -101,12 +101,11 @@ class Identifier:
 
     def share(self, texts, language):
         """Share of a language among the words of texts (token ids) whose language is known; 0 if none is."""
-        owners, spaces = [], all(self.corpus.meta["spaces"][name] for name in self.corpus.languages)
-        for text in texts:
-            for word in self.word.findall(self.corpus.decode(text).lower()):
-                # an unknown word may be a row of characters
-                parts = [word] if word in self.owner or spaces else word
-                owners += [self.owner[part] for part in parts if part in self.owner]
+        owner, spaces, owners = self.owner, self.corpus.meta["spaces"], []
+        for word in self.word.findall("\n".join(map(self.corpus.decode, texts)).lower()):
+            # an unknown word may be a row of characters of a language without spaces
+            parts = [word] if word in owner else [c for c in word if not spaces.get(owner.get(c), True)]
+            owners += [owner[part] for part in parts]
         return owners.count(language) / max(len(owners), 1)
 
 
@@ -155,8 +154,7 @@ def every_direction(model, corpus, kinds, ks, n_items, seed, form=ANSWER):
             dev += corpus.items(task, "val", math.ceil(tasks.MOST_SHOTS / len(kinds)), difficulty, other)
         for (asked, answered), k in product([("en", other), (other, "en")], ks):
             if test and k <= len(dev):
-                found = continuations(model, corpus, test, dev, asked, answered, k, seed, form)
-                if found:
+                if found := continuations(model, corpus, test, dev, asked, answered, k, seed, form):
                     yield f"{asked}-{answered}", answered, k, *found
 
 

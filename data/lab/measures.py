@@ -1,7 +1,7 @@
 """All measures of a trained model, and those of its training.
 
 A folder decides what is measured: a measure whose data it lacks is absent from the result.  Nothing here
-draws a random number or changes the model, so measuring never changes training.
+uses a shared random generator or changes the model, so measuring never changes training.
 
 To add a measure, write a function that returns {summary key: numbers}, call it in evaluate_all, and give it
 a row in tables.tsv.

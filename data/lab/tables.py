@@ -93,7 +93,8 @@ def measured(summaries):
 # --- cells --------------------------------------------------------------------------------------------------
 
 def number(found, digits):
-    return "" if found is None else f"{found:.{digits}f}"
+    form = ".1e" if found and abs(found) >= 1e6 else f".{digits}f"
+    return "" if found is None else f"{found:{form}}"
 
 
 def spread(summaries, path, digits):
@@ -101,8 +102,8 @@ def spread(summaries, path, digits):
     found = [value(s, path) for s in summaries]
     if None in found or not found:
         return ""
-    text = f"{np.mean(found):.{digits}f}"
-    return f"{text} ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else text
+    text = number(np.mean(found), digits)
+    return f"{text} ± {number(np.std(found, ddof=1), digits)}" if len(found) > 1 else text
 
 
 def first(summaries, paths, languages):
@@ -120,8 +121,9 @@ def chance(summaries, measure, languages=("",)):
 
 
 def items(summaries, measure, languages):
-    """The number of test items as text, a range if languages differ."""
-    found = {first(summaries, measure.n, [language]) for language in languages} - {None}
+    """The number of test items as text, a range if languages, or the summaries with that measure, differ."""
+    found = {first([summary], measure.n, [language]) for summary in summaries for language in languages
+             if value(summary, measure.path.format(language)) is not None} - {None}
     return "–".join(f"{n:,}" for n in sorted({min(found), max(found)})) if found else ""
 
 
