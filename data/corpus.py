@@ -108,6 +108,7 @@ class Corpus:
                 stream = np.memmap(self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r", shape=n)
             if n is not None:
                 self.streams[name, split] = stream
+        self.tokenizer.encode_special_tokens = True            # a text that spells one does not contain one
         copies = self.vocab_size // self.base_vocab if self.disjoint else 1
         self.classes = token_classes(self.tokenizer, self.vocab_size // copies, self.opening)    # (V,) each
         self.starts, self.ends = (np.tile(table, copies) for table in self.classes)

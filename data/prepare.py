@@ -8,7 +8,7 @@
   python data/prepare.py --parallel de=a.en,b.de --out data/mine the same from a parallel corpus alone
 
 Text has one document per line, plain or .gz.  A twentieth of the first 200,000 documents (and pairs) is for
-validation and a twentieth for test.  Sentences of these pairs are removed from the training text.
+validation and a twentieth for test (with --parallel, of all).  What they hold is removed from training.
 A dictionary has lines "dog hund" (MUSE), "dog<TAB>hund" or {"words": "dog $ hund"}.  Without one, it is
 learned from the pairs.  data/folder.py describes the files of the folder.
 """
@@ -73,6 +73,8 @@ def source_of(args):
         check_names(flag, names, others)
     check_names("--tasks", folders, public_tasks.TASKS)
     if args.download:
+        refuse(args.from_dir and not Path(args.from_dir).is_dir(),
+               f"--from-dir {args.from_dir}: no such folder")
         files = download.obtain(download.files_of([*old, *args.new]), args.cache or CACHE, args.from_dir)
         given = {name: files[f"dictionaries/muse/en-{name}.txt"] for name in others} | given
         folders = dict(pawsx=files["pawsx/en/test_2k.tsv"].parent.parent) | folders
@@ -156,8 +158,6 @@ def parse_args(argv):
             p.error(f"--{flag.replace('from_dir', 'from-dir')} goes with {why}")
     if args.disjoint and (args.new or args.tokenizer):
         p.error("--disjoint goes without --new and --tokenizer, which extend or take a shared tokenizer")
-    if args.from_dir and not Path(args.from_dir).is_dir():
-        p.error(f"--from-dir {args.from_dir}: no such folder")
     return args
 
 

@@ -57,7 +57,7 @@ def clean(text):
 
 def documents_of(path):
     """Yield the documents of a file: every line that is not empty, tabs as spaces."""
-    return filter(None, (text.replace("\t", " ").strip() for _, text in lines_of(path)))
+    return filter(None, (" ".join(text.split()) for _, text in lines_of(path)))
 
 
 def pairs_of(first, second):
@@ -67,7 +67,7 @@ def pairs_of(first, second):
         if not one or not other:
             raise UserError(f"{first} and {second} differ in length, {second if one else first} ends after "
                             f"line {number}: line i of both must be translations of each other")
-        pair = tuple(text.replace("\t", " ").strip() for _, text in (one, other))
+        pair = tuple(" ".join(text.split()) for _, text in (one, other))
         if all(pair):
             yield pair
 

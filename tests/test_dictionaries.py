@@ -127,6 +127,26 @@ def test_vowel_signs_are_part_of_a_word():
     assert [thai.count[word] for word in ("แมว", "ดำ", "ที่", "นี่")] == [1] * 4 and thai.spell("ที่") == "ที่"
 
 
+def test_a_translation_without_any_word_is_not_of_the_text():
+    assert [GERMAN.spell(phrase) for phrase in ("—", "...", "-")] == [None] * 3 and GERMAN.spell("hund!!") == "Hund!!"
+
+
+def test_an_emoji_is_no_word():
+    assert WORD.findall("I ❤️ you") == ["I", "you"]
+
+
+def test_dots_with_spaces_are_read_in_no_time():
+    """The first word after them is that of a sentence; each dot once led to a search of all dots after it."""
+    dots = WordCounts(["a " + ". " * 50_000 + "Then a then"])
+    assert dots.count == dict(a=2, then=2)
+
+
+def test_a_pair_that_is_too_long_is_not_read(monkeypatch):
+    monkeypatch.setattr(dictionaries, "MOST_LINKS", 100)
+    short, long = [("dog", "hund")] * 9, ("dog " * 20, "katze " * 20)
+    assert dictionaries.learn([*short, long]) == dict(dog=["hund"]) and dictionaries.learn([long, *short]) == {}
+
+
 def test_pairs_whose_words_never_occur_are_dropped_and_counted():
     entries = dict(dog=["hund", "köter"], see=["sehen"], two=["zwei"], cat=["katze", "kater"], men=["herren"])
     selected, dropped = select(entries, ENGLISH, GERMAN)

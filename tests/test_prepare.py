@@ -170,6 +170,26 @@ def test_a_learned_dictionary_is_that_of_the_pairs_and_holds_out_words(prepared)
     assert baseline["n"] == len(splits[2])
 
 
+def test_no_training_pair_has_a_sentence_of_the_validation_or_test_text(files, tmp_path):
+    """The pairs are those of the texts: the side of another language is in another split than the pair."""
+    for name in ("en", "de"):
+        put(tmp_path / f"both.{name}", dict.fromkeys(sentences(name, 900, seed=9)))
+    assert main(flags(tmp_path, "en=both.en de=both.de", pairs="de=both.en,both.de", out=tmp_path / "out")) == 0
+    trained = {side for line in lines(tmp_path / "out/pairs.de.train.tsv") for side in line.split("\t")}
+    meta = folders.read_meta(tmp_path / "out")
+    for name in ("en", "de"):
+        for split in ("val", "test"):
+            held_out = decoded(tmp_path / "out", meta, name, split)
+            assert len(held_out) > 15 and trained.isdisjoint(held_out)
+    assert len(trained) > 1000
+
+
+def test_a_new_language_without_new_subwords_is_refused(files, tmp_path, capsys):
+    put(files / "sc.txt", sentences("en", 400, seed=5))
+    assert main(flags(files, "en=en.txt de=de.txt sc=sc.txt", new="sc", vocab_size=2000, out=tmp_path / "out")) == 2
+    assert "too little text for new subwords" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_dictionary_of_a_language_without_spaces_keeps_its_translations(prepared):
     gold = dict(zip(WORDS["en"], WORDS["zh"]))
     train = dict(line.split("\t") for line in lines(prepared[0] / "dictionary.zh.tsv"))
@@ -305,7 +325,7 @@ def test_a_limit_of_training_documents_leaves_validation_and_test_text_alone(fil
 def test_a_word_of_the_dictionary_that_never_occurs_is_counted(files, tmp_path, capsys):
     assert main(flags(files, dictionary="de=muse.txt", out=tmp_path / "out")) == 0
     shown = capsys.readouterr().out
-    assert "dropped: 1 pairs with a word that never occurs" in shown and "pawsx" not in shown
+    assert "dropped: 1 pairs (a word never occurs, or a phrase)" in shown and "pawsx" not in shown
     counts = folders.read_meta(tmp_path / "out")["counts"]["languages"]["de"]
     assert counts["never_occur"] == 1 and not counts["learned"]
     assert f"{counts['lexicon_words']} words held out" in shown
@@ -502,6 +522,7 @@ def complaint(wanted, capsys, out):
     (dict(zzz=1), "unknown flag --zzz; did you mean --"),
     (dict(download="multi30k", text="", pairs="de=pairs.en,pairs.de"), "--pairs goes with --text"),
     (dict(download="multi30k", text="", **{"from-dir": "gone"}), "--from-dir gone: no such folder"),
+    (dict(download="multi30k", text="", **{"from-dir": "x" * 300}), "File name too long"),
 ])
 def test_a_mistake_gets_one_line_and_leaves_nothing(files, tmp_path, capsys, change, message):
     put(files / "empty.txt", [])
@@ -633,7 +654,7 @@ def test_a_folder_of_another_tokenizer_is_refused(files, tmp_path):
 
 def test_text_is_composed_spaced_by_plain_spaces_and_free_of_our_separator(tmp_path):
     put(tmp_path / "a.txt", ["\ufeffcafe\u0301\u00a0 noir", "", " <|doc|> x\u3000y\tz ", "\t \t", "\ta\t\tb\t"])
-    assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z", "a  b"]
+    assert list(text.documents_of(tmp_path / "a.txt")) == ["café noir", "x y z", "a b"]
 
 
 def test_pairs_stay_aligned_over_empty_lines(tmp_path):

@@ -94,6 +94,25 @@ def weights(model):
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
 
+def test_what_metaspace_does_to_a_whole_text_is_left_out(tmp_path):
+    tokenizer = sentence_piece()
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    found, _, _ = of_checkpoint(checkpoint(tmp_path / "hub", tokenizer))
+    assert tokenizer.encode("\n", add_special_tokens=False).tokens == ["▁", "<0x0A>"]
+    assert found.encode("\n").tokens == ["<0x0A>"] and found.encode("a dog").tokens[0][0] == "a"
+
+
+def test_a_text_that_spells_a_special_token_does_not_contain_one(tmp_path):
+    base = checkpoint(tmp_path / "hub", byte_level())
+    write(tmp_path / "data", source(), new_subwords=40, checkpoint=base)
+    corpus = Corpus(tmp_path / "data", ["en", "de"])
+    corpus.add_language("cs", 10**6)
+    for name in ("en", "cs"):
+        spelled = corpus.encode(" a <end> b", name, separator=False).tolist()
+        assert not {0, 1} & set(spelled) and corpus.decode(spelled) == " a <end> b"
+
+
 @pytest.mark.parametrize("make", [byte_level, sentence_piece])
 def test_the_text_of_a_folder_is_spelled_by_the_tokenizer_of_the_checkpoint(make, tmp_path):
     base = checkpoint(tmp_path / "hub", make())

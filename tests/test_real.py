@@ -251,7 +251,7 @@ def test_training_samples_are_sentence_pairs_to_translate_or_to_continue(corpus)
     assert len(samples) == 50 and all(set(item.prompt) == set(ORDER) for item in samples)
     assert sum(item.task == "translate" for item in samples) == 25
     going = next(item for item in samples if item.task == tasks.CONTINUATION)
-    whole = {name: going.sentence(name) for name in ORDER}
+    whole = {name: going.solved(name) for name in ORDER}
     assert [whole["en"], whole["de"]] in [list(pair) for pair in corpus.pairs("de", "train")]
     assert len(going.prompt["en"].split()) == (len(whole["en"].split()) + 1) // 2
     tokens, mask = tasks.parallel_sentences(corpus, [going], [2], 99)

@@ -75,7 +75,10 @@ def test_xcopa_reads_json_lines_that_end_as_on_windows(tmp_path):
     assert split == "test" and item["prompt"] == {"zh": "他饿了 so"} and item["answer"] == 0
     assert item["id"] == "test-3" and item["candidates"] == {"zh": ["他吃饭", "他睡觉"]}
     assert second["prompt"] == {"zh": "他饿了 because"} and second["answer"] == 1
-    for broken in ("{broken", "[" * 9000, '{"a":' * 1900):
+    write(tmp_path / "zh/val.zh.jsonl", json.dumps(row | dict(premise=None)))
+    with pytest.raises(UserError, match=r"val\.zh\.jsonl line 1 has no field 'premise'"):
+        public_tasks.read("xcopa", tmp_path, ["zh"])
+    for broken in ("{broken", "[" * 9000, '{"a":' * 1900, json.dumps(row | dict(premise="\ud83d"))):
         write(tmp_path / "zh/val.zh.jsonl", "\t", broken)
         with pytest.raises(UserError, match=r"val\.zh\.jsonl line 2 is not a JSON object"):
             public_tasks.read("xcopa", tmp_path, ["zh"])

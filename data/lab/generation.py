@@ -87,7 +87,7 @@ class Identifier:
     def __init__(self, corpus):
         """Counts words, or characters of languages without spaces, at the start of each training text."""
         self.corpus, self.owner, counts = corpus, {}, {}
-        self.word = re.compile(rf"[\w{marks()}]+")
+        self.word = re.compile(rf"\w[\w{marks()}]*")
         for name in corpus.languages:
             words = self.word.findall("\n".join(corpus.documents(name, "train", 200_000)).lower())
             counts[name] = Counter(words if corpus.meta["spaces"][name] else "".join(words))

@@ -13,12 +13,10 @@ from data.lab.runs import RunFolder
 CAPTION = ("↑ higher is better, ↓ lower is better; n: test items, sentence pairs, words or tokens "
            "(of an average: per task)")
 
-# A row of tables.tsv.
-# group:  table of `show`, see groups.tsv;  digits: how many there;  better: ↑ or ↓
-# words:  name in plain English; {task} and {k} are wildcards
-# path:   place in summary.json; {} is a language, "new" the language attached last
-# n:      paths of the number of test items, alternatives separated by spaces; may be empty
-# chance: path, or number, of the result of a random choice; may be empty
+# A row of tables.tsv.  group: table of `show`, see groups.tsv;  digits: how many there;  better: ↑ or ↓
+# words: name in plain English; {task} and {k} are wildcards
+# path: place in summary.json; {} is a language, "new" the language attached last
+# n: alternative paths of the number of test items;  chance: path, or number, of a random choice's result
 Measure = namedtuple("Measure", "group digits better words path n chance")
 HOW_TO_READ = dict(read_tsv("groups.tsv")[1:])                 # {group: the line above its table}
 IN_REACH = 0.8      # accuracy in English below which tasks say nothing about transfer, see data/tasks.py

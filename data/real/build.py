@@ -42,8 +42,7 @@ def balanced(samples):
     """Yield the documents for the tokenizer: a small language is repeated, at most MOST_REPEATS times."""
     size = {name: sum(map(len, documents)) for name, documents in samples.items()}
     for name, documents in samples.items():
-        repeats = min(round(max(size.values()) / size[name]), MOST_REPEATS)
-        yield from documents * repeats
+        yield from documents * min(round(max(size.values()) / size[name]), MOST_REPEATS)
 
 
 def shuffled(documents, rng):
@@ -69,9 +68,10 @@ class Writer:
         self.max_documents, self.max_pairs, self.max_words = max_documents, max_pairs, max_words
         self.languages = [*source.languages, *source.new]
         self.label = {name: source.files.get(name, f"text of {name}") for name in self.languages}
-        self.tested = set()                  # the sentences, of both languages, of validation and test pairs
-        for name, split in itertools.product(source.paired, SPLITS[1:]):
-            self.tested.update(itertools.chain.from_iterable(source.pairs(name, split)))
+        self.tested = set()                  # documents and sentences of pairs, of validation and test
+        for name, split in itertools.product(self.languages, SPLITS[1:]):
+            pairs = source.pairs(name, split) if name in source.paired else ()
+            self.tested.update(source.text(name, split), *pairs)
         self.samples = {name: sample(self.text(name, "train")) for name in self.languages}
         self.words = {}
         for name, documents in self.samples.items():
@@ -104,10 +104,8 @@ class Writer:
         return itertools.islice(documents, None if name == self.languages[0] else self.max_documents)
 
     def pairs(self, name, split):
-        """The sentence pairs of one language, limited as requested.
-
-        A validation or test sentence occurs once, and in no training pair under another translation.
-        """
+        """The sentence pairs of one language, limited as requested: no sentence of validation or test text or
+        pairs is in a training pair, and each occurs once."""
         pairs = self.source.pairs(name, split)
         if split != "train":
             return unique(pairs)
@@ -124,6 +122,8 @@ class Writer:
         write_text(self.folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         for name in self.source.new:
             tokenizers[name], new_vocab[name] = extend(tokenizer, self.samples[name], new_subwords, base)
+            refuse(new_vocab[name] == base, f"{self.label[name]}: too little text for new subwords: use more")
+            tokenizers[name].encode_special_tokens = True      # the file does not keep this
             write_text(self.folder / f"tokenizer.{name}.json", tokenizers[name].to_str(pretty=True))
         n_rows = max([base * len(known) if self.disjoint else base, *new_vocab.values()])
         meta = dict(base_vocab=base, disjoint=self.disjoint, dtype="uint16" if n_rows <= 65_536 else "uint32",
@@ -220,7 +220,7 @@ def summary(folder, meta):
             kind = "learned dictionary" if counts["learned"] else "dictionary"
             rows += [f"    {kind}: {counts['dictionary']:,} pairs of {counts['dictionary_words']:,} words, "
                      f"{counts['coverage']:.0%} of English text; {counts['lexicon_words']} words held out",
-                     f"    dropped: {counts['never_occur']:,} pairs with a word that never occurs"]
+                     f"    dropped: {counts['never_occur']:,} pairs (a word never occurs, or a phrase)"]
             if found := counts.get("fit"):
                 rows += [f"    covers {found['english']:.0%} of the words of en, {found['other']:.0%} of the "
                          f"{unit}s of {name}; {found['occur']:.1%} of the translations occur in its text"]

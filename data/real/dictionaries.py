@@ -16,8 +16,8 @@ from data.files import UserError
 from data.text import clean, lines_of, marks
 
 # "don't" is a word, "l'eau" two
-WORD = re.compile(rf"[\w{marks()}]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
-SENTENCE_START = re.compile(rf"(?:^|[.!?:]\s+)\W*({WORD.pattern})", re.I)
+WORD = re.compile(rf"\w[\w{marks()}]*(?:['’](?:s|t|re|ve|m|ll|d)\b)?", re.I)
+SENTENCE_START = re.compile(rf"(?:^|[.!?:]\s+)\W{{,9}}({WORD.pattern})", re.I)
 HELD_OUT_OF = 5                      # one English word in five is held out from training
 FREQUENT = 10, 5                     # smallest counts of a held-out word in the text and of its translation
 # Of a learned dictionary: smallest count of an English word, smallest probability in both directions, most
@@ -113,11 +113,12 @@ def learn(pairs):
     """Learn a dictionary from sentence pairs: words that translate each other in both directions."""
     read, size = [], 0
     for pair in pairs:
-        read.append([WORD.findall(fold(side)) for side in pair])
-        size += len(read[-1][0]) * len(read[-1][1])
+        words = [WORD.findall(fold(side)) for side in pair]
+        size += len(words[0]) * len(words[1])
         if size > MOST_LINKS:
             break
-    if not size:
+        read.append(words)
+    if not any(map(all, read)):
         return {}
     (english, source), (other, target) = map(_numbered, zip(*read))
     links, forward = translation_probabilities(source, target)
@@ -177,18 +178,17 @@ class WordCounts:
         for document in documents:
             forms.update(self.split(document))
             openings.update(SENTENCE_START.findall(document))
-        for form, n in forms.items():
-            self.count[fold(form)] += n
         # a capital at the start of a sentence tells nothing: only words that never occur inside keep it
         inside = forms - openings
         for form in sorted(forms, key=lambda form: (inside[form], forms[form], form)):
+            self.count[fold(form)] += forms[form]
             self.spelling[fold(form)] = form                 # the most frequent form is set last
 
     def spell(self, phrase):
         """A word or phrase in the spelling of the text; None if one of its words never occurs."""
         if not self.spaces:
             return self.spelling.get(fold(phrase))
-        if not all(fold(word) in self.spelling for word in WORD.findall(phrase)):
+        if not all(fold(word) in self.spelling for word in WORD.findall(phrase) or [phrase]):
             return None
         return WORD.sub(lambda word: self.spelling[fold(word[0])], phrase)
 

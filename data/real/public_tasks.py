@@ -17,7 +17,8 @@ class Row(dict):
     """The fields of one line, all str.  A missing one raises UserError with file, line and name."""
 
     def __init__(self, place, fields):
-        super().__init__((str(k), clean(str(v).replace("\t", " "))) for k, v in dict(fields).items())
+        super().__init__((str(k), clean(str(v).replace("\t", " ").encode().decode()))
+                         for k, v in dict(fields).items() if v is not None)
         self.place = place                                     # "<path> line <number>"
 
     def __missing__(self, name):

@@ -29,10 +29,11 @@ def of_checkpoint(folder):
     try:
         refuse(state["model"]["type"] != "BPE", "only byte-pair encoding (BPE) is supported")
         state |= dict(post_processor=None, truncation=None, padding=None)
-        normalizers = state.get("normalizer") or {}
-        normalizers = normalizers.get("normalizers", [normalizers] if normalizers else [])
-        kept = [part for part in normalizers if part.get("type") != "Prepend"]
-        state["normalizer"] = dict(type="Sequence", normalizers=kept) if kept else None
+        normalizer, splitter = state.get("normalizer") or {}, state.get("pre_tokenizer") or {}
+        kept = [part for part in normalizer.get("normalizers", [normalizer]) if part.get("type") != "Prepend"]
+        state["normalizer"] = dict(type="Sequence", normalizers=kept) if any(kept) else None
+        for part in splitter.get("pretokenizers", [splitter]):
+            part |= dict(prepend_scheme="never") if part.get("type") == "Metaspace" else {}
         tokenizer = Tokenizer.from_str(json.dumps(state))
     except Exception as error:                                 # the library raises nothing more specific
         raise UserError(f"{folder}/tokenizer.json cannot be read ({error}): is it the right file?") from None
@@ -75,8 +76,7 @@ def extend(tokenizer, documents, n, first):
         subwords = ["".join(old[character] for character in side) for side in pair]
         state["model"]["merges"].append(subwords)
         # two merges may spell the same subword: it gets one id
-        if "".join(subwords) not in vocabulary:
-            vocabulary["".join(subwords)] = first
+        if vocabulary.setdefault("".join(subwords), first) == first:
             first += 1
     state["model"]["vocab"] = vocabulary
     return Tokenizer.from_str(json.dumps(state)), first
