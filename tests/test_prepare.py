@@ -658,8 +658,8 @@ def test_text_is_composed_spaced_by_plain_spaces_and_free_of_our_separator(tmp_p
 
 
 def test_pairs_stay_aligned_over_empty_lines(tmp_path):
-    first, second = put(tmp_path / "a", ["1", "\t", "\t3"]), put(tmp_path / "b", ["eins", "zwei", "drei\t"])
-    assert list(text.pairs_of(first, second)) == [("1", "eins"), ("3", "drei")]
+    first, second = put(tmp_path / "a", ["1", "\t", "\t3\t\t4"]), put(tmp_path / "b", ["eins", "zwei", "drei vier\t"])
+    assert list(text.pairs_of(first, second)) == [("1", "eins"), ("3 4", "drei vier")]
     with pytest.raises(UserError, match=r"a and .*b differ in length, .*b ends after line 3"):
         list(text.pairs_of(put(first, ["1", "2", "3", "4"]), second))
 
