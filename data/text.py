@@ -76,7 +76,7 @@ def split_of(text, i):
     """The split of document i of a user's file (counted from 0), or of a pair by its English side.
 
     Of the first 200,000, a twentieth is for validation and a twentieth for test.  A hash of the text decides,
-    so that copies are in one split; part_of leaves out later copies of what is held out.
+    so that copies are in one split; later copies are left out when the folder is written.
     """
     if i >= HELD_OUT_OF:
         return "train"
@@ -86,13 +86,9 @@ def split_of(text, i):
 def part_of(documents, split):
     """Yield the documents, or pairs, of one split of a user's file."""
     candidates = documents if split == "train" else itertools.islice(documents, HELD_OUT_OF)
-    held_out = set()                                           # some 20,000 texts at most
     for i, document in enumerate(candidates):
         english = document if isinstance(document, str) else document[0]
-        found = split_of(english, i)
-        if found != "train":
-            held_out.add(english)
-        if found == split and (split != "train" or english not in held_out):
+        if split_of(english, i) == split:
             yield document
 
 

@@ -42,6 +42,7 @@ from data.lab import likelihood, measures  # noqa: E402
 from data.lab.options import parse_args  # noqa: E402
 from data.lab.processes import choose_dtype  # noqa: E402
 from data.lab.run import Run  # noqa: E402
+from data.lab.statistics import interval  # noqa: E402
 from data.world.world import World  # noqa: E402
 from model import (GPT, ModelConfig, contrastive_loss, lm_loss, lr_multiplier,  # noqa: E402
                    plain_contrastive_loss)
@@ -584,14 +585,26 @@ def bench_optimizer(device, cache, steps, seeds):
                 facts = likelihood.knowledge(run.model, run.corpus, run.cfg.eval_items)["knowledge"]["clone"]
             middle = found["word_cosine"][run.cfg.n_layer // 2]
             numbers[name, n].append([*found["val"].values(), middle, facts, spent])
-    lines = []
+    show_optimizers(numbers)
+    return {f"{name}, {n} steps": rows for (name, n), rows in numbers.items()}
+
+
+def show_optimizers(numbers):
+    """Print the mean of each side, and the second side minus the first.  numbers: {(name, steps): rows of seeds}"""
+    columns, lines = ["loss English", "loss clone", "cosine, middle", "facts, clone"], []
     for (name, n), rows in numbers.items():
         means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
         shown = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in zip(means[:-1], deviations)]
         lines.append([name, n, *shown, means[-1]])
-    print(f"\nPreAlign, preset tiny, mean ± sd over {seeds} seeds; loss in nats per token of validation text")
-    table(["optimizer", "steps", "loss English", "loss clone", "cosine, middle", "facts, clone", "CPU s"], lines)
-    return {f"{name}, {n} steps": rows for (name, n), rows in numbers.items()}
+    first, second = map(np.array, numbers.values())                              # (seeds, 5) each
+    print(f"\nPreAlign, preset tiny, mean ± sd over {len(first)} seeds; loss in nats per token of validation text")
+    table(["optimizer", "steps", *columns, "CPU s"], lines)
+    print("second side minus the first, and its 95 % interval over seeds:")
+    for name, d in zip(columns, (second - first).T):
+        low, high = interval(d)
+        print(f"  {name}: {d.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
+    ratios = second[:, -1] / first[:, -1]
+    print(f"  CPU time, ratio: {np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})")
 
 
 def main():

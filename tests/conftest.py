@@ -19,7 +19,7 @@ from data.world import build  # noqa: E402
 from data.world.world import World  # noqa: E402
 
 build.world_items = functools.cache(build.world_items)   # many tests build a folder of the same world
-# torch's modules hold half a million objects; searching them for garbage again and again would cost a tenth
+# torch's modules hold half a million objects; searching them for garbage again and again costs 7 % of the time
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
 likelihood.ROWS = measures.ROWS = 20   # measuring perplexity on 150 rows is a tenth of the time of all tests

@@ -677,12 +677,17 @@ def test_at_most_the_first_200_000_documents_are_held_out():
         assert 30 < found[:1000].count(split) < 70 and split not in found[1000:]
 
 
-def test_a_later_copy_of_what_is_held_out_is_no_training_text(monkeypatch):
-    monkeypatch.setattr(text, "HELD_OUT_OF", 100)
-    first = [f"line {i}" for i in range(100)]
-    parts = {split: list(text.part_of(first + first, split)) for split in folders.SPLITS}
-    assert all(parts.values()) and sum(map(len, parts.values())) == 100 + len(parts["train"]) // 2
-    assert not {*parts["train"]} & {*parts["val"], *parts["test"]}
+def test_a_later_copy_of_what_is_held_out_is_no_training_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "HELD_OUT_OF", 600)
+    written = {name: list(dict.fromkeys(sentences(name, 600, seed=7))) for name in ("en", "de")}
+    for name, first in written.items():
+        put(tmp_path / f"twice.{name}", first + first)
+    assert main(flags(tmp_path, "en=twice.en de=twice.de", out=tmp_path / "out")) == 0
+    meta = folders.read_meta(tmp_path / "out")
+    for name, first in written.items():
+        train, val, test = (decoded(tmp_path / "out", meta, name, split) for split in folders.SPLITS)
+        assert all((train, val, test)) and not set(train) & {*val, *test}
+        assert len(train) // 2 + len(val) + len(test) == len(first)
 
 
 def test_a_small_language_is_repeated_but_not_for_ever():

@@ -65,7 +65,8 @@ class Run(RunFolder):
             wrong = cfg.dictionary == "shuffled"
             self.train_dictionary = self.dictionary.shuffled(cfg.seed) if wrong else self.dictionary
             values = set() if cfg.code_switch_values else self.corpus.values()
-            self.switch_table = {w: some for w, some in self.train_dictionary.entries if w not in values}
+            self.switch_table = {word: translations for word, translations in self.train_dictionary.entries
+                                 if word not in values}
         elif "prealign" in cfg.methods or cfg.aligns_sentences and cfg.afp_word_weight:
             flags = f"--method {cfg.method}" if "prealign" in cfg.methods else "--afp_word_weight"
             raise UserError(f"{flags}: {cfg.data} has no dictionary; prepare it with --dictionary or --pairs")
@@ -138,8 +139,9 @@ class Run(RunFolder):
                    f"--{flag} {source} is the folder of this run: give another --out")
         if not fresh and self.read("summary.json") is not None:
             return                                             # there is nothing to train
-        new, known, tokens = cfg.new_language, corpus.meta["new"], corpus.meta["tokens"]
+        new, tokens = cfg.new_language, corpus.meta["tokens"]
         if "adapt" in cfg.stages:
+            known = corpus.meta["new"]
             refuse(new not in known, f"--adapt_to {new}: {corpus.folder} has the new languages "
                    f"{', '.join(known) or '(none)'}: prepare it with --new")
             least = min(cfg.adapt_tokens, *(n for name, n in tokens.items() if name.split(".")[0] == new))
@@ -242,9 +244,10 @@ class Run(RunFolder):
 
     def training_samples(self):
         """The samples that AFP learns from."""
-        cfg, names = self.cfg, self.corpus.languages
-        aligned, left_out = [names[i] for i in self.aligned_languages()], cfg.afp_leave_out.split(",")
-        return self.corpus.training_samples(cfg.afp_samples, cfg.afp_translations, aligned, left_out)
+        cfg, corpus = self.cfg, self.corpus
+        languages = [corpus.languages[i] for i in self.aligned_languages()]
+        left_out = cfg.afp_leave_out.split(",")                # of these, languages are no tasks
+        return corpus.training_samples(cfg.afp_samples, cfg.afp_translations, languages, left_out)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()

@@ -33,7 +33,7 @@ class Source:
     given: dict = field(default_factory=dict)           # {language: {English: [translation, ...]}}
     items: list = field(default_factory=list)           # of (split, item)
     skipped: dict = field(default_factory=dict)         # {task: number of rows without a sentence}
-    apart: bool = False       # whether sentences of validation and test pairs are removed from training text
+    apart: bool = False       # whether the sentences of validation and test are removed from training text
     about: dict = field(default_factory=dict)           # source and licence, for meta.json
     files: dict = field(default_factory=dict)           # {language: file}, for error messages
 
