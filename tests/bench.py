@@ -568,7 +568,8 @@ def bench_optimizer(device, cache, steps, seeds):
 
     Of one seed, all sides start from the same aligned model.
     """
-    sides = [("AdamW 0.003", adamw, 3e-3, steps), ("Muon 0.006", muon, 6e-3, round(0.8 * steps))]
+    sides = [("AdamW 0.003", adamw, 3e-3, steps)]
+    sides += [("Muon 0.006", muon, 6e-3, round(share * steps)) for share in (0.8, 0.65, 0.5)]
     numbers = {(name, n): [] for name, _, _, n in sides}
     for seed in range(seeds):
         run = tiny_run(device, cache, "--method", "prealign", "--seed", str(seed))
@@ -590,21 +591,24 @@ def bench_optimizer(device, cache, steps, seeds):
 
 
 def show_optimizers(numbers):
-    """Print the mean of each side, and the second side minus the first.  numbers: {(name, steps): rows of seeds}"""
+    """Print the mean of each side, and each side minus the first.  numbers: {(name, steps): rows of seeds}"""
     columns, lines = ["loss English", "loss clone", "cosine, middle", "facts, clone"], []
     for (name, n), rows in numbers.items():
         means, deviations = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
         shown = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in zip(means[:-1], deviations)]
         lines.append([name, n, *shown, means[-1]])
-    first, second = map(np.array, numbers.values())                              # (seeds, 5) each
+    sides = {key: np.array(rows) for key, rows in numbers.items()}               # (seeds, 5) each
+    first = next(iter(sides.values()))
     print(f"\nPreAlign, preset tiny, mean ± sd over {len(first)} seeds; loss in nats per token of validation text")
     table(["optimizer", "steps", *columns, "CPU s"], lines)
-    print("second side minus the first, and its 95 % interval over seeds:")
-    for name, d in zip(columns, (second - first).T):
-        low, high = interval(d)
-        print(f"  {name}: {d.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
-    ratios = second[:, -1] / first[:, -1]
-    print(f"  CPU time, ratio: {np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})")
+    for name, n in list(sides)[1:]:
+        other = sides[name, n]
+        print(f"{name}, {n} steps, minus the first row, and the 95 % interval over seeds:")
+        for column, d in zip(columns, (other - first).T):
+            low, high = interval(d)
+            print(f"  {column}: {d.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
+        ratios = other[:, -1] / first[:, -1]
+        print(f"  CPU time, ratio: {np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})")
 
 
 def main():
