@@ -397,7 +397,7 @@ def contrastive_loss(states, concept, tau=0.1, anchors=None, symmetric=True):
     n_pairs, ways = int(n_positives.sum()), 2 if one_set or symmetric else 1
     if n_pairs == 0:
         raise ValueError("contrastive_loss: no two entries of this batch share a concept")
-    tiles = [(I, J, bool((group[I, None] == partner[J]).any()))                  # does it hold positives?
+    tiles = [(I, J, bool(torch.isin(group[I], partner[J]).any()))                # does it hold positives?
              for I, J in pairs_of_tiles(N, anchors, 256 if device.type == "cpu" else 4096)]
     group, partner, n_positives = (t.to(device, non_blocking=True) for t in (group, partner, n_positives))
     total = FusedContrastiveLoss.apply(states, group, partner, n_positives, one_set, ways, tau, tiles)

@@ -17,7 +17,7 @@ from data.lab.processes import Processes, choose_dtype
 from data.lab.run import Run
 from data.lab.runs import RunFolder, load_checkpoint
 from gpu import SMALL, some_steps, stage_of
-from model import GPT, ModelConfig, lm_loss
+from model import GPT, ModelConfig, contrastive_loss, lm_loss
 
 META = torch.device("meta")
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "bincount", "is_nonzero"}
@@ -109,6 +109,25 @@ def test_every_kind_of_waiting_is_found(make, wait):
     change = lambda loss: (wait(loss), loss)[1]                                  # noqa: E731
     with pytest.raises((Waited, RuntimeError, TypeError)):     # the last two come from torch itself
         watched(run, "pretrain", change)
+
+
+class LargestOnHost(TorchDispatchMode):
+    """The number of elements of the largest result on the CPU."""
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(t.numel() for t in tree_leaves(result)
+                                        if isinstance(t, torch.Tensor) and t.device.type == "cpu")])
+        return result
+
+
+@pytest.mark.parametrize("anchors", [None, 10_000])
+def test_the_host_does_not_compare_all_pairs_of_words_for_the_contrastive_loss(anchors):
+    states = torch.empty(2, 20_000, 8, device=META, requires_grad=True)
+    with LargestOnHost() as largest:
+        contrastive_loss(states, torch.arange(10_000).repeat(2), anchors=anchors).backward()
+    assert 20_000 <= largest.numel <= 4 * 20_000
 
 
 # --- models and checkpoints of every size -------------------------------------------------------------------
