@@ -28,7 +28,7 @@ CONTINUATION = "continuation"   # a task of real languages: the second half of a
 
 @dataclass(frozen=True)
 class Item:
-    """A multiple-choice item.  The text of candidate i is f"{prompt} {candidates[i]}"."""
+    """A multiple-choice item.  Its text is the prompt followed by a candidate."""
     task: str
     difficulty: str       # "lexical" (word meaning suffices), "contextual" (the passage decides) or ""
     prompt: object        # a text, or {language: text}; a plain text is the same in all languages
@@ -46,13 +46,13 @@ class Item:
         """Whether prompt and candidates exist in a language."""
         return all(language in part for part in (self.prompt, self.candidates) if isinstance(part, dict))
 
-    def text(self, candidate, language):
-        """The prompt completed by one candidate."""
-        return f"{self.prompt_in(language)} {self.candidates_in(language)[candidate]}"
+    def text(self, candidate, language, sep=" "):
+        """The prompt completed by one candidate.  sep: "" in a language without spaces."""
+        return self.prompt_in(language) + sep + self.candidates_in(language)[candidate]
 
-    def solved(self, language):
+    def solved(self, language, sep=" "):
         """The prompt completed by the right candidate."""
-        return self.text(self.answer, language)
+        return self.text(self.answer, language, sep)
 
 
 def pad(rows):
@@ -78,7 +78,8 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     instruction:     language of the phrase "Answer in ...:" before each answer, as in AFP's training
     """
     candidates = item.candidates_in(language)
-    before = "".join(d.solved(language) + "\n" for d in demonstrations)
+    sep = " " if corpus.meta["spaces"][language] else ""
+    before = "".join(d.solved(language, sep) + "\n" for d in demonstrations)
     if instruction or answer_language:                         # encode prompt and candidates separately
         if instruction:
             start = format_prompt(corpus, item, language, language, demonstrations, instruction=instruction)
@@ -87,7 +88,7 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
         rows = [np.concatenate((start, corpus.encode(c, answer_language or language, separator=False)))
                 for c in candidates]
     else:
-        rows = [corpus.encode(before + item.text(i, language), language) for i in range(len(candidates))]
+        rows = [corpus.encode(before + item.text(i, language, sep), language) for i in range(len(candidates))]
     shortest = min(map(len, rows))
     same = np.all([row[:shortest] == rows[0][:shortest] for row in rows], axis=0)            # (shortest,)
     # one token at least is scored, even if a candidate is the beginning of another one
@@ -202,10 +203,8 @@ def parallel_sentences(corpus, items, partner, limit):
     limit -= corpus.n_prefix
     rows = []
     for item, name in zip([*items, *items], names):
-        sentence = item.prompt_in(name)
-        if item.task == CONTINUATION:                          # the answer is the rest of the sentence
-            space = " " if corpus.meta["spaces"][name] else ""
-            sentence += space + item.candidates_in(name)[item.answer]
+        sep = " " if corpus.meta["spaces"][name] else ""
+        sentence = item.solved(name, sep) if item.task == CONTINUATION else item.prompt_in(name)
         rows.append(corpus.encode(sentence, name, separator=False)[-limit:])
     return pad_after(corpus.prefix, rows)
 

@@ -26,6 +26,16 @@ def test_the_text_of_an_item_is_its_prompt_and_a_candidate():
     assert (item.text(1, "en"), item.solved("en")) == ("It was wet? no", "It was wet? yes")
 
 
+@pytest.mark.parametrize("space", [" ", ""])
+def test_a_candidate_is_joined_to_its_prompt_as_the_language_joins_words(space):
+    texts = []
+    corpus = SimpleNamespace(meta=dict(spaces=dict(xx=bool(space))),
+                             encode=lambda text, language: (texts.append(text), np.arange(len(text)))[1])
+    item = Item("nli", "lexical", "Wet?", ("yes", "no"), 0)
+    candidate_rows(corpus, item, "xx", [item])
+    assert texts == [f"Wet?{space}yes\nWet?{space}{word}" for word in ("yes", "no")]
+
+
 def test_demonstrations_stand_before_the_item_one_per_line(corpus):
     item = Item("nli", "lexical", "It was wet?", ("yes", "no"), 0)
     solved = Item("nli", "lexical", "It was dry?", ("yes", "no"), 1)

@@ -25,7 +25,8 @@ from data.world.world import World
 
 # the files that decide what the folder holds
 SOURCES = [Path(__file__).parent / name
-           for name in ("lexicon.txt", "lexicon.py", "world.py", "build.py", "../folder.py", "../text.py")]
+           for name in ("lexicon.txt", "lexicon.py", "world.py", "build.py", "../corpus.py", "../folder.py",
+                        "../tasks.py", "../text.py")]
 VAL_WORDS = LEAST_WORDS = 20_000   # words of each validation text, and of the smallest training text
 DICTIONARY_TOKENS = 2_000_000      # the dictionary has the words of so much English text ...
 DICTIONARY_COUNT = 5               # ... that occur so often
