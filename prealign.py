@@ -54,7 +54,8 @@ def pack(words, mask, width):
 
     words (N, M), mask (N, M) -> tokens (R, width);
     segment (R, width): the index of the word that a token belongs to, -1 for padding;
-    place (N, M): where the tokens of a word are in the flattened rows, 0 for padding.
+    place (N, M): where the tokens of a word are in the flattened rows.  Padding has any places, not the same
+    one: a GPU would add up its gradients one after the other.
     Raises ValueError for a word that is longer than a row.
     """
     if words.shape[1] > width:
@@ -70,7 +71,7 @@ def pack(words, mask, width):
     segment = torch.full_like(tokens, -1)
     tokens.view(-1)[place[mask]] = words[mask]
     segment.view(-1)[place[mask]] = torch.arange(len(words)).repeat_interleave(lengths)
-    return tokens, segment, place.masked_fill(~mask, 0)
+    return tokens, segment, place.clamp(max=tokens.numel() - 1)
 
 
 def word_alignment_loss(states, concept, tau=0.1):

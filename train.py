@@ -224,9 +224,8 @@ def lm_parts(run, model, inputs, targets, sparse=False):
         if sparse:
             scored = run.tensor(np.flatnonzero(wanted != IGNORE))                # (n,)
             wanted = wanted[wanted != IGNORE]                                    # (n,)
-        with run.autocast():
-            logits = model.logits(run.tensor(inputs[rows]), scored)              # (B, T, V) or (n, V)
-        loss = run.lm_loss(logits, run.tensor(wanted), count)
+        with run.autocast():                                   # no name keeps the logits, (B, T, V) or (n, V)
+            loss = run.lm_loss(model.logits(run.tensor(inputs[rows]), scored), run.tensor(wanted), count)
         yield loss, {"lm": loss}, inputs[rows].size
 
 
