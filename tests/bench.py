@@ -630,6 +630,7 @@ def main():
     if args.device == "cuda" and not torch.cuda.is_available():
         p.exit(2, "bench.py: --device cuda: this torch sees no CUDA device\n")
     torch.set_num_threads(1)
+    torch.backends.cuda.enable_cudnn_sdp(False)                # as Run does
     device = torch.device(args.device)
     timed = "" if args.what == "optimizer" else f"; medians of {args.rounds} interleaved rounds"
     print(f"{args.what} on {machine(device)}{timed}")

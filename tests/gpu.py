@@ -5,20 +5,25 @@
   .ci/gpu --only "losses" --only "model"
 
 Each check has a process of its own and a time limit, because an error on a GPU leaves a process that can do
-nothing more.  A check that fails or stops is one row of the table, and the others still run.  The table is also
-written as JSON.  The exit code is 1 if a row says FAILED.  bench.py defines the speeds that are compared.
+nothing more.  A check that fails or stops is one row of the table, and the others still run.  After each check,
+the rows are written as JSON; what a check prints goes to stderr.  The exit code is 1 if a row says FAILED or
+"no time".  bench.py defines the speeds that are compared.
 """
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +38,7 @@ import torch.distributed as dist  # noqa: E402
 import bench  # noqa: E402
 import train  # noqa: E402
 from data.lab.options import Config, parse_args  # noqa: E402
-from data.lab.processes import Processes  # noqa: E402
+from data.lab.processes import Processes, init_distributed  # noqa: E402
 from data.lab.run import Run  # noqa: E402
 from data.lab.runs import Interrupted, load_checkpoint  # noqa: E402
 from faults import ALL_STAGES  # noqa: E402
@@ -68,6 +73,11 @@ def at_most(what, value, bar, form="{:.2g}"):
 def at_least(what, value, bar, form="{:.2g}"):
     return row(what, form.format(value), "" if bar is None else ">= " + form.format(bar),
                bar is None or value >= bar)
+
+
+def equal(what, ok):
+    """A row that says whether two things are equal, bit for bit."""
+    return row(what, "equal" if ok else "different", "equal", ok)
 
 
 def error(mine, exact):
@@ -124,16 +134,15 @@ def model_parts(here):
         low, later = mine.logits(on_device), mine.logits(on_device.clone().index_fill_(
             1, torch.tensor([63], device=here.device), 7))
     yield at_most("scores under bfloat16", error(low, wanted.detach()), 0.05)
-    yield row("earlier scores do not depend on a later token", "equal", "equal", torch.equal(
-        low[:, :63], later[:, :63]))
+    yield equal("earlier scores, whatever the later token", torch.equal(low[:, :63], later[:, :63]))
     for p, q in zip(mine.parameters(), exact.parameters()):    # loud scores, so that rounding decides nothing
         p.data.mul_(3), q.data.mul_(3)
     prompts = [[1, 2, 3], [4], list(range(60))]
     texts = [generate(m, prompts, 20, temperature=0) for m in (exact, mine)]
-    yield row("greedy generation", "equal", "equal", texts[0] == texts[1])
+    yield equal("greedy generation", texts[0] == texts[1])
     draws = [generate(mine, prompts, 20, top_k=9, generator=torch.Generator(here.device).manual_seed(1))
              for _ in range(2)]
-    yield row("sampled generation, twice", "equal", "equal", draws[0] == draws[1])
+    yield equal("sampled generation, twice", draws[0] == draws[1])
     pair = [GPT(config).initialise(0), GPT(config).initialise(0).to(here.device)]
     for model in pair:
         device = model.embed.weight.device
@@ -142,17 +151,17 @@ def model_parts(here):
         optimizer.step()
         Forgetting(10, 2).reset_if_due(2, model, optimizer)
     reset = [model.embed.weight.cpu() for model in pair]
-    yield row("embedding after a reset", "equal", "equal", torch.equal(*reset))
-    yield row("moments after a reset", "0", "0", not optimizer.state[model.embed.weight]["exp_avg"].any())
+    yield equal("embedding after a reset", torch.equal(*reset))
+    moment = optimizer.state[model.embed.weight]["exp_avg"].abs().max().item()
+    yield row("largest moment after a reset", f"{moment:g}", "0", moment == 0)
     model = pair[1]
     before = model.logits(on_device).detach()
     expand_vocabulary(model, 40)
-    yield row("old scores after expansion", "equal", "equal", torch.equal(
-        model.logits(on_device)[..., :300], before))
+    yield equal("old scores after expansion", torch.equal(model.logits(on_device)[..., :300], before))
     optimizer, old = torch.optim.AdamW(new_row_groups(model, 1e-2), fused=True), model.embed.old.clone()
     lm_loss(model.logits(on_device + 40), on_device + 40).backward()
     optimizer.step()
-    yield row("old rows after a step of the new ones", "equal", "equal", torch.equal(model.embed.old, old))
+    yield equal("old rows after a step of the new ones", torch.equal(model.embed.old, old))
     n_rows = len(merge_vocabulary(model).embed.weight)
     yield row("rows after merging", str(n_rows), "340", n_rows == 340)
 
@@ -256,25 +265,29 @@ def checkpoints(here):
 
 def preset(here, name, rows):
     """300 steps of a preset: the loss falls; speed and memory."""
-    cuda, steps = here.device.type == "cuda", 20 if here.quick else 300
+    cuda, steps, warm = here.device.type == "cuda", 20 if here.quick else 300, 10   # CUDA starts in the first
     need_memory(here.device, 1 if here.quick else 40 if name == "150m" else 20)
     if here.quick and name != "small":
         raise NotRun("too large for --quick")
     flags = FLAGS if here.quick else ["--preset", name, "--batch_size", str(rows), "--accumulate", "1",
                                       "--words", "2000000"]
     cfg, _ = parse_args([*flags, "--method", "baseline", "--device", here.device.type])
-    run, seen = Run(cfg, here.folder / name, here.folder / "cache", quiet=True), []
+    run, seen, start = Run(cfg, here.folder / name, here.folder / "cache", quiet=True), [], 0.0
 
     def parts(step):
+        nonlocal start
+        if step == warm:
+            if cuda:
+                torch.cuda.synchronize()
+            start = time.perf_counter()
         for loss, values, n_tokens in train.pretrain(run, step):
             seen.append(loss.detach())
             yield loss, values, n_tokens
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
     train.fit(run, run.model, "pretrain", parts, train.param_groups(run, cfg.lr), steps, temporary=True)
     first, last = torch.stack(seen[:5]).mean().item(), torch.stack(seen[-5:]).mean().item()
-    speed = steps * cfg.batch_size * cfg.context_len / (time.perf_counter() - start)
+    speed = (steps - warm) * cfg.batch_size * cfg.context_len / (time.perf_counter() - start)
     size = sum(p.numel() for p in run.model.parameters()) / 1e6
     what = "a tiny model" if here.quick else f"preset {name}"
     yield at_most(f"{what} ({size:.1f} M), {steps} steps of {cfg.batch_size} x {cfg.context_len} tokens in "
@@ -285,13 +298,16 @@ def preset(here, name, rows):
 
 
 def command(here, *words, module=()):
-    """Run train.py: -> seconds.  Raises RuntimeError, with the last line of its output, if it fails."""
+    """Run train.py: -> seconds.  Raises RuntimeError, with its last error message, if it fails."""
     start = time.perf_counter()
     words = [*module, "train.py", *words, "--cache", here.folder / "cache", "--device", here.device.type]
     done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
                           encoding="utf-8")
     if done.returncode:
-        raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1])
+        print(done.stdout[-3000:], done.stderr[-9000:], file=sys.stderr)
+        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        errors = [line for line in lines if re.search(r"(Error|Exception): \S", line)]    # hints follow
+        raise RuntimeError((errors or lines)[-1])
     return time.perf_counter() - start
 
 
@@ -332,6 +348,8 @@ def need_compiler(device):
         raise NotRun("no C++ compiler")
     if device.type == "cuda" and not importlib.util.find_spec("triton"):
         raise NotRun("no triton")
+    if device.type == "cuda" and not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        raise NotRun("no Python.h, which triton needs")
 
 
 def need_memory(device, gib):
@@ -354,15 +372,19 @@ def processes(here):
     seconds = command(here, *FLAGS, "--out", here.folder / "torchrun", module=(
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"))
     yield row("torchrun with one process, seconds", f"{seconds:.0f}")
-    backend = "cpu:gloo,cuda:nccl" if here.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{here.folder}/meeting", rank=0, world_size=1)
+    # training joins a group of processes only if there are several: it is told of two, and finds itself alone
+    os.environ |= dict(WORLD_SIZE="2", LOCAL_RANK="0")
+    dist.init_process_group = partial(
+        dist.init_process_group, init_method=f"file://{here.folder}/meeting", rank=0, world_size=1)
+    init_distributed(here.device)
+    backend = "nccl" if here.device.type == "cuda" else "gloo"
     for stage in Config(**SMALL).stages:                       # the first of two, in a group of one
         run = small_run(here, "processes")
         run.processes = Processes(0, 2)
         some_steps(run, stage, *stage_of(run, stage), n=2)
         finite = all(p.isfinite().all() for p in run.model.parameters())
-        yield row(f"collective operations on {backend.split(':')[-1]}: {stage}", "finite", "finite", finite)
-    dist.destroy_process_group()
+        what = f"collective operations on {backend}: {stage}"
+        yield row(what, "finite" if finite else "not finite", "finite", finite)
 
 
 # --- speed --------------------------------------------------------------------------------------------------
@@ -400,10 +422,10 @@ def step_speed(here):
 CHECKS = {   # name: (function, seconds after which it is stopped), the important ones first
     "losses": (losses, 60), "model": (model_parts, 60), "waiting": (waiting, 90),
     "fused loss": (fused_loss, 60), "checkpoints": (checkpoints, 120),
-    "default run": (default_run, 180), "contrastive speed": (contrastive_speed, 120),
-    "step speed": (step_speed, 240), "small": (partial(preset, name="small", rows=64), 120),
-    "150m": (partial(preset, name="150m", rows=16), 150), "compile": (compiled, 240),
-    "processes": (processes, 120), "pretrained": (pretrained, 240)}
+    "default run": (default_run, 180), "processes": (processes, 120), "compile": (compiled, 240),
+    "contrastive speed": (contrastive_speed, 120), "step speed": (step_speed, 240),
+    "small": (partial(preset, name="small", rows=64), 120),
+    "150m": (partial(preset, name="150m", rows=16), 150), "pretrained": (pretrained, 240)}
 
 
 def rows_of(name, here):
@@ -413,45 +435,58 @@ def rows_of(name, here):
     except NotRun as reason:
         yield row(name, str(reason)) | dict(result="not run")
     except Exception as problem:
+        traceback.print_exc()
         text = (str(problem).strip() or "no message").splitlines()[0]
         yield row(name, f"{type(problem).__name__}: {text:.150}", "no error", ok=False)
+
+
+def kill(pid):
+    """End a process and all that come from it, those with a session of their own included (Linux)."""
+    children = [int(child) for listed in Path(f"/proc/{pid}/task").glob("*/children")
+                for child in listed.read_text(encoding="utf-8").split()]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    for child in children:
+        kill(child)
 
 
 def rows_of_process(name, here, limit):
     """Do one check in its own process, which is killed after `limit` seconds: -> its rows.
 
-    A check that the time for all checks cuts short has not failed.
+    A check that the time for all checks cuts short has "no time"; it has not failed.
     """
     words = [sys.executable, __file__, "--check", name, "--device", here.device.type, "--folder", here.folder,
              "--checkpoint", here.checkpoint, "--data", here.data]
     child = subprocess.Popen([*map(str, words), *["--quick"] * here.quick], stdout=subprocess.PIPE, text=True,
-                             encoding="utf-8", start_new_session=True)
+                             encoding="utf-8")
     ending, cut = "", False
     try:
         text, _ = child.communicate(timeout=limit)
         if child.returncode:
             ending = f"ended with code {child.returncode}"
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)                   # with the commands that it started
+        kill(child.pid)
         text, _ = child.communicate()
         ending, cut = f"stopped after {limit:.0f} s", limit < CHECKS[name][1]
     rows = [json.loads(line[4:]) for line in text.splitlines() if line.startswith("ROW ")]
-    end = row(name, ending, "an end", ok=False) | (dict(result="not run") if cut else {})
+    print(*(line for line in text.splitlines() if not line.startswith("ROW ")), sep="\n", file=sys.stderr)
+    end = row(name, ending, "an end", ok=False) | (dict(result="no time") if cut else {})
     return [*rows, end] if ending else rows
 
 
-def report(names, here, minutes=9.0, do=rows_of_process):
-    """Do the checks one after another: -> all rows.  Those for which no time is left are not run."""
+def report(names, here, minutes=9.0, do=rows_of_process, keep=lambda rows: None):
+    """Do the checks one after another: -> all rows.  keep: called with the rows so far after each check."""
     rows, start = [], time.perf_counter()
     for name in names:
         left, begin = 60 * minutes - (time.perf_counter() - start), time.perf_counter()
         if left < 10:
-            found = [row(name, "no time left") | dict(result="not run")]
+            found = [row(name, "not begun") | dict(result="no time")]
         else:
             found = list(do(name, here, min(left, CHECKS[name][1])))
         seconds = time.perf_counter() - begin
         print(f"{name}: {', '.join(sorted({r['result'] for r in found}))}, {seconds:.0f} s", file=sys.stderr)
         rows += [dict(check=name) | r for r in found]
+        keep(rows)
     return rows
 
 
@@ -473,25 +508,28 @@ def main(argv=None):
     device = torch.device("cuda" if has_gpu and args.device != "cpu" else "cpu")
     here = SimpleNamespace(device=device, quick=args.quick or device.type == "cpu", data=args.data,
                            checkpoint=args.checkpoint)
+    torch.backends.cuda.enable_cudnn_sdp(False)                # as Run does
     if args.check:
         here.folder = Path(args.folder)
         torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())    # bench.py forks
         for found in rows_of(args.check, here):
             print("ROW " + json.dumps(found), flush=True)
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        here.folder, start = Path(folder), time.perf_counter()
-        rows = report(args.only or CHECKS, here, args.minutes)
-    result = dict(machine=bench.machine(device), device=device.type, quick=here.quick,
-                  seconds=round(time.perf_counter() - start), rows=rows)
-    out = Path(args.out)
+    out, machine, start = Path(args.out), bench.machine(device), time.perf_counter()
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(f"{result['machine']}; {result['seconds']} s{'; small sizes' if here.quick else ''}\n")
+
+    def keep(rows):
+        out.write_text(json.dumps(dict(
+            machine=machine, device=device.type, quick=here.quick, seconds=round(time.perf_counter() - start),
+            rows=rows), indent=1), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        here.folder = Path(folder)
+        rows = report(args.only or CHECKS, here, args.minutes, keep=keep)
+    print(f"{machine}; {time.perf_counter() - start:.0f} s{'; small sizes' if here.quick else ''}\n")
     print("| what | measured | bar | result |\n|---|---|---|---|")
     for found in rows:
         print(f"| {found['what']} | {found['measured']} | {found['bar']} | {found['result']} |")
-    return 1 if any(found["result"] == "FAILED" for found in rows) else 0
+    return 1 if any(found["result"] in ("FAILED", "no time") for found in rows) else 0
 
 
 if __name__ == "__main__":

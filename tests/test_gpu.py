@@ -1,5 +1,8 @@
 """The checks of a GPU, at small sizes on the CPU: their rows, the table and what becomes of failing checks."""
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,10 +51,10 @@ def test_a_check_that_raises_fails_and_keeps_its_rows_and_the_others_run(here, m
 
 def test_without_time_a_check_is_not_run(here, capsys):
     [row] = gpu.report(["losses"], here, minutes=0)
-    assert (row["result"], row["measured"]) == ("not run", "no time left")
+    assert (row["result"], row["measured"]) == ("no time", "not begun")
 
 
-@pytest.mark.parametrize("own_limit, result", [(0.1, "FAILED"), (60, "not run")])
+@pytest.mark.parametrize("own_limit, result", [(0.1, "FAILED"), (60, "no time")])
 def test_a_check_that_does_not_end_is_stopped_and_fails_unless_the_time_for_all_is_over(
         here, monkeypatch, own_limit, result):
     monkeypatch.setitem(gpu.CHECKS, "losses", (gpu.losses, own_limit))
@@ -69,13 +72,48 @@ def test_a_process_that_dies_is_a_failed_row(here, monkeypatch):
 def test_the_table_and_its_json_hold_every_row(tmp_path, monkeypatch, capsys, loss, result, code):
     def check(name, here, limit):
         return [gpu.at_most("a loss", loss, 0.2), gpu.at_least("a speed", 3.0, None)]
-    monkeypatch.setattr(gpu.report, "__defaults__", (9.0, check))
+    monkeypatch.setattr(gpu.report, "__defaults__", (9.0, check, gpu.report.__defaults__[2]))
     out = tmp_path / "folder" / "table.json"
     assert gpu.main(["--device", "cpu", "--only", "losses", "--out", str(out)]) == code
     shown, written = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
     assert f"| a loss | {loss:.2g} | <= 0.2 | {result} |" in shown and "| a speed | 3 |  | ok |" in shown
     assert [row["result"] for row in written["rows"]] == [result, "ok"] and written["quick"]
     assert written["rows"][0]["check"] == "losses" and written["device"] == "cpu" and written["machine"]
+
+
+def test_the_rows_of_each_check_are_kept_at_once_and_a_lack_of_time_is_no_success(tmp_path, monkeypatch, capsys):
+    def check(name, here, limit):
+        if name == "model":
+            written = json.loads(out.read_text(encoding="utf-8"))
+            assert [row["what"] for row in written["rows"]] == ["losses"]
+        return [gpu.row(name, "1") | dict(result="no time" if name == "model" else "ok")]
+    monkeypatch.setattr(gpu.report, "__defaults__", (9.0, check, gpu.report.__defaults__[2]))
+    out = tmp_path / "table.json"
+    assert gpu.main(["--device", "cpu", "--only", "losses", "--only", "model", "--out", str(out)]) == 1
+
+
+def test_a_command_that_fails_is_quoted_with_its_error_and_shown_whole(here, monkeypatch, capsys):
+    error = "torch.AcceleratorError: CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA\n\n====="
+    monkeypatch.setattr(gpu.subprocess, "run", lambda *a, **k: SimpleNamespace(
+        returncode=1, stdout="a table", stderr=f"Traceback\n{error}"))
+    with pytest.raises(RuntimeError, match="torch.AcceleratorError: CUDA error: out of memory$"):
+        gpu.command(here, "--method", "prealign")
+    assert error in (shown := capsys.readouterr().err) and "a table" in shown
+
+
+def test_a_check_that_is_stopped_takes_its_processes_along(tmp_path):
+    code = ("import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; "
+            "time.sleep(600)'], start_new_session=True); print(child.pid, flush=True); time.sleep(600)")
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    child = int(parent.stdout.readline())
+    gpu.kill(parent.pid)
+    parent.communicate()
+    state = Path(f"/proc/{child}/stat")                        # it is gone, or a zombie that nobody has awaited
+    for _ in range(3000):
+        if not state.exists() or state.read_text(encoding="utf-8").split()[2] == "Z":
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {child} still runs")
 
 
 def test_the_command_starts_the_checks():
