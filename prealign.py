@@ -54,8 +54,7 @@ def pack(words, mask, width):
 
     words (N, M), mask (N, M) -> tokens (R, width);
     segment (R, width): the index of the word that a token belongs to, -1 for padding;
-    place (N, M): where the tokens of a word are in the flattened rows.  Padding has any places, not the same
-    one: a GPU would add up its gradients one after the other.
+    place (N, M): where the tokens of a word are in the flattened rows; any place for padding.
     Raises ValueError for a word that is longer than a row.
     """
     if words.shape[1] > width:
@@ -71,6 +70,7 @@ def pack(words, mask, width):
     segment = torch.full_like(tokens, -1)
     tokens.view(-1)[place[mask]] = words[mask]
     segment.view(-1)[place[mask]] = torch.arange(len(words)).repeat_interleave(lengths)
+    # one place for all padding would be slow: a GPU adds up the gradients of a place one after the other
     return tokens, segment, place.clamp(max=tokens.numel() - 1)
 
 

@@ -224,7 +224,7 @@ def lm_parts(run, model, inputs, targets, sparse=False):
         if sparse:
             scored = run.tensor(np.flatnonzero(wanted != IGNORE))                # (n,)
             wanted = wanted[wanted != IGNORE]                                    # (n,)
-        with run.autocast():                                   # no name keeps the logits, (B, T, V) or (n, V)
+        with run.autocast():                                   # logits (B, T, V) or (n, V): freed, not named
             loss = run.lm_loss(model.logits(run.tensor(inputs[rows]), scored), run.tensor(wanted), count)
         yield loss, {"lm": loss}, inputs[rows].size
 

@@ -108,6 +108,7 @@ class Corpus:
                 stream = np.memmap(self.folder / f"{name}.{split}.bin", self.meta["dtype"], "r", shape=n)
             if n is not None:
                 self.streams[name, split] = stream
+        self.space = {name: " " if has else "" for name, has in self.meta["spaces"].items()}  # between words
         self.tokenizer.encode_special_tokens = True            # a text that spells one does not contain one
         copies = self.vocab_size // self.base_vocab if self.disjoint else 1
         self.classes = token_classes(self.tokenizer, self.vocab_size // copies, self.opening)    # (V,) each
@@ -186,8 +187,8 @@ class Corpus:
 
     def word(self, text, language):
         """A word as it stands inside a sentence: -> tuple of token ids."""
-        text = f" {text}" if self.meta["spaces"][language] else text
-        return tuple(i + self.offset[language] for i in self.tokenizers[language].encode(text).ids)
+        ids = self.tokenizers[language].encode(self.space[language] + text).ids
+        return tuple(i + self.offset[language] for i in ids)
 
     def decode(self, tokens):
         """Token ids -> text.  Clones of English are shown as their English in ⟨brackets⟩."""
@@ -329,7 +330,7 @@ class Corpus:
         """{language: sentence} -> an item whose prompt is the first half and whose answer is the second."""
         prompt, candidates = {}, {}
         for name, sentence in texts.items():
-            space = " " if self.meta["spaces"][name] else ""
+            space = self.space[name]
             units = sentence.split(" ") if space else list(sentence)
             middle = (len(units) + 1) // 2
             prompt[name], candidates[name] = space.join(units[:middle]), [space.join(units[middle:])]

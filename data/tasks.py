@@ -78,7 +78,7 @@ def candidate_rows(corpus, item, language, demonstrations=(), answer_language=No
     instruction:     language of the phrase "Answer in ...:" before each answer, as in AFP's training
     """
     candidates = item.candidates_in(language)
-    sep = " " if corpus.meta["spaces"][language] else ""
+    sep = corpus.space[language]
     before = "".join(d.solved(language, sep) + "\n" for d in demonstrations)
     if instruction or answer_language:                         # encode prompt and candidates separately
         if instruction:
@@ -203,9 +203,8 @@ def parallel_sentences(corpus, items, partner, limit):
     limit -= corpus.n_prefix
     rows = []
     for item, name in zip([*items, *items], names):
-        sep = " " if corpus.meta["spaces"][name] else ""
-        sentence = item.solved(name, sep) if item.task == CONTINUATION else item.prompt_in(name)
-        rows.append(corpus.encode(sentence, name, separator=False)[-limit:])
+        text = item.solved(name, corpus.space[name]) if item.task == CONTINUATION else item.prompt_in(name)
+        rows.append(corpus.encode(text, name, separator=False)[-limit:])
     return pad_after(corpus.prefix, rows)
 
 

@@ -442,9 +442,10 @@ def rows_of(name, here):
 
 def kill(pid):
     """End a process and all that come from it, those with a session of their own included (Linux)."""
-    children = [int(child) for listed in Path(f"/proc/{pid}/task").glob("*/children")
-                for child in listed.read_text(encoding="utf-8").split()]
-    with contextlib.suppress(ProcessLookupError):
+    children = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):     # it has just ended by itself
+        for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += map(int, listed.read_text(encoding="utf-8").split())
         os.kill(pid, signal.SIGKILL)
     for child in children:
         kill(child)
@@ -469,7 +470,9 @@ def rows_of_process(name, here, limit):
         text, _ = child.communicate()
         ending, cut = f"stopped after {limit:.0f} s", limit < CHECKS[name][1]
     rows = [json.loads(line[4:]) for line in text.splitlines() if line.startswith("ROW ")]
-    print(*(line for line in text.splitlines() if not line.startswith("ROW ")), sep="\n", file=sys.stderr)
+    for line in text.splitlines():
+        if not line.startswith("ROW "):
+            print(line, file=sys.stderr)
     end = row(name, ending, "an end", ok=False) | (dict(result="no time") if cut else {})
     return [*rows, end] if ending else rows
 

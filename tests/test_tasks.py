@@ -29,7 +29,7 @@ def test_the_text_of_an_item_is_its_prompt_and_a_candidate():
 @pytest.mark.parametrize("space", [" ", ""])
 def test_a_candidate_is_joined_to_its_prompt_as_the_language_joins_words(space):
     texts = []
-    corpus = SimpleNamespace(meta=dict(spaces=dict(xx=bool(space))),
+    corpus = SimpleNamespace(space=dict(xx=space),
                              encode=lambda text, language: (texts.append(text), np.arange(len(text)))[1])
     item = Item("nli", "lexical", "Wet?", ("yes", "no"), 0)
     candidate_rows(corpus, item, "xx", [item])
@@ -261,10 +261,10 @@ def test_the_answer_of_an_example_is_its_right_candidate_in_the_language_of_the_
         assert np.array_equal(answer[:-1], corpus.encode(wanted, language, separator=False))
 
 
-@pytest.mark.parametrize("space", [True, False])
+@pytest.mark.parametrize("space", [" ", ""])
 def test_a_sentence_that_goes_on_is_compared_whole(space):
     seen = []
-    corpus = SimpleNamespace(languages=["en", "xx"], meta=dict(spaces=dict(en=True, xx=space)), prefix=None, n_prefix=0,
+    corpus = SimpleNamespace(languages=["en", "xx"], space=dict(en=" ", xx=space), prefix=None, n_prefix=0,
                              encode=lambda text, name, separator: (seen.append(text), np.array([1]))[1])
     whole = Item("translate", "", dict(en="A dog.", xx="Ein Hund."), dict(en=[""], xx=[""]), 0)
     goes_on = Item(tasks.CONTINUATION, "", dict(en="The cat", xx="Die Katze"), dict(en=["sat."], xx=["saß."]), 0)
